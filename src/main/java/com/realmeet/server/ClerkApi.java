@@ -1,0 +1,290 @@
+package com.realmeet.server;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.realmeet.server.Failure.Kind;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.ByteBuffer;
+import java.time.Duration;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Flow;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import java.util.function.Supplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Clerk's Backend API. Whatever Clerk or the network does, a call ends by its deadline, reads a
+ * limited answer, follows no redirect, and spares Clerk while it throttles us.
+ *
+ * @see <a href="https://clerk.com/docs/reference/backend-api">Clerk's Backend API</a>
+ */
+final class ClerkApi {
+  private static final Logger log = LoggerFactory.getLogger(ClerkApi.class);
+
+  /** The version of the API whose fields {@link ClerkUser} reads. */
+  private static final String API_VERSION = "2026-05-12";
+
+  private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(2);
+
+  /** Far above any user object, and Clerk's key sets are a thousandth of it. */
+  private static final int MAX_BYTES = 1 << 20;
+
+  private static final int MAX_KEY_SET_BYTES = 64 << 10;
+
+  /** More calls than this at once only queue up at Clerk: 1000 in 10 s is all it allows. */
+  private static final int MAX_CALLS = 32;
+
+  private final HttpClient http =
+      HttpClient.newBuilder()
+          .version(HttpClient.Version.HTTP_1_1)
+          .connectTimeout(CONNECT_TIMEOUT)
+          .followRedirects(HttpClient.Redirect.NEVER) // Java 17 would send the key along
+          .build();
+  private final Semaphore calls = new Semaphore(MAX_CALLS);
+  private final Outage outage = new Outage(log, "Clerk");
+  private final String url;
+  private final String secretKey;
+  private final String userAgent;
+
+  /** Until when Clerk wants no calls: its quota is one for all of them. */
+  private volatile Deadline gate = Deadline.in(Duration.ZERO);
+
+  /**
+   * @param url without a slash at the end
+   */
+  ClerkApi(String url, String secretKey) {
+    this.url = url;
+    this.secretKey = secretKey;
+    this.userAgent = "real-meet-server/" + Version.NUMBER;
+  }
+
+  /**
+   * Fetches a user.
+   *
+   * @param id of the form that {@link SessionAuth} lets through: it becomes a part of the URL
+   * @return empty if Clerk has no such user
+   * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_UNEXPECTED
+   */
+  Optional<ClerkUser> user(String id, Deadline deadline) {
+    if (!gate.left().isZero()) {
+      throw Failure.throttled("Clerk asked for a pause", gate.left());
+    }
+    if (!calls.tryAcquire()) {
+      throw Failure.throttled(MAX_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
+    }
+    try {
+      return noted(() -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline)));
+    } finally {
+      calls.release();
+    }
+  }
+
+  /**
+   * Fetches the instance's signing keys. Clerk does not count these calls, so no gate holds them
+   * up.
+   *
+   * @return the JSON Web Key Set (RFC 7517 §5)
+   * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_REJECTS_KEY, or CLERK_UNEXPECTED
+   */
+  JsonNode keySet(Deadline deadline) {
+    return noted(() -> parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline)), JsonNode.class));
+  }
+
+  /** Tells the log when Clerk's troubles begin and end. */
+  private <T> T noted(Supplier<T> call) {
+    try {
+      T result = call.get();
+      outage.succeeded();
+      return result;
+    } catch (Failure e) {
+      outage.failed(e.getMessage());
+      throw e;
+    }
+  }
+
+  private Optional<ClerkUser> readUser(String id, HttpResponse<byte[]> response) {
+    if (response.statusCode() == 404) {
+      if (!parse(response, JsonNode.class).path("errors").isArray()) {
+        throw unexpected("a 404 that is not Clerk's"); // a proxy's must not look like a deletion
+      }
+      return Optional.empty();
+    }
+    ClerkUser user = ClerkUser.from(parse(ok(response), ClerkUser.Wire.class));
+    if (!user.id().equals(id)) {
+      throw unexpected("another user than the one asked for");
+    }
+    return Optional.of(user);
+  }
+
+  private static <T> T parse(HttpResponse<byte[]> response, Class<T> type) {
+    try {
+      return Json.CLERK.readValue(response.body(), type);
+    } catch (JsonProcessingException e) { // its message may quote the body
+      throw unexpected("not the JSON that was asked for");
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  private HttpResponse<byte[]> ok(HttpResponse<byte[]> response) {
+    int status = response.statusCode();
+    if (status == 200) {
+      return response;
+    }
+    String reason = "status " + status;
+    if (status == 401 || status == 403) {
+      throw Failure.because(Kind.CLERK_REJECTS_KEY, "it rejects CLERK_SECRET_KEY, " + reason);
+    }
+    if (status == 429) {
+      Duration pause = retryAfter(response);
+      gate = Deadline.in(pause);
+      throw Failure.throttled(reason + ", no calls for " + pause.toSeconds() + " s", pause);
+    }
+    throw status >= 500 ? unavailable(reason) : unexpected(reason);
+  }
+
+  private static Duration retryAfter(HttpResponse<byte[]> response) {
+    long seconds =
+        response
+            .headers()
+            .firstValue("Retry-After")
+            .filter(value -> value.matches("\\d{1,9}"))
+            .map(Long::parseLong)
+            .orElse(1L);
+    return Duration.ofSeconds(Math.max(1, Math.min(60, seconds)));
+  }
+
+  private static Failure unavailable(String reason) {
+    return Failure.because(Kind.CLERK_UNAVAILABLE, reason);
+  }
+
+  private static Failure unexpected(String reason) {
+    return Failure.because(Kind.CLERK_UNEXPECTED, "it sent an unexpected answer, " + reason);
+  }
+
+  /** Sends a GET, and a second one if the first was lost or met a broken server. */
+  private HttpResponse<byte[]> get(String path, int maxBytes, Deadline deadline) {
+    HttpRequest request =
+        HttpRequest.newBuilder(URI.create(url + path))
+            .header("Authorization", "Bearer " + secretKey)
+            .header("Clerk-API-Version", API_VERSION)
+            .header("User-Agent", userAgent)
+            .header("Accept", "application/json")
+            .build();
+    try {
+      HttpResponse<byte[]> response = exchange(request, maxBytes, deadline);
+      if (response.statusCode() < 500 || !pauseBeforeRetry(deadline)) {
+        return response;
+      }
+    } catch (IOException e) {
+      if (!pauseBeforeRetry(deadline)) {
+        throw unavailable(e.toString());
+      }
+    }
+    try {
+      return exchange(request, maxBytes, deadline);
+    } catch (IOException e) {
+      throw unavailable(e.toString());
+    }
+  }
+
+  /** Spreads the second tries of many requests; false if too little time is left for one. */
+  private static boolean pauseBeforeRetry(Deadline deadline) {
+    long millis = ThreadLocalRandom.current().nextLong(50, 250);
+    if (deadline.left().toMillis() <= millis) {
+      return false;
+    }
+    try {
+      Thread.sleep(millis);
+      return true;
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      return false;
+    }
+  }
+
+  /** The deadline covers the whole exchange: the JDK's own timeout ends at the headers. */
+  private HttpResponse<byte[]> exchange(HttpRequest request, int maxBytes, Deadline deadline)
+      throws IOException {
+    CompletableFuture<HttpResponse<byte[]>> future =
+        http.sendAsync(request, info -> new LimitedBody(maxBytes));
+    try {
+      return future.get(deadline.left().toNanos(), TimeUnit.NANOSECONDS);
+    } catch (TimeoutException e) {
+      throw unavailable("no answer in time");
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw unavailable("interrupted");
+    } catch (ExecutionException e) {
+      if (e.getCause() instanceof TooLarge) {
+        throw unexpected("more than " + maxBytes + " bytes");
+      }
+      throw e.getCause() instanceof IOException io ? io : new IOException(e.getCause());
+    } finally {
+      future.cancel(true); // closes the connection of an exchange that is still going on
+    }
+  }
+
+  private static final class TooLarge extends IOException {}
+
+  /** Collects a body up to a limit: an endless one would otherwise fill the heap. */
+  private static final class LimitedBody implements HttpResponse.BodySubscriber<byte[]> {
+    private final ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    private final CompletableFuture<byte[]> body = new CompletableFuture<>();
+    private final int limit;
+    private Flow.Subscription subscription;
+
+    LimitedBody(int limit) {
+      this.limit = limit;
+    }
+
+    @Override
+    public CompletionStage<byte[]> getBody() {
+      return body;
+    }
+
+    @Override
+    public void onSubscribe(Flow.Subscription subscription) {
+      this.subscription = subscription;
+      subscription.request(Long.MAX_VALUE);
+    }
+
+    @Override
+    public void onNext(List<ByteBuffer> buffers) {
+      for (ByteBuffer buffer : buffers) {
+        if (bytes.size() + buffer.remaining() > limit) {
+          subscription.cancel();
+          body.completeExceptionally(new TooLarge());
+          return;
+        }
+        byte[] chunk = new byte[buffer.remaining()];
+        buffer.get(chunk);
+        bytes.writeBytes(chunk);
+      }
+    }
+
+    @Override
+    public void onError(Throwable e) {
+      body.completeExceptionally(e);
+    }
+
+    @Override
+    public void onComplete() {
+      body.complete(bytes.toByteArray());
+    }
+  }
+}

@@ -1,0 +1,92 @@
+package com.realmeet.server;
+
+import java.time.Instant;
+import java.util.List;
+import java.util.Objects;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+
+/**
+ * What we keep of a Clerk user.
+ *
+ * @param id Clerk's user id
+ * @param email primary email, or null for a user who signed up by phone or username
+ * @param name first and last name, or null
+ * @param imageUrl or null
+ * @param updatedAt Clerk's clock: orders two copies of one user
+ * @see <a href="https://clerk.com/docs/reference/backend-api/tag/users">Clerk's user object</a>
+ */
+record ClerkUser(String id, String email, String name, String imageUrl, Instant updatedAt) {
+
+  private static final Pattern ID = Pattern.compile("user_[A-Za-z0-9_-]{1,64}");
+
+  /** Clerk's user object as it comes, less the fields that we do not read; in milliseconds. */
+  record Wire(
+      String id,
+      String firstName,
+      String lastName,
+      String imageUrl,
+      String primaryEmailAddressId,
+      List<EmailAddress> emailAddresses,
+      Long updatedAt) {}
+
+  /** One of a user's addresses. */
+  record EmailAddress(String id, String emailAddress) {}
+
+  /** Whether this may become part of a URL: anything else could ask Clerk for something else. */
+  static boolean isId(String text) {
+    return ID.matcher(text).matches();
+  }
+
+  /**
+   * Reads Clerk's object.
+   *
+   * @throws Failure CLERK_UNEXPECTED if the id or the time is missing
+   */
+  static ClerkUser from(Wire wire) {
+    if (wire == null || wire.id == null || wire.updatedAt == null) {
+      throw Failure.because(Failure.Kind.CLERK_UNEXPECTED, "a user without id or updated_at");
+    }
+    String name =
+        Stream.of(wire.firstName, wire.lastName)
+            .map(ClerkUser::text)
+            .filter(Objects::nonNull)
+            .collect(Collectors.joining(" "));
+    return new ClerkUser(
+        wire.id,
+        primaryEmail(wire),
+        text(name),
+        text(wire.imageUrl),
+        Instant.ofEpochMilli(wire.updatedAt));
+  }
+
+  /** The address that Clerk calls primary: there is no fallback to the first. */
+  private static String primaryEmail(Wire wire) {
+    if (wire.primaryEmailAddressId == null || wire.emailAddresses == null) {
+      return null;
+    }
+    return wire.emailAddresses.stream()
+        .filter(Objects::nonNull)
+        .filter(address -> wire.primaryEmailAddressId.equals(address.id))
+        .map(address -> text(address.emailAddress))
+        .filter(Objects::nonNull)
+        .findFirst()
+        .orElse(null);
+  }
+
+  /** Trimmed text that Postgres can store, or null: its text type has no NUL and no half pairs. */
+  private static String text(String value) {
+    if (value == null) {
+      return null;
+    }
+    String storable =
+        value
+            .codePoints()
+            .filter(c -> c != 0 && !(c >= Character.MIN_SURROGATE && c <= Character.MAX_SURROGATE))
+            .collect(StringBuilder::new, StringBuilder::appendCodePoint, StringBuilder::append)
+            .toString()
+            .strip();
+    return storable.isEmpty() ? null : storable;
+  }
+}

@@ -1,0 +1,267 @@
+package com.realmeet.server;
+
+import io.github.cdimascio.dotenv.Dotenv;
+import io.github.cdimascio.dotenv.DotenvException;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.interfaces.RSAPublicKey;
+import java.security.spec.X509EncodedKeySpec;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Base64;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Set;
+import java.util.function.Function;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+
+/**
+ * The settings, under the names that the Node server's {@code .env} had; the README has the table.
+ *
+ * @param databaseUrl for requests
+ * @param directUrl for migrations: never a pooler where that can be known
+ * @param clerkSecretKey {@code sk_test_…} or {@code sk_live_…}
+ * @param port 0 picks a free one
+ * @param environment the value of NODE_ENV
+ * @param origins front ends that may read our answers
+ * @param host address to listen on
+ * @param poolSize the most connections to the database
+ * @param authorizedParties accepted {@code azp} claims; empty: any
+ * @param clerkApiUrl without a slash at the end
+ * @param clerkJwtKey verifies tokens without fetching keys, or null
+ */
+record Config(
+    DatabaseUrl databaseUrl,
+    DatabaseUrl directUrl,
+    String clerkSecretKey,
+    int port,
+    Environment environment,
+    Set<String> origins,
+    String host,
+    int poolSize,
+    Set<String> authorizedParties,
+    String clerkApiUrl,
+    RSAPublicKey clerkJwtKey) {
+
+  /** NODE_ENV: the name is kept so that an existing {@code .env} works. */
+  enum Environment {
+    DEVELOPMENT,
+    PRODUCTION,
+    TEST
+  }
+
+  /** Settings that cannot be used: one line a problem, each naming its variable, none a value. */
+  static final class Invalid extends RuntimeException {
+    final List<String> problems;
+
+    Invalid(List<String> problems) {
+      super(String.join("\n", problems));
+      this.problems = problems;
+    }
+  }
+
+  private static final Pattern ORIGIN =
+      Pattern.compile("[a-z][a-z0-9+.-]*://(\\[[0-9a-f:.]+]|[a-z0-9._-]+)(:\\d{1,5})?");
+
+  /**
+   * The environment over a {@code .env} in the working directory.
+   *
+   * @throws Invalid if the file is there but cannot be read
+   */
+  static Map<String, String> environment() {
+    Map<String, String> variables = new HashMap<>();
+    try {
+      Dotenv.configure()
+          .ignoreIfMissing()
+          .load()
+          .entries(Dotenv.Filter.DECLARED_IN_ENV_FILE)
+          .forEach(entry -> variables.put(entry.getKey(), entry.getValue()));
+    } catch (DotenvException e) { // its message quotes the line
+      throw new Invalid(List.of(".env has a line that is not NAME=value, or an unclosed quote"));
+    }
+    variables.putAll(System.getenv());
+    return variables;
+  }
+
+  /**
+   * Reads and checks all settings.
+   *
+   * @throws Invalid with every problem there is
+   */
+  static Config from(Map<String, String> variables) {
+    return new Reader(variables).read();
+  }
+
+  boolean isProduction() {
+    return environment == Environment.PRODUCTION;
+  }
+
+  /** What is odd but usable, one line each. */
+  List<String> warnings() {
+    List<String> warnings = new ArrayList<>();
+    databaseUrl.warnings().forEach(warning -> warnings.add("DATABASE_URL: " + warning));
+    directUrl.warnings().forEach(warning -> warnings.add("DIRECT_URL: " + warning));
+    if (directUrl.isPooled()) {
+      warnings.add("DIRECT_URL: migrations go through a pooler, set it to the direct host");
+    }
+    return warnings;
+  }
+
+  /** Shows no secret. */
+  @Override
+  public String toString() {
+    return "Config[" + environment + ", database " + databaseUrl + ", Clerk " + clerkApiUrl + "]";
+  }
+
+  /** Reads one variable after the other and collects what is wrong with them. */
+  private static final class Reader {
+    private final Map<String, String> variables;
+    private final List<String> problems = new ArrayList<>();
+
+    Reader(Map<String, String> variables) {
+      this.variables = variables;
+    }
+
+    Config read() {
+      DatabaseUrl databaseUrl = required("DATABASE_URL", DatabaseUrl.FORM, DatabaseUrl::parse);
+      DatabaseUrl directUrl = optional("DIRECT_URL", null, DatabaseUrl::parse);
+      String secretKey = required("CLERK_SECRET_KEY", "sk_test_… or sk_live_…", this::secretKey);
+      int port = optional("PORT", 3001, text -> number(text, 0, 65535));
+      Environment environment =
+          optional("NODE_ENV", Environment.DEVELOPMENT, this::environmentNamed);
+      Set<String> origins = origins(environment == Environment.PRODUCTION);
+      Set<String> parties = origins;
+      if (variables.containsKey("CLERK_AUTHORIZED_PARTIES")) {
+        parties = optional("CLERK_AUTHORIZED_PARTIES", Set.of(), this::originList);
+      }
+      Config config =
+          new Config(
+              databaseUrl,
+              directUrl != null || databaseUrl == null ? directUrl : databaseUrl.direct(),
+              secretKey,
+              port,
+              environment,
+              origins,
+              optional("HOST", "0.0.0.0", Function.identity()),
+              optional(
+                  "DATABASE_POOL_SIZE",
+                  databaseUrl == null ? 10 : databaseUrl.poolSize(10),
+                  text -> number(text, 1, 1000)),
+              parties,
+              optional("CLERK_API_URL", "https://api.clerk.com", this::apiUrl),
+              optional("CLERK_JWT_KEY", null, this::publicKey));
+      if (!problems.isEmpty()) {
+        throw new Invalid(problems);
+      }
+      return config;
+    }
+
+    /** An allowed front end must be named in production: its default is a developer's machine. */
+    private Set<String> origins(boolean required) {
+      if (required) {
+        return required("CLIENT_URL", "https://app.example.com", this::originList);
+      }
+      if (variables.containsKey("CLIENT_URL") && value("CLIENT_URL").isEmpty()) {
+        problems.add("CLIENT_URL is empty: name an origin such as http://localhost:3000");
+      }
+      return optional("CLIENT_URL", Set.of("http://localhost:3000"), this::originList);
+    }
+
+    private Environment environmentNamed(String text) {
+      return Arrays.stream(Environment.values())
+          .filter(candidate -> candidate.name().toLowerCase(Locale.ROOT).equals(text))
+          .findFirst()
+          .orElseThrow(
+              () -> new IllegalArgumentException("must be development, production or test"));
+    }
+
+    private Set<String> originList(String text) {
+      return Arrays.stream(text.split(",", -1)).map(this::origin).collect(Collectors.toSet());
+    }
+
+    /** An origin as browsers write it (RFC 6454 §6.2), so that it can be compared as text. */
+    private String origin(String text) {
+      String origin = text.strip().toLowerCase(Locale.ROOT).replaceFirst("/$", "");
+      if (!ORIGIN.matcher(origin).matches()) {
+        throw new IllegalArgumentException(
+            "must be a comma-separated list of origins, each a scheme and a host without a path, "
+                + "such as https://app.example.com; * and null are not origins");
+      }
+      return origin.replaceFirst("^(http://.*):80$", "$1").replaceFirst("^(https://.*):443$", "$1");
+    }
+
+    private String secretKey(String text) {
+      if (text.startsWith("pk_")) {
+        throw new IllegalArgumentException(
+            "is a publishable key (pk_…): use the secret key, sk_test_… or sk_live_…");
+      }
+      if (!text.matches("sk_(test|live)_[\\x21-\\x7e]+")) {
+        throw new IllegalArgumentException("must be a secret key, sk_test_… or sk_live_…");
+      }
+      return text;
+    }
+
+    private String apiUrl(String text) {
+      String url = text.replaceFirst("/+$", "");
+      if (!url.matches("https?://[A-Za-z0-9._-]+(:\\d{1,5})?(/[A-Za-z0-9._~/-]*)?")) {
+        throw new IllegalArgumentException("must be a URL such as https://api.clerk.com");
+      }
+      return url;
+    }
+
+    private RSAPublicKey publicKey(String text) {
+      String pem = text.replace("\\n", "\n").strip();
+      String base64 =
+          pem.replaceFirst("^-----BEGIN PUBLIC KEY-----", "")
+              .replaceFirst("-----END PUBLIC KEY-----$", "")
+              .replaceAll("\\s", "");
+      try {
+        return (RSAPublicKey)
+            KeyFactory.getInstance("RSA")
+                .generatePublic(new X509EncodedKeySpec(Base64.getDecoder().decode(base64)));
+      } catch (IllegalArgumentException | GeneralSecurityException e) {
+        throw new IllegalArgumentException(
+            "must be the instance's public key in PEM, -----BEGIN PUBLIC KEY-----…");
+      }
+    }
+
+    private int number(String text, int least, int most) {
+      int number = text.matches("\\d{1,6}") ? Integer.parseInt(text) : -1;
+      if (number < least || number > most) {
+        throw new IllegalArgumentException("must be a number between " + least + " and " + most);
+      }
+      return number;
+    }
+
+    private <T> T required(String name, String form, Function<String, T> parse) {
+      if (value(name).isEmpty()) {
+        problems.add(name + " is required: " + form);
+        return null;
+      }
+      return optional(name, null, parse);
+    }
+
+    private <T> T optional(String name, T otherwise, Function<String, T> parse) {
+      String value = value(name);
+      if (value.isEmpty()) {
+        return otherwise;
+      }
+      try {
+        return parse.apply(value);
+      } catch (IllegalArgumentException e) {
+        problems.add(name + " " + e.getMessage());
+        return otherwise;
+      }
+    }
+
+    /** Without the newline of a secrets file and the quotes that Docker's env files keep. */
+    private String value(String name) {
+      String value = variables.getOrDefault(name, "").strip();
+      boolean quoted = value.matches("(?s)\".*\"|'.*'") && value.length() > 1;
+      return quoted ? value.substring(1, value.length() - 1).strip() : value;
+    }
+  }
+}

@@ -1,0 +1,61 @@
+package com.realmeet.server;
+
+import io.javalin.http.Context;
+import java.util.Set;
+import org.eclipse.jetty.http.HttpField;
+import org.eclipse.jetty.http.HttpFields;
+import org.eclipse.jetty.http.HttpHeader;
+import org.eclipse.jetty.http.PreEncodedHttpField;
+
+/**
+ * Lets the pages of allowed origins read our answers. A foreign origin gets no header at all, and
+ * its requests are otherwise answered like any other: keeping pages out is the browser's part.
+ *
+ * @see <a href="https://fetch.spec.whatwg.org/#http-cors-protocol">The CORS protocol</a>
+ */
+final class Cors {
+  /** In every answer, so that a cache keeps the answers to two origins apart. */
+  private static final HttpField VARY = new PreEncodedHttpField(HttpHeader.VARY, "Origin");
+
+  /** Two hours: the longest that Chromium keeps the answer to a preflight. */
+  private static final String MAX_AGE_SECONDS = "7200";
+
+  private final Set<String> origins;
+
+  /**
+   * @param origins as browsers write them: compared as text
+   */
+  Cors(Set<String> origins) {
+    this.origins = origins;
+  }
+
+  /** Adds what every answer to a request carries. */
+  void addHeaders(HttpFields request, HttpFields.Mutable response) {
+    response.put(VARY);
+    String origin = request.get(HttpHeader.ORIGIN);
+    if (origin != null && origins.contains(origin)) {
+      response.put("Access-Control-Allow-Origin", origin);
+    }
+  }
+
+  /**
+   * Answers an OPTIONS request by which a browser asks what an allowed page may do.
+   *
+   * @param methods those of the route, separated by commas
+   * @return false if the request is something else
+   */
+  boolean answersPreflight(Context ctx, String methods) {
+    String origin = ctx.header("Origin");
+    if (!ctx.method().name().equals("OPTIONS")
+        || ctx.header("Access-Control-Request-Method") == null
+        || origin == null
+        || !origins.contains(origin)) {
+      return false;
+    }
+    ctx.status(204)
+        .header("Access-Control-Allow-Methods", methods)
+        .header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        .header("Access-Control-Max-Age", MAX_AGE_SECONDS);
+    return true;
+  }
+}

@@ -1,0 +1,255 @@
+package com.realmeet.server;
+
+import com.zaxxer.hikari.HikariConfig;
+import com.zaxxer.hikari.HikariDataSource;
+import com.zaxxer.hikari.SQLExceptionOverride;
+import java.sql.Connection;
+import java.sql.SQLException;
+import java.time.Duration;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import javax.sql.DataSource;
+import org.flywaydb.core.Flyway;
+import org.flywaydb.core.api.FlywayException;
+import org.flywaydb.core.api.output.MigrateResult;
+import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.HandleCallback;
+import org.jdbi.v3.core.Jdbi;
+import org.jdbi.v3.core.JdbiException;
+import org.jdbi.v3.core.statement.StatementExceptions;
+import org.jdbi.v3.postgres.PostgresPlugin;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * The connection to Postgres: a pool that lets Neon fall asleep and never makes a request wait for
+ * more than 5 s, one retry of what a failover breaks, and the migrations.
+ */
+final class Database implements AutoCloseable {
+  private static final Logger log = LoggerFactory.getLogger(Database.class);
+
+  // 2 s for a connection, 0.5 s to find out that it is dead, 2 s for the statement: under 5 s.
+  private static final Duration POOL_WAIT = Duration.ofSeconds(2);
+  private static final Duration VALIDATION = Duration.ofMillis(500);
+  private static final int STATEMENT_SECONDS = 2;
+
+  /** A failure later than this is not tried again: the second try could exceed the 5 s. */
+  private static final Duration RETRY_WITHIN = Duration.ofMillis(500);
+
+  /** How long the start waits for a database that is not there yet. */
+  private static final Duration START_WAIT = Duration.ofSeconds(30);
+
+  /** Seconds that one statement of a migration may take, such as an index on a large table. */
+  private static final int MIGRATION_SECONDS = 600;
+
+  /** SQLSTATEs of the moment: the same statement may work on another connection. */
+  private static final Set<String> TRANSIENT =
+      Set.of("57P01", "57P02", "57P03", "40001", "40P01", "25006");
+
+  private final HikariDataSource pool;
+  private final Jdbi jdbi;
+  private final Outage outage = new Outage(log, "Database");
+  private CompletableFuture<Void> ping = CompletableFuture.completedFuture(null); // guarded by this
+
+  /** A pool that is empty at first: nothing is connected before the first use. */
+  Database(DatabaseUrl url, int poolSize) {
+    HikariConfig config = new HikariConfig();
+    config.setPoolName("database");
+    config.setDataSource(url.dataSource(STATEMENT_SECONDS));
+    config.setMaximumPoolSize(poolSize);
+    config.setInitializationFailTimeout(-1);
+    // Idle connections would keep a Neon database awake, and be billed, for ever.
+    config.setMinimumIdle(0);
+    config.setKeepaliveTime(0);
+    config.setIdleTimeout(Duration.ofMinutes(1).toMillis());
+    config.setConnectionTimeout(url.poolTimeoutMillis(POOL_WAIT.toMillis()));
+    config.setValidationTimeout(VALIDATION.toMillis());
+    config.setExceptionOverride(new EvictReadOnly());
+    pool = new HikariDataSource(config);
+    jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
+    // By default a failed statement's message quotes its arguments, and so email addresses.
+    jdbi.getConfig(StatementExceptions.class)
+        .setMessageRendering(StatementExceptions.MessageRendering.NONE);
+  }
+
+  /** A connection to what was the primary before a failover: HikariCP itself would keep it. */
+  private static final class EvictReadOnly implements SQLExceptionOverride {
+    @Override
+    public Override adjudicate(SQLException e) {
+      return "25006".equals(e.getSQLState()) ? Override.MUST_EVICT : Override.CONTINUE_EVICT;
+    }
+  }
+
+  /**
+   * Does some work on a connection; once more if a failover has just cut the first one.
+   *
+   * @param work safe to repeat as long as it has not succeeded
+   * @throws Failure DATABASE_UNAVAILABLE within 5 s
+   * @throws JdbiException if the statement itself is at fault
+   */
+  <T> T with(HandleCallback<T, RuntimeException> work) {
+    long began = System.nanoTime();
+    try {
+      return succeeded(jdbi.withHandle(work));
+    } catch (JdbiException e) {
+      SQLException cause = sqlException(e);
+      if (!isTransient(cause) || System.nanoTime() - began > RETRY_WITHIN.toNanos()) {
+        throw failed(e, cause);
+      }
+      // The other pooled connections were cut by the same event.
+      pool.getHikariPoolMXBean().softEvictConnections();
+    }
+    try {
+      return succeeded(jdbi.withHandle(work));
+    } catch (JdbiException e) {
+      throw failed(e, sqlException(e));
+    }
+  }
+
+  /** Like {@link #with}, all or nothing. */
+  <T> T inTransaction(HandleCallback<T, RuntimeException> work) {
+    return with(handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
+  }
+
+  private <T> T succeeded(T result) {
+    outage.succeeded();
+    return result;
+  }
+
+  private RuntimeException failed(JdbiException e, SQLException cause) {
+    if (!isUnavailable(cause)) {
+      return e;
+    }
+    outage.failed(describe(cause));
+    return Failure.because(Failure.Kind.DATABASE_UNAVAILABLE, describe(cause));
+  }
+
+  /**
+   * Whether the database answers in time; several who ask at once share one query.
+   *
+   * @param time may be less than a query may take
+   */
+  boolean answersWithin(Duration time) {
+    CompletableFuture<Void> answer;
+    synchronized (this) {
+      if (ping.isDone()) {
+        ping = CompletableFuture.runAsync(() -> with(handle -> handle.execute("SELECT 1")));
+      }
+      answer = ping;
+    }
+    try {
+      answer.get(time.toMillis(), TimeUnit.MILLISECONDS);
+      return true;
+    } catch (ExecutionException | TimeoutException e) {
+      return false;
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      return false;
+    }
+  }
+
+  static SQLException sqlException(Throwable e) {
+    for (Throwable cause = e; cause != null; cause = cause.getCause()) {
+      if (cause instanceof SQLException found) {
+        return found;
+      }
+    }
+    return null;
+  }
+
+  private static boolean isTransient(SQLException e) {
+    String state = e == null ? null : e.getSQLState();
+    return state != null && (state.startsWith("08") || TRANSIENT.contains(state));
+  }
+
+  /** Whether the database, rather than the statement or its data, is at fault. */
+  private static boolean isUnavailable(SQLException e) {
+    if (e == null) {
+      return false;
+    }
+    String state = e.getSQLState();
+    return state == null || isTransient(e) || state.matches("(25|28|3D|53|57|58|XX|HY).*");
+  }
+
+  /** The message of a connection problem: of these, none quotes a row or a password. */
+  private static String describe(SQLException e) {
+    Throwable root = e.getCause() instanceof SQLException cause ? cause : e;
+    return String.valueOf(root.getMessage()).replaceAll("\\s*\\R\\s*", " ")
+        + (e.getSQLState() == null ? "" : " (" + e.getSQLState() + ")");
+  }
+
+  /** Ends all connections. */
+  @Override
+  public void close() {
+    pool.close();
+  }
+
+  /**
+   * Brings the table up to date; any number of servers may do so at once.
+   *
+   * @throws StartFailure if the database cannot be reached within 30 s, refuses the login, or a
+   *     migration fails
+   */
+  static void migrate(DatabaseUrl url) {
+    DataSource source = url.dataSource(MIGRATION_SECONDS);
+    awaitDatabase(source, url);
+    try {
+      MigrateResult result =
+          Flyway.configure()
+              .dataSource(source)
+              .locations("classpath:db/migration")
+              .defaultSchema(url.schema())
+              .baselineOnMigrate(true) // the Node server's tables may be there
+              .baselineVersion("0")
+              .lockRetryCount(MIGRATION_SECONDS) // one try a second, while another server migrates
+              .initSql("SET lock_timeout = '10s'") // rather fail than hold up every reader
+              .load()
+              .migrate();
+      log.info(
+          "Database {} is at version {}, {} migrations applied",
+          url,
+          result.targetSchemaVersion == null
+              ? result.initialSchemaVersion
+              : result.targetSchemaVersion,
+          result.migrationsExecuted);
+    } catch (FlywayException e) {
+      SQLException cause = sqlException(e);
+      throw new StartFailure(
+          "Migration of the database failed: "
+              + (cause == null ? e.getMessage().replaceAll("\\s*\\R\\s*", " ") : describe(cause)));
+    }
+  }
+
+  private static void awaitDatabase(DataSource source, DatabaseUrl url) {
+    long giveUp = System.nanoTime() + START_WAIT.toNanos();
+    for (int attempt = 1; ; attempt++) {
+      try (Connection connection = source.getConnection()) {
+        return;
+      } catch (SQLException e) {
+        String state = String.valueOf(e.getSQLState());
+        if (state.startsWith("28") || state.startsWith("3D")) {
+          throw new StartFailure(
+              "The database refuses the login, see DATABASE_URL: " + describe(e));
+        }
+        Duration pause = Duration.ofSeconds(Math.min(attempt, 5));
+        if (System.nanoTime() + pause.toNanos() > giveUp) {
+          throw new StartFailure(
+              "The database at " + url + " cannot be reached, see DATABASE_URL: " + describe(e));
+        }
+        log.warn("Database {} is unreachable, attempt {}: {}", url, attempt, describe(e));
+        sleep(pause);
+      }
+    }
+  }
+
+  private static void sleep(Duration pause) {
+    try {
+      Thread.sleep(pause.toMillis());
+    } catch (InterruptedException e) {
+      throw new StartFailure("Interrupted");
+    }
+  }
+}

@@ -1,0 +1,19 @@
+package com.realmeet.server;
+
+import java.time.Duration;
+
+/**
+ * The moment until which somebody is willing to wait.
+ *
+ * @param nanoTime on the clock of {@link System#nanoTime}
+ */
+record Deadline(long nanoTime) {
+  static Deadline in(Duration time) {
+    return new Deadline(System.nanoTime() + time.toNanos());
+  }
+
+  /** What is left, never negative. */
+  Duration left() {
+    return Duration.ofNanos(Math.max(0, nanoTime - System.nanoTime()));
+  }
+}

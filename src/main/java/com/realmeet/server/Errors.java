@@ -1,0 +1,139 @@
+package com.realmeet.server;
+
+import com.realmeet.server.Failure.Kind;
+import io.javalin.config.JavalinConfig;
+import io.javalin.http.Context;
+import io.javalin.http.HttpResponseException;
+import io.javalin.http.MethodNotAllowedResponse;
+import jakarta.servlet.http.HttpServletResponse;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import org.eclipse.jetty.http.HttpException;
+import org.eclipse.jetty.http.HttpFields;
+import org.eclipse.jetty.http.HttpHeader;
+import org.eclipse.jetty.http.HttpStatus;
+import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.handler.ErrorHandler;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Turns whatever goes wrong into {@code {"error": <reason phrase>, "message": <one sentence>}} and,
+ * where somebody should know, a line in the log; whether a route, the router or Jetty itself fails.
+ */
+final class Errors {
+  private static final Logger log = LoggerFactory.getLogger(Errors.class);
+
+  private record Body(String error, String message) {
+    static byte[] json(int status, String message) {
+      return Json.bytes(new Body(HttpStatus.getMessage(status), message));
+    }
+  }
+
+  private final boolean production;
+  private final Cors cors;
+
+  /**
+   * @param production whether an answer must not say what a bug is
+   */
+  Errors(boolean production, Cors cors) {
+    this.production = production;
+    this.cors = cors;
+  }
+
+  /** Declares what happens to exceptions of the routes and the router. */
+  void register(JavalinConfig javalin) {
+    javalin.http.prefer405over404 = true;
+    javalin.routes.exception(Failure.class, this::failure);
+    javalin.routes.exception(MethodNotAllowedResponse.class, this::methodNotAllowed);
+    javalin.routes.exception(
+        HttpResponseException.class, (e, ctx) -> answer(ctx, e.getStatus(), e.getMessage()));
+    javalin.routes.exception(
+        HttpException.RuntimeException.class, (e, ctx) -> answer(ctx, e.getCode(), e.getReason()));
+    javalin.routes.exception(Exception.class, this::bug);
+    javalin.router.javaLangErrorHandler(this::error);
+  }
+
+  private void failure(Failure failure, Context ctx) {
+    Kind kind = failure.kind();
+    if (kind.status == 401) {
+      ctx.header("WWW-Authenticate", "Bearer");
+    }
+    if (kind.status == 503) {
+      ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
+    }
+    log.debug("{}: {}", kind, failure.getMessage());
+    answer(ctx, kind.status, kind.message);
+  }
+
+  /** An OPTIONS request comes here too, for every route that exists. */
+  private void methodNotAllowed(MethodNotAllowedResponse e, Context ctx) {
+    String methods = String.join(", ", e.getDetails().values());
+    if (!cors.answersPreflight(ctx, methods)) {
+      ctx.header("Allow", methods);
+      answer(ctx, 405, null);
+    }
+  }
+
+  private void bug(Exception e, Context ctx) {
+    log.error("A bug in the server", e);
+    answer(ctx, 500, production ? "Internal server error" : e.getMessage());
+  }
+
+  /** Not an exception but an error of the JVM itself, such as a full heap. */
+  private void error(HttpServletResponse response, Error e) {
+    log.error("An error of the JVM", e);
+    response.setStatus(500);
+    response.setContentType("application/json");
+    try {
+      response.getOutputStream().write(Body.json(500, "Internal server error"));
+    } catch (IOException gone) {
+      log.debug("The client has gone", gone);
+    }
+  }
+
+  private static void answer(Context ctx, int status, String detail) {
+    ctx.status(status)
+        .contentType("application/json")
+        .result(Body.json(status, sentence(status, detail)));
+  }
+
+  /**
+   * The message for a status: ours where the contract has one, otherwise what Jetty found wrong.
+   */
+  private static String sentence(int status, String detail) {
+    return switch (status) {
+      case 404 -> "Not found";
+      case 405 -> "Method not allowed";
+      case 413 -> "Request body is too large";
+      case 431 -> "Request headers are too large";
+      default -> detail == null ? HttpStatus.getMessage(status) : detail;
+    };
+  }
+
+  /** Answers what does not even reach the router: malformed HTTP, or a request while stopping. */
+  Request.Handler jetty() {
+    return (request, response, callback) -> {
+      int status = response.getStatus();
+      String detail = (String) request.getAttribute(ErrorHandler.ERROR_MESSAGE);
+      Object cause = request.getAttribute(ErrorHandler.ERROR_EXCEPTION);
+      if (cause instanceof HttpException http) {
+        status = http.getCode();
+        detail = http.getReason();
+      } else if (cause instanceof Throwable bug) {
+        log.error("A bug in the server", bug);
+        detail = production ? "Internal server error" : bug.getMessage();
+      }
+      HttpFields.Mutable headers = response.getHeaders();
+      cors.addHeaders(request.getHeaders(), headers);
+      headers.put(HttpHeader.CONTENT_TYPE, "application/json");
+      if (status == 503) {
+        headers.put(HttpHeader.RETRY_AFTER, 1);
+        detail = "Server is stopping";
+      }
+      response.setStatus(status);
+      response.write(true, ByteBuffer.wrap(Body.json(status, sentence(status, detail))), callback);
+      return true;
+    };
+  }
+}

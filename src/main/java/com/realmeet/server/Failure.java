@@ -1,0 +1,77 @@
+package com.realmeet.server;
+
+import java.time.Duration;
+
+/**
+ * Everything that can go wrong on purpose; whatever else is thrown is a bug and answered with 500.
+ *
+ * <p>A failure is a value that travels as an exception: it has no stack trace, because a stranger's
+ * junk token must cost next to nothing and because its kind says all there is to know.
+ */
+final class Failure extends RuntimeException {
+
+  /** The status and the sentence that a client sees for each kind of failure. */
+  enum Kind {
+    AMBIGUOUS_AUTHORIZATION(400, "More than one Authorization header"),
+    MISSING_TOKEN(401, "Missing or invalid authorization header"),
+    /** One text for every fault of a token: it tells an attacker nothing. */
+    INVALID_TOKEN(401, "Invalid or expired token"),
+    USER_GONE(401, "User no longer exists"),
+    EMAIL_IN_USE(409, "Email address is already in use by another user"),
+    NO_EMAIL(422, "User has no email address"),
+    CLERK_UNEXPECTED(502, "Clerk sent an unexpected answer"),
+    CLERK_UNAVAILABLE(503, "Clerk is unavailable"),
+    /** Our fault, but one that a new key heals; clients cannot tell it from any other. */
+    CLERK_REJECTS_KEY(503, "Clerk is unavailable"),
+    DATABASE_UNAVAILABLE(503, "Database is unavailable");
+
+    final int status;
+    final String message;
+
+    Kind(int status, String message) {
+      this.status = status;
+      this.message = message;
+    }
+  }
+
+  /** Seconds after which a client may try again when the fault itself names no time. */
+  private static final int RETRY_AFTER = 5;
+
+  private final Kind kind;
+  private final int retryAfter;
+
+  private Failure(Kind kind, String reason, int retryAfter) {
+    super(reason, null, false, false);
+    this.kind = kind;
+    this.retryAfter = retryAfter;
+  }
+
+  /** A failure of which nothing more is to be said. */
+  static Failure of(Kind kind) {
+    return because(kind, kind.message);
+  }
+
+  /**
+   * A failure with a reason for the log.
+   *
+   * @param reason never part of an answer, and free of secrets and personal data
+   */
+  static Failure because(Kind kind, String reason) {
+    return new Failure(kind, reason, RETRY_AFTER);
+  }
+
+  /** Clerk throttles us, or we ourselves, until {@code wait} has passed. */
+  static Failure throttled(String reason, Duration wait) {
+    long seconds = (wait.toMillis() + 999) / 1000;
+    return new Failure(Kind.CLERK_UNAVAILABLE, reason, (int) Math.max(1, Math.min(60, seconds)));
+  }
+
+  Kind kind() {
+    return kind;
+  }
+
+  /** Seconds, 1 to 60, for the {@code Retry-After} header of a 503. */
+  int retryAfter() {
+    return retryAfter;
+  }
+}

@@ -1,0 +1,211 @@
+package com.realmeet.server;
+
+import io.javalin.Javalin;
+import io.javalin.http.Context;
+import io.javalin.util.JavalinBindException;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.TimeZone;
+import java.util.logging.LogManager;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * The server: its commands, its parts wired by hand, its routes, its start and stop. Tests start
+ * this very class, on a free port.
+ */
+final class Main implements AutoCloseable {
+  private static final Logger log = LoggerFactory.getLogger(Main.class);
+
+  private static final String USAGE =
+      """
+      Usage: java -jar real-meet-server.jar [serve | migrate | help | version]
+
+        serve     migrate the database, then serve (the default)
+        migrate   migrate the database
+        help      print this
+        version   print the version
+
+      Settings come from the environment and from a .env file in the working directory.
+      """;
+
+  /** The longest that GET /api/ready takes. */
+  private static final Duration READY_WAIT = Duration.ofSeconds(1);
+
+  private final Database database;
+  private final ClerkKeys keys;
+  private final UserSync users;
+  private final Javalin app;
+  private volatile boolean stopping;
+
+  public static void main(String[] args) {
+    TimeZone.setDefault(TimeZone.getTimeZone("UTC")); // of the log
+    LogManager.getLogManager().reset(); // pgjdbc's own log, which is not ours
+    System.exit(run(args));
+  }
+
+  /** Runs a command: 0 done, 1 failed, 2 wrong usage or settings. */
+  private static int run(String[] args) {
+    String command = args.length == 0 ? "serve" : args[0];
+    try {
+      switch (args.length > 1 ? "" : command) {
+        case "serve" -> serve(config());
+        case "migrate" -> Database.migrate(config().directUrl());
+        case "help" -> System.out.print(USAGE);
+        case "version" ->
+            System.out.println("real-meet-server " + Version.NUMBER + " (" + Version.COMMIT + ")");
+        default -> {
+          System.err.print(USAGE);
+          return 2;
+        }
+      }
+      return 0;
+    } catch (Config.Invalid e) {
+      e.problems.forEach(System.err::println);
+      return 2;
+    } catch (StartFailure e) {
+      log.error(e.getMessage());
+      return 1;
+    }
+  }
+
+  private static Config config() {
+    Config config = Config.from(Config.environment());
+    config.warnings().forEach(log::warn);
+    return config;
+  }
+
+  /** Serves until the process is told to stop. */
+  private static void serve(Config config) {
+    Main server = start(config);
+    Runtime.getRuntime().addShutdownHook(new Thread(server::close, "stop"));
+    try {
+      server.app.jettyServer().server().join();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /**
+   * Makes the table ready, then listens.
+   *
+   * @throws StartFailure if the port is taken, the database cannot be used, or Clerk rejects the
+   *     key
+   */
+  static Main start(Config config) {
+    log.info(
+        "Starting real-meet-server {} ({}) on Java {}",
+        Version.NUMBER,
+        Version.COMMIT,
+        Runtime.version().feature());
+    requireFreePort(config);
+    Main server = new Main(config);
+    try {
+      server.keys.warm();
+      Database.migrate(config.directUrl());
+      server.app.start();
+    } catch (JavalinBindException e) {
+      server.close();
+      throw cannotListen(config, e);
+    } catch (StartFailure e) {
+      server.close();
+      throw e;
+    }
+    log.info(
+        "Ready on http://{}:{} for {}",
+        config.host(),
+        server.port(),
+        String.join(", ", config.origins()));
+    return server;
+  }
+
+  /** Before anything is changed; a second server on the same port is the usual mistake. */
+  private static void requireFreePort(Config config) {
+    try (ServerSocket probe = new ServerSocket()) {
+      probe.setReuseAddress(true); // as the server does, to ignore connections in TIME_WAIT
+      probe.bind(new InetSocketAddress(config.host(), config.port()));
+    } catch (IOException e) {
+      throw cannotListen(config, e);
+    }
+  }
+
+  private static StartFailure cannotListen(Config config, Exception e) {
+    return new StartFailure(
+        "Cannot listen on "
+            + config.host()
+            + ":"
+            + config.port()
+            + ", see PORT and HOST: "
+            + e.getMessage());
+  }
+
+  private Main(Config config) {
+    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey());
+    keys = new ClerkKeys(clerk, config.clerkJwtKey());
+    database = new Database(config.databaseUrl(), config.poolSize());
+    users = new UserSync(new UserDao(database), clerk);
+
+    SessionAuth auth = new SessionAuth(keys, config.authorizedParties());
+    Cors cors = new Cors(config.origins());
+    Errors errors = new Errors(config.isProduction(), cors);
+    app =
+        Javalin.create(
+            javalin -> {
+              HttpServer.configure(javalin, config, cors, errors);
+              errors.register(javalin);
+              javalin
+                  .routes
+                  .get("/api/health", this::health)
+                  .head("/api/health", this::health)
+                  .get("/api/ready", this::ready)
+                  .head("/api/ready", this::ready)
+                  .beforeMatched("/api/user/*", auth)
+                  .post("/api/user/sync", this::sync);
+            });
+  }
+
+  private record Health(String status, Instant timestamp, String service) {}
+
+  private record Readiness(String status, String database) {}
+
+  private record Synced(boolean success, User data) {}
+
+  /** Touches neither database nor Clerk: an uptime monitor must let a Neon database sleep. */
+  private void health(Context ctx) {
+    Json.answer(ctx, new Health("ok", Instant.now(), "real-meet-server"));
+  }
+
+  private void ready(Context ctx) {
+    boolean databaseAnswers = database.answersWithin(READY_WAIT);
+    boolean ready = databaseAnswers && !stopping;
+    ctx.status(ready ? 200 : 503);
+    Json.answer(ctx, new Readiness(word(ready), word(databaseAnswers)));
+  }
+
+  private static String word(boolean ok) {
+    return ok ? "ok" : "unavailable";
+  }
+
+  private void sync(Context ctx) {
+    Json.answer(ctx, new Synced(true, users.sync(SessionAuth.userId(ctx))));
+  }
+
+  /** The port that the server listens on: the one asked for, or the free one that was found. */
+  int port() {
+    return app.port();
+  }
+
+  /** Finishes the requests under way, for 10 s at most, and closes everything. */
+  @Override
+  public void close() {
+    stopping = true;
+    log.info("Stopping");
+    app.stop();
+    keys.close();
+    database.close();
+    log.info("Stopped");
+  }
+}

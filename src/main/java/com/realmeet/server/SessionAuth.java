@@ -1,0 +1,157 @@
+package com.realmeet.server;
+
+import com.auth0.jwt.JWT;
+import com.auth0.jwt.algorithms.Algorithm;
+import com.auth0.jwt.exceptions.SignatureVerificationException;
+import com.auth0.jwt.interfaces.Claim;
+import com.auth0.jwt.interfaces.DecodedJWT;
+import com.realmeet.server.Failure.Kind;
+import io.javalin.http.Context;
+import io.javalin.http.Handler;
+import java.security.interfaces.RSAPublicKey;
+import java.time.Instant;
+import java.util.Collections;
+import java.util.List;
+import java.util.Set;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/**
+ * Lets a request pass if it carries a Clerk session token, and notes whose it is. The rules are
+ * those of Clerk's own JavaScript SDK ({@code @clerk/backend}).
+ *
+ * @see <a href="https://clerk.com/docs/guides/sessions/manual-jwt-verification">Clerk on manual JWT
+ *     verification</a>
+ */
+final class SessionAuth implements Handler {
+  private static final Pattern BEARER = Pattern.compile("Bearer ([^\\s,]+)");
+
+  /** Clerk's mark of a session token; its JWT templates and machine tokens have the same key. */
+  private static final Set<String> SESSION_CATEGORIES =
+      Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
+
+  /** Seconds by which two clocks may differ. */
+  private static final double SKEW = 5;
+
+  private static final String USER_ID_ATTRIBUTE = "userId";
+
+  private final ClerkKeys keys;
+  private final Set<String> authorizedParties;
+
+  /**
+   * @param authorizedParties accepted {@code azp} claims; empty: any
+   */
+  SessionAuth(ClerkKeys keys, Set<String> authorizedParties) {
+    this.keys = keys;
+    this.authorizedParties = authorizedParties;
+  }
+
+  /**
+   * Verifies the token of a request.
+   *
+   * @throws Failure AMBIGUOUS_AUTHORIZATION, MISSING_TOKEN, INVALID_TOKEN, or CLERK_UNAVAILABLE if
+   *     there is no key to verify it with
+   */
+  @Override
+  public void handle(Context ctx) {
+    ctx.attribute(USER_ID_ATTRIBUTE, verify(bearerToken(ctx)));
+  }
+
+  /** The user whose token this handler has verified: the only identity that a request has. */
+  static String userId(Context ctx) {
+    String id = ctx.attribute(USER_ID_ATTRIBUTE);
+    if (id == null) {
+      throw new IllegalStateException("the route is not behind SessionAuth");
+    }
+    return id;
+  }
+
+  private static String bearerToken(Context ctx) {
+    List<String> headers = Collections.list(ctx.req().getHeaders("Authorization"));
+    if (headers.size() > 1) {
+      throw Failure.of(Kind.AMBIGUOUS_AUTHORIZATION);
+    }
+    Matcher matcher = BEARER.matcher(headers.isEmpty() ? "" : headers.get(0));
+    if (!matcher.matches()) {
+      throw Failure.of(Kind.MISSING_TOKEN);
+    }
+    return matcher.group(1);
+  }
+
+  private String verify(String token) {
+    try {
+      DecodedJWT jwt = JWT.decode(token);
+      checkHeader(jwt);
+      checkSignature(jwt);
+      return checkClaims(jwt);
+    } catch (Failure e) {
+      throw e;
+    } catch (RuntimeException e) { // whatever java-jwt makes of junk; its messages quote it
+      throw invalid(e.getClass().getSimpleName());
+    }
+  }
+
+  private static void checkHeader(DecodedJWT jwt) {
+    require("RS256".equals(jwt.getAlgorithm()), "alg is not RS256");
+    require(isAbsentOrOneOf(jwt.getHeaderClaim("typ"), Set.of("JWT")), "typ is not JWT");
+    require(isAbsentOrOneOf(jwt.getHeaderClaim("cat"), SESSION_CATEGORIES), "not a session token");
+    require(jwt.getHeaderClaim("crit").isMissing(), "crit is not understood"); // RFC 7515 §4.1.11
+  }
+
+  private void checkSignature(DecodedJWT jwt) {
+    RSAPublicKey key = keys.get(jwt.getKeyId());
+    require(key != null, "no key of this kid");
+    if (!isSigned(jwt, key)) {
+      RSAPublicKey successor = keys.successor(jwt.getKeyId(), key);
+      require(successor != null && isSigned(jwt, successor), "signature is wrong");
+    }
+  }
+
+  private static boolean isSigned(DecodedJWT jwt, RSAPublicKey key) {
+    try {
+      Algorithm.RSA256(key, null).verify(jwt);
+      return true;
+    } catch (SignatureVerificationException e) {
+      return false;
+    }
+  }
+
+  private String checkClaims(DecodedJWT jwt) {
+    double now = Instant.now().toEpochMilli() / 1000.0;
+    Double expires = seconds(jwt, "exp");
+    require(expires != null && expires > now - SKEW, "expired");
+    for (String name : List.of("nbf", "iat")) {
+      Double begins = seconds(jwt, name);
+      require(begins == null || begins <= now + SKEW, name + " lies in the future");
+    }
+    require(!"pending".equals(jwt.getClaim("sts").asString()), "the session is pending");
+    String party = jwt.getClaim("azp").asString();
+    require(
+        authorizedParties.isEmpty() || party != null && authorizedParties.contains(party),
+        "azp is not an authorized party, see CLERK_AUTHORIZED_PARTIES");
+    String subject = jwt.getClaim("sub").asString();
+    require(subject != null && ClerkUser.isId(subject), "sub is not a user id");
+    return subject;
+  }
+
+  /** A time in seconds since 1970 (RFC 7519 §2, NumericDate), or null if absent. */
+  private static Double seconds(DecodedJWT jwt, String name) {
+    Claim claim = jwt.getClaim(name);
+    require(claim.isMissing() || claim.asDouble() != null, name + " is not a number");
+    return claim.asDouble();
+  }
+
+  private static boolean isAbsentOrOneOf(Claim claim, Set<String> values) {
+    return claim.isMissing() || claim.asString() != null && values.contains(claim.asString());
+  }
+
+  private static void require(boolean holds, String fault) {
+    if (!holds) {
+      throw invalid(fault);
+    }
+  }
+
+  private static Failure invalid(String fault) {
+    return Failure.because(Kind.INVALID_TOKEN, "Token refused: " + fault);
+  }
+}

@@ -1,0 +1,188 @@
+package com.realmeet.server;
+
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.time.Instant;
+import java.time.OffsetDateTime;
+import java.time.ZoneOffset;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.Supplier;
+import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.JdbiException;
+import org.jdbi.v3.core.mapper.RowMapper;
+import org.jdbi.v3.core.statement.SqlStatement;
+import org.postgresql.util.PSQLException;
+
+/** The table {@code users}: all SQL of the server. */
+final class UserDao {
+  private static final String FIND =
+      """
+      SELECT id, email, name, image_url, created_at, updated_at, deleted_at
+      FROM users
+      WHERE id = :id
+      """;
+
+  private static final String FIND_HOLDER =
+      """
+      SELECT id
+      FROM users
+      WHERE email = :email
+      """;
+
+  /**
+   * Refuses an older copy, by Clerk's clock, and any copy of a deleted user: then no row returns.
+   */
+  private static final String UPSERT =
+      """
+      INSERT INTO users AS old (id, email, name, image_url, clerk_updated_at)
+      VALUES (:id, :email, :name, :imageUrl, :clerkUpdatedAt)
+      ON CONFLICT (id) DO UPDATE SET
+        email = excluded.email,
+        name = excluded.name,
+        image_url = excluded.image_url,
+        clerk_updated_at = excluded.clerk_updated_at
+      WHERE old.clerk_updated_at <= excluded.clerk_updated_at
+        AND old.deleted_at IS NULL
+      RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
+      """;
+
+  /** Frees the address of a row that {@link #UPSERT} is about to give another one. */
+  private static final String RELEASE_EMAIL =
+      """
+      UPDATE users
+      SET email = id || '@moved.invalid'
+      WHERE id = :id
+        AND email IS DISTINCT FROM :email
+        AND clerk_updated_at <= :clerkUpdatedAt
+        AND deleted_at IS NULL
+      """;
+
+  private static final String DELETE =
+      """
+      INSERT INTO users AS old (id, email, deleted_at)
+      VALUES (:id, :id || '@deleted.invalid', now())
+      ON CONFLICT (id) DO UPDATE SET
+        email = excluded.email,
+        name = NULL,
+        image_url = NULL,
+        deleted_at = excluded.deleted_at
+      WHERE old.deleted_at IS NULL
+      """;
+
+  private static final RowMapper<User> USER = (row, ctx) -> user(row);
+
+  private final Database database;
+
+  UserDao(Database database) {
+    this.database = database;
+  }
+
+  /** The row of a user, tombstones included. */
+  Optional<User> find(String id) {
+    return database.with(handle -> find(handle, id));
+  }
+
+  /** The id of the user who has an email address here. */
+  Optional<String> findHolder(String email) {
+    return database.with(
+        handle ->
+            handle.createQuery(FIND_HOLDER).bind("email", email).mapTo(String.class).findOne());
+  }
+
+  /**
+   * Inserts a user, or updates the row if this copy is not older than it.
+   *
+   * @return the row as it now is, which may be newer than this copy, or a tombstone; empty if
+   *     another row has the email address
+   */
+  Optional<User> upsert(ClerkUser user) {
+    return unlessEmailTaken(() -> database.with(handle -> upsert(handle, user)));
+  }
+
+  /**
+   * Upserts several users whose addresses may have gone round among them, and marks one deleted:
+   * all or nothing.
+   *
+   * @return the row of the first; empty if yet another row has one of the addresses
+   */
+  Optional<User> upsertAll(List<ClerkUser> users, Optional<String> deleted) {
+    return unlessEmailTaken(
+        () ->
+            database.inTransaction(
+                handle -> {
+                  deleted.ifPresent(id -> delete(handle, id));
+                  users.stream()
+                      .sorted((a, b) -> a.id().compareTo(b.id()))
+                      .forEach(user -> bind(handle.createUpdate(RELEASE_EMAIL), user).execute());
+                  users.stream()
+                      .skip(1)
+                      .filter(user -> user.email() != null)
+                      .forEach(user -> upsert(handle, user));
+                  return upsert(handle, users.get(0));
+                }));
+  }
+
+  /** Makes a tombstone of a user, also of one who was never here. */
+  void delete(String id) {
+    database.with(handle -> delete(handle, id));
+  }
+
+  private static Optional<User> find(Handle handle, String id) {
+    return handle.createQuery(FIND).bind("id", id).map(USER).findOne();
+  }
+
+  private static User upsert(Handle handle, ClerkUser user) {
+    return bind(handle.createQuery(UPSERT), user)
+        .map(USER)
+        .findOne()
+        .or(() -> find(handle, user.id()))
+        .orElseThrow(() -> new IllegalStateException("the row was removed while it was written"));
+  }
+
+  private static int delete(Handle handle, String id) {
+    return handle.createUpdate(DELETE).bind("id", id).execute();
+  }
+
+  private static <S extends SqlStatement<S>> S bind(S statement, ClerkUser user) {
+    return statement
+        .bind("id", user.id())
+        .bind("email", user.email())
+        .bind("name", user.name())
+        .bind("imageUrl", user.imageUrl())
+        .bind("clerkUpdatedAt", user.updatedAt().atOffset(ZoneOffset.UTC));
+  }
+
+  /**
+   * Postgres reports a taken address under the name of the unique index: {@code ON CONFLICT (id)}
+   * does not cover it, not even between two upserts of one user.
+   */
+  private static <T> Optional<T> unlessEmailTaken(Supplier<T> statement) {
+    try {
+      return Optional.of(statement.get());
+    } catch (JdbiException e) {
+      if (Database.sqlException(e) instanceof PSQLException cause
+          && cause.getServerErrorMessage() != null
+          && "users_email_key".equals(cause.getServerErrorMessage().getConstraint())) {
+        return Optional.empty();
+      }
+      throw e;
+    }
+  }
+
+  private static User user(ResultSet row) throws SQLException {
+    return new User(
+        row.getString("id"),
+        row.getString("email"),
+        row.getString("name"),
+        row.getString("image_url"),
+        instant(row, "created_at"),
+        instant(row, "updated_at"),
+        instant(row, "deleted_at"));
+  }
+
+  private static Instant instant(ResultSet row, String column) throws SQLException {
+    OffsetDateTime time = row.getObject(column, OffsetDateTime.class);
+    return time == null ? null : time.toInstant();
+  }
+}

@@ -1,0 +1,128 @@
+package com.realmeet.server;
+
+import com.realmeet.server.Failure.Kind;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentMap;
+
+/** Brings one user from Clerk into the table. */
+final class UserSync {
+  /** For all calls to Clerk of one request; with 2 s for keys before it, a request ends in 5 s. */
+  private static final Duration CLERK_TIME = Duration.ofMillis(2900);
+
+  /** Each try refreshes the rows that hold the address; others may move meanwhile. */
+  private static final int EMAIL_TRIES = 3;
+
+  private final UserDao users;
+  private final ClerkApi clerk;
+  private final ConcurrentMap<String, CompletableFuture<User>> firstSyncs =
+      new ConcurrentHashMap<>();
+
+  UserSync(UserDao users, ClerkApi clerk) {
+    this.users = users;
+    this.clerk = clerk;
+  }
+
+  /**
+   * The row of a user, who is fetched from Clerk and inserted if there is none.
+   *
+   * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
+   */
+  User sync(String id) {
+    return alive(users.find(id).orElseGet(() -> firstSync(id)));
+  }
+
+  /**
+   * Of several first requests of one user, one does the work and the others wait for its result.
+   */
+  private User firstSync(String id) {
+    CompletableFuture<User> mine = new CompletableFuture<>();
+    CompletableFuture<User> others = firstSyncs.putIfAbsent(id, mine);
+    if (others != null) {
+      return join(others);
+    }
+    try {
+      // Another request may have finished between our look into the table and our turn.
+      mine.complete(users.find(id).orElseGet(() -> fetch(id)));
+    } catch (Throwable e) {
+      mine.completeExceptionally(e);
+    } finally {
+      firstSyncs.remove(id);
+    }
+    return join(mine);
+  }
+
+  private static User join(CompletableFuture<User> future) {
+    try {
+      return future.join();
+    } catch (CompletionException e) {
+      if (e.getCause() instanceof RuntimeException cause) {
+        throw cause;
+      }
+      throw e;
+    }
+  }
+
+  private User fetch(String id) {
+    Deadline deadline = Deadline.in(CLERK_TIME);
+    ClerkUser user = clerk.user(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_GONE));
+    if (user.email() == null) {
+      throw Failure.of(Kind.NO_EMAIL);
+    }
+    return store(user, deadline);
+  }
+
+  /**
+   * Stores a copy of a user. The email address is unique at Clerk, so if another row has it, that
+   * row is out of date: it is brought up to date first.
+   */
+  private User store(ClerkUser user, Deadline deadline) {
+    // Two upserts of one user can collide on the address; the second try meets the finished first.
+    Optional<User> row = users.upsert(user).or(() -> users.upsert(user));
+    for (int tries = 0; row.isEmpty() && tries < EMAIL_TRIES; tries++) {
+      row = storeWithHolders(user, deadline);
+    }
+    return row.orElseThrow(() -> Failure.of(Kind.EMAIL_IN_USE));
+  }
+
+  /** Follows the address from holder to holder, since several users may have swapped theirs. */
+  private Optional<User> storeWithHolders(ClerkUser user, Deadline deadline) {
+    List<ClerkUser> moved = new ArrayList<>(List.of(user));
+    String email = user.email();
+    while (email != null) {
+      Optional<String> holder = users.findHolder(email).filter(id -> !contains(moved, id));
+      if (holder.isEmpty()) {
+        break;
+      }
+      if (!ClerkUser.isId(holder.get())) {
+        throw Failure.of(Kind.EMAIL_IN_USE); // somebody else's row: Clerk cannot be asked about it
+      }
+      Optional<ClerkUser> current = clerk.user(holder.get(), deadline);
+      if (current.isEmpty()) {
+        return users.upsertAll(moved, holder);
+      }
+      if (email.equals(current.get().email())) {
+        throw Failure.of(Kind.EMAIL_IN_USE); // Clerk confirms both
+      }
+      moved.add(current.get());
+      email = current.get().email();
+    }
+    return users.upsertAll(moved, Optional.empty());
+  }
+
+  private static boolean contains(List<ClerkUser> users, String id) {
+    return users.stream().anyMatch(user -> user.id().equals(id));
+  }
+
+  private static User alive(User user) {
+    if (user.deletedAt() != null) {
+      throw Failure.of(Kind.USER_GONE);
+    }
+    return user;
+  }
+}
