@@ -71,7 +71,7 @@ record Config(
    *
    * @throws Invalid if the file is there but cannot be read
    */
-  static Map<String, String> environment() {
+  static Map<String, String> variables() {
     Map<String, String> variables = new HashMap<>();
     try {
       Dotenv.configure()

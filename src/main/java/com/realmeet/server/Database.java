@@ -3,7 +3,6 @@ package com.realmeet.server;
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
 import com.zaxxer.hikari.SQLExceptionOverride;
-import java.sql.Connection;
 import java.sql.SQLException;
 import java.time.Duration;
 import java.util.Set;
@@ -77,7 +76,7 @@ final class Database implements AutoCloseable {
 
   /** A connection to what was the primary before a failover: HikariCP itself would keep it. */
   private static final class EvictReadOnly implements SQLExceptionOverride {
-    @Override
+    @java.lang.Override // HikariCP's type of that name hides it
     public Override adjudicate(SQLException e) {
       return "25006".equals(e.getSQLState()) ? Override.MUST_EVICT : Override.CONTINUE_EVICT;
     }
@@ -226,7 +225,8 @@ final class Database implements AutoCloseable {
   private static void awaitDatabase(DataSource source, DatabaseUrl url) {
     long giveUp = System.nanoTime() + START_WAIT.toNanos();
     for (int attempt = 1; ; attempt++) {
-      try (Connection connection = source.getConnection()) {
+      try {
+        source.getConnection().close();
         return;
       } catch (SQLException e) {
         String state = String.valueOf(e.getSQLState());

@@ -73,7 +73,7 @@ final class Main implements AutoCloseable {
   }
 
   private static Config config() {
-    Config config = Config.from(Config.environment());
+    Config config = Config.from(Config.variables());
     config.warnings().forEach(log::warn);
     return config;
   }

@@ -1,0 +1,112 @@
+package com.realmeet.server;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.stream.IntStream;
+
+/** The real server on a free port, and a client that speaks to it as a front end would. */
+final class TestServer implements AutoCloseable {
+  private static final HttpClient HTTP = HttpClient.newHttpClient();
+
+  private final Main main;
+
+  private TestServer(Main main) {
+    this.main = main;
+  }
+
+  /** The settings of a server in production, against a stand-in and a database. */
+  static Map<String, String> settings(StandInClerk clerk, String databaseUrl) {
+    Map<String, String> settings = new HashMap<>();
+    settings.put("DATABASE_URL", databaseUrl);
+    settings.put("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
+    settings.put("CLERK_API_URL", clerk.url());
+    settings.put("CLIENT_URL", "http://localhost:3000");
+    settings.put("NODE_ENV", "production");
+    settings.put("HOST", "127.0.0.1");
+    settings.put("PORT", "0");
+    return settings;
+  }
+
+  /**
+   * Starts a server.
+   *
+   * @param changes names and values, in turn, that differ from {@link #settings}
+   */
+  static TestServer start(StandInClerk clerk, String databaseUrl, String... changes) {
+    Map<String, String> settings = settings(clerk, databaseUrl);
+    for (int i = 0; i < changes.length; i += 2) {
+      settings.put(changes[i], changes[i + 1]);
+    }
+    return new TestServer(Main.start(Config.from(settings)));
+  }
+
+  int port() {
+    return main.port();
+  }
+
+  URI uri(String path) {
+    return URI.create("http://127.0.0.1:" + port() + path);
+  }
+
+  /** Asks for a user's row, as a signed-in front end does. */
+  HttpResponse<String> sync(String token) {
+    return send(
+        HttpRequest.newBuilder(uri("/api/user/sync"))
+            .header("Authorization", "Bearer " + token)
+            .POST(HttpRequest.BodyPublishers.noBody()));
+  }
+
+  HttpResponse<String> get(String path) {
+    return send(HttpRequest.newBuilder(uri(path)));
+  }
+
+  HttpResponse<String> send(HttpRequest.Builder request) {
+    try {
+      return HTTP.send(request.build(), HttpResponse.BodyHandlers.ofString());
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /** Does something so many times at once and returns all results. */
+  static <T> List<T> atOnce(int times, Callable<T> work) {
+    ExecutorService threads = Executors.newFixedThreadPool(times);
+    try {
+      List<Future<T>> results =
+          threads.invokeAll(IntStream.range(0, times).mapToObj(i -> work).toList());
+      return results.stream().map(TestServer::get).toList();
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    } finally {
+      threads.shutdownNow();
+    }
+  }
+
+  private static <T> T get(Future<T> result) {
+    try {
+      return result.get();
+    } catch (InterruptedException | ExecutionException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  @Override
+  public void close() {
+    main.close();
+  }
+}

@@ -1,0 +1,314 @@
+package com.realmeet.server.dev;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpHandler;
+import com.sun.net.httpserver.HttpServer;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.InetSocketAddress;
+import java.nio.charset.StandardCharsets;
+import java.security.GeneralSecurityException;
+import java.security.KeyPair;
+import java.security.KeyPairGenerator;
+import java.security.PrivateKey;
+import java.security.Signature;
+import java.security.interfaces.RSAPublicKey;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.Base64;
+import java.util.Map;
+import java.util.concurrent.ConcurrentSkipListMap;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/**
+ * Stands in for Clerk, over HTTP: users, signing keys and session tokens, in the shapes of Clerk's
+ * Backend API. It counts its calls and can be told to fail. Tests and {@code make dev} share it.
+ */
+public final class StandInClerk implements AutoCloseable {
+  public static final String SECRET_KEY = "sk_test_stand_in";
+
+  private static final JsonMapper JSON = new JsonMapper();
+  private static final Base64.Encoder BASE64 = Base64.getUrlEncoder().withoutPadding();
+
+  /** One of Clerk's signing keys. */
+  public record SigningKey(String kid, KeyPair pair) {
+    /** A new 2048-bit key. */
+    public static SigningKey generate(String kid) {
+      try {
+        KeyPairGenerator generator = KeyPairGenerator.getInstance("RSA");
+        generator.initialize(2048);
+        return new SigningKey(kid, generator.generateKeyPair());
+      } catch (GeneralSecurityException e) {
+        throw new IllegalStateException(e);
+      }
+    }
+
+    /** As an entry of a JSON Web Key Set. */
+    public ObjectNode jwk() {
+      RSAPublicKey key = (RSAPublicKey) pair.getPublic();
+      return JSON.createObjectNode()
+          .put("use", "sig")
+          .put("kty", "RSA")
+          .put("kid", kid)
+          .put("alg", "RS256")
+          .put("n", BASE64.encodeToString(unsigned(key.getModulus().toByteArray())))
+          .put("e", BASE64.encodeToString(key.getPublicExponent().toByteArray()));
+    }
+
+    private static byte[] unsigned(byte[] bytes) {
+      return bytes[0] == 0 ? java.util.Arrays.copyOfRange(bytes, 1, bytes.length) : bytes;
+    }
+  }
+
+  private final HttpServer server;
+  private final ExecutorService threads = Executors.newCachedThreadPool();
+  private final Map<String, ObjectNode> users = new ConcurrentSkipListMap<>();
+  private final AtomicInteger userCalls = new AtomicInteger();
+  private final AtomicInteger keyCalls = new AtomicInteger();
+  private final AtomicInteger otherCalls = new AtomicInteger();
+  private volatile SigningKey key;
+  private volatile HttpHandler userHandler = this::answerUser;
+  private volatile HttpHandler keyHandler = this::answerKeys;
+
+  /**
+   * Starts on 127.0.0.1.
+   *
+   * @param port 0 picks a free one
+   */
+  public StandInClerk(int port, SigningKey key) {
+    this.key = key;
+    try {
+      server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 1024);
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+    server.createContext("/", this::route);
+    server.setExecutor(threads);
+    server.start();
+  }
+
+  public StandInClerk() {
+    this(0, SigningKey.generate("ins_1"));
+  }
+
+  public String url() {
+    return "http://127.0.0.1:" + server.getAddress().getPort();
+  }
+
+  /** The handler of Clerk's own routes, to which others can be added. */
+  public void addRoute(String path, HttpHandler handler) {
+    server.createContext(path, handler);
+  }
+
+  // Users
+
+  /**
+   * Adds a user, or replaces one: what Clerk would send, with the few fields that matter varied.
+   */
+  public ObjectNode putUser(String id, String email, String firstName, String lastName) {
+    ObjectNode user = JSON.createObjectNode().put("id", id).put("object", "user");
+    user.put("first_name", firstName).put("last_name", lastName);
+    user.put("image_url", "https://img.clerk.com/" + id).put("has_image", true);
+    user.put("primary_email_address_id", email == null ? null : "idn_" + id);
+    var emails = user.putArray("email_addresses");
+    if (email != null) {
+      emails.addObject().put("id", "idn_other").put("email_address", "other-" + email);
+      emails.addObject().put("id", "idn_" + id).put("email_address", email);
+    }
+    user.putObject("public_metadata");
+    user.put("created_at", Instant.now().toEpochMilli());
+    return putUser(user);
+  }
+
+  /** Stores a user as of now. */
+  public ObjectNode putUser(ObjectNode user) {
+    user.put("updated_at", Instant.now().toEpochMilli());
+    users.put(user.get("id").asText(), user);
+    return user;
+  }
+
+  public void deleteUser(String id) {
+    users.remove(id);
+  }
+
+  /** All users by id. */
+  public Map<String, ObjectNode> users() {
+    return users;
+  }
+
+  // Faults
+
+  /** Lets a handler answer for a user instead, until {@link #heal}. */
+  public void onUser(HttpHandler handler) {
+    userHandler = handler;
+  }
+
+  /** Lets a handler answer for the keys instead, until {@link #heal}. */
+  public void onKeys(HttpHandler handler) {
+    keyHandler = handler;
+  }
+
+  /** Ends all faults. */
+  public void heal() {
+    userHandler = this::answerUser;
+    keyHandler = this::answerKeys;
+  }
+
+  /** A handler that answers with a status and a body. */
+  public static HttpHandler answering(int status, String body) {
+    return exchange -> send(exchange, status, body);
+  }
+
+  /** How often a user was asked for. */
+  public int userCalls() {
+    return userCalls.get();
+  }
+
+  /** How often the keys were asked for. */
+  public int keyCalls() {
+    return keyCalls.get();
+  }
+
+  /** How often anything else was asked for. */
+  public int otherCalls() {
+    return otherCalls.get();
+  }
+
+  // Tokens
+
+  public SigningKey key() {
+    return key;
+  }
+
+  /** Signs, and publishes, with another key from now on. */
+  public void setKey(SigningKey key) {
+    this.key = key;
+  }
+
+  /** A session token as Clerk makes them, but for the given life. */
+  public String token(String userId, Duration life) {
+    return sign(header(), claims(userId, life), key.pair().getPrivate());
+  }
+
+  /** A session token that is valid for a minute, as at Clerk. */
+  public String token(String userId) {
+    return token(userId, Duration.ofSeconds(60));
+  }
+
+  /** The header of a good token. */
+  public ObjectNode header() {
+    return JSON.createObjectNode()
+        .put("alg", "RS256")
+        .put("cat", "cl_B7d4PD111AAA")
+        .put("kid", key.kid())
+        .put("typ", "JWT");
+  }
+
+  /** The claims of a good token. */
+  public ObjectNode claims(String userId, Duration life) {
+    long now = Instant.now().getEpochSecond();
+    return JSON.createObjectNode()
+        .put("azp", "http://localhost:3000")
+        .put("exp", now + life.toSeconds())
+        .put("iat", now)
+        .put("iss", "https://stand-in.clerk.accounts.dev")
+        .put("nbf", now - 10)
+        .put("sid", "sess_1")
+        .put("sts", "active")
+        .put("sub", userId)
+        .put("v", 2);
+  }
+
+  /** A token of any header and claims, sensible or not. */
+  public static String sign(JsonNode header, JsonNode claims, PrivateKey key) {
+    String text = encode(header.toString()) + "." + encode(claims.toString());
+    try {
+      Signature signature = Signature.getInstance("SHA256withRSA");
+      signature.initSign(key);
+      signature.update(text.getBytes(StandardCharsets.US_ASCII));
+      return text + "." + BASE64.encodeToString(signature.sign());
+    } catch (GeneralSecurityException e) {
+      throw new IllegalArgumentException(e);
+    }
+  }
+
+  private static String encode(String json) {
+    return BASE64.encodeToString(json.getBytes(StandardCharsets.UTF_8));
+  }
+
+  // HTTP
+
+  private void route(HttpExchange exchange) throws IOException {
+    String path = exchange.getRequestURI().getPath();
+    try {
+      if (!("Bearer " + SECRET_KEY)
+          .equals(exchange.getRequestHeaders().getFirst("Authorization"))) {
+        otherCalls.incrementAndGet();
+        send(
+            exchange, 401, error("clerk_key_invalid", "The provided Clerk Secret Key is invalid."));
+      } else if (path.equals("/v1/jwks")) {
+        keyCalls.incrementAndGet();
+        keyHandler.handle(exchange);
+      } else if (path.startsWith("/v1/users/")) {
+        userCalls.incrementAndGet();
+        userHandler.handle(exchange);
+      } else {
+        otherCalls.incrementAndGet();
+        send(exchange, 404, error("resource_not_found", "not found"));
+      }
+    } finally {
+      exchange.close();
+    }
+  }
+
+  /** Clerk's own answer about a user. */
+  public void answerUser(HttpExchange exchange) throws IOException {
+    ObjectNode user =
+        users.get(exchange.getRequestURI().getPath().substring("/v1/users/".length()));
+    if (user == null) {
+      send(exchange, 404, error("resource_not_found", "not found"));
+    } else {
+      send(exchange, 200, user.toString());
+    }
+  }
+
+  private void answerKeys(HttpExchange exchange) throws IOException {
+    send(exchange, 200, keySet(key).toString());
+  }
+
+  /** A JSON Web Key Set of some keys. */
+  public static ObjectNode keySet(SigningKey... keys) {
+    ObjectNode set = JSON.createObjectNode();
+    var entries = set.putArray("keys");
+    for (SigningKey each : keys) {
+      entries.add(each.jwk());
+    }
+    return set;
+  }
+
+  private static String error(String code, String message) {
+    ObjectNode error = JSON.createObjectNode();
+    error.putArray("errors").addObject().put("code", code).put("message", message);
+    return error.put("clerk_trace_id", "stand-in").toString();
+  }
+
+  /** Sends a whole answer. */
+  public static void send(HttpExchange exchange, int status, String body) throws IOException {
+    byte[] bytes = body.getBytes(StandardCharsets.UTF_8);
+    exchange.getResponseHeaders().set("Content-Type", "application/json");
+    exchange.sendResponseHeaders(status, bytes.length == 0 ? -1 : bytes.length);
+    exchange.getResponseBody().write(bytes);
+    exchange.close();
+  }
+
+  @Override
+  public void close() {
+    server.stop(0);
+    threads.shutdownNow();
+  }
+}
