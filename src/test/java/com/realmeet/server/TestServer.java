@@ -15,6 +15,8 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
+import java.util.concurrent.locks.LockSupport;
+import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
 
 /** The real server on a free port, and a client that speaks to it as a front end would. */
@@ -94,6 +96,17 @@ final class TestServer implements AutoCloseable {
       throw new IllegalStateException(e);
     } finally {
       threads.shutdownNow();
+    }
+  }
+
+  /** Waits until something holds, for 10 s at most. */
+  static void await(String what, BooleanSupplier holds) {
+    long giveUp = System.nanoTime() + 10_000_000_000L;
+    while (!holds.getAsBoolean()) {
+      if (System.nanoTime() > giveUp) {
+        throw new AssertionError("waited 10 s in vain: " + what);
+      }
+      LockSupport.parkNanos(5_000_000);
     }
   }
 

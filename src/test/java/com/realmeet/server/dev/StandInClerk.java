@@ -72,6 +72,7 @@ public final class StandInClerk implements AutoCloseable {
   private final AtomicInteger keyCalls = new AtomicInteger();
   private final AtomicInteger otherCalls = new AtomicInteger();
   private volatile SigningKey key;
+  private volatile String authorizedParty = "http://localhost:3000";
   private volatile HttpHandler userHandler = this::answerUser;
   private volatile HttpHandler keyHandler = this::answerKeys;
 
@@ -190,6 +191,11 @@ public final class StandInClerk implements AutoCloseable {
     this.key = key;
   }
 
+  /** The front end's origin in tokens to come. */
+  public void setAuthorizedParty(String origin) {
+    authorizedParty = origin;
+  }
+
   /** A session token as Clerk makes them, but for the given life. */
   public String token(String userId, Duration life) {
     return sign(header(), claims(userId, life), key.pair().getPrivate());
@@ -213,7 +219,7 @@ public final class StandInClerk implements AutoCloseable {
   public ObjectNode claims(String userId, Duration life) {
     long now = Instant.now().getEpochSecond();
     return JSON.createObjectNode()
-        .put("azp", "http://localhost:3000")
+        .put("azp", authorizedParty)
         .put("exp", now + life.toSeconds())
         .put("iat", now)
         .put("iss", "https://stand-in.clerk.accounts.dev")

@@ -1,0 +1,35 @@
+.DEFAULT_GOAL := help
+.PHONY: help dev build start migrate test fmt fmt-check clean
+
+MVN := mvn -B -ntp
+JAR := target/real-meet-server.jar
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+dev: ## Run the server; whatever .env does not set is stood in for
+	@$(MVN) -q test-compile dependency:build-classpath -Dmdep.outputFile=target/dev.classpath -Dmdep.includeScope=test
+	@exec java -cp target/classes:target/test-classes:$$(cat target/dev.classpath) com.realmeet.server.dev.Dev
+
+build: ## Make target/real-meet-server.jar
+	$(MVN) -q -DskipTests package
+
+start: ## Run the jar with the settings of .env
+	@test -f $(JAR) || $(MAKE) build
+	@exec java -jar $(JAR)
+
+migrate: ## Bring the table up to date
+	@test -f $(JAR) || $(MAKE) build
+	@exec java -jar $(JAR) migrate
+
+test: ## Make the jar and run all tests
+	$(MVN) verify
+
+fmt: ## Format the code
+	$(MVN) -q spotless:apply
+
+fmt-check: ## Fail if the code is not formatted
+	$(MVN) -q spotless:check
+
+clean: ## Remove what make has made; .dev, the data of make dev, stays
+	$(MVN) -q clean

@@ -1,0 +1,250 @@
+package com.realmeet.server.dev;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.realmeet.server.dev.StandInClerk.SigningKey;
+import com.sun.net.httpserver.HttpExchange;
+import io.github.cdimascio.dotenv.Dotenv;
+import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.KeyPair;
+import java.security.interfaces.RSAPrivateCrtKey;
+import java.security.spec.PKCS8EncodedKeySpec;
+import java.security.spec.RSAPublicKeySpec;
+import java.time.Duration;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.UUID;
+
+/**
+ * What {@code make dev} runs: the server in a JVM of its own, and stand-ins for what neither {@code
+ * .env} nor the environment sets. Their data, and the stand-in's key and users, are kept in {@code
+ * .dev}.
+ */
+public final class Dev {
+  private static final Path DATA = Path.of(".dev");
+  private static final Path POSTGRES = DATA.resolve("postgres");
+  private static final Path KEY = DATA.resolve("clerk-key.der");
+  private static final Path USERS = DATA.resolve("clerk-users.json");
+  private static final int POSTGRES_PORT = 54320;
+  private static final int CLERK_PORT = 3002;
+  private static final Duration TOKEN_LIFE = Duration.ofHours(1);
+  private static final JsonMapper JSON = new JsonMapper();
+
+  /** What the server finds in its environment. */
+  private final Map<String, String> variables = new HashMap<>();
+
+  private EmbeddedPostgres postgres;
+  private StandInClerk clerk;
+  private Process server;
+
+  public static void main(String[] args) throws IOException, InterruptedException {
+    System.setProperty("org.slf4j.simpleLogger.log.io.zonky", "warn");
+    System.exit(new Dev().run());
+  }
+
+  private int run() throws IOException, InterruptedException {
+    Dotenv.configure()
+        .ignoreIfMissing()
+        .load()
+        .entries()
+        .forEach(entry -> variables.put(entry.getKey(), entry.getValue()));
+    Runtime.getRuntime().addShutdownHook(new Thread(this::stop));
+    if (isUnset("DATABASE_URL")) {
+      startPostgres();
+    }
+    if (isUnset("CLERK_SECRET_KEY")) {
+      startClerk();
+    }
+    variables.putIfAbsent("HOST", "127.0.0.1");
+    startServer();
+    if (awaitServer()) {
+      printHelp();
+    }
+    return server.waitFor();
+  }
+
+  private boolean isUnset(String name) {
+    return variables.getOrDefault(name, "").isBlank();
+  }
+
+  private void startPostgres() throws IOException {
+    Files.createDirectories(POSTGRES);
+    postgres =
+        EmbeddedPostgres.builder()
+            .setDataDirectory(POSTGRES)
+            .setCleanDataDirectory(false)
+            .setRegisterShutdownHook(false)
+            .setPort(freePort(POSTGRES_PORT))
+            .start();
+    variables.put(
+        "DATABASE_URL",
+        "postgresql://postgres:postgres@127.0.0.1:" + postgres.getPort() + "/postgres");
+    variables.remove("DIRECT_URL");
+  }
+
+  private void startClerk() throws IOException {
+    clerk = new StandInClerk(freePort(CLERK_PORT), key());
+    clerk.setAuthorizedParty(
+        variables.getOrDefault("CLIENT_URL", "http://localhost:3000").split(",")[0].strip());
+    if (Files.exists(USERS)) {
+      for (JsonNode user : JSON.readTree(USERS.toFile())) {
+        clerk.users().put(user.get("id").asText(), (ObjectNode) user);
+      }
+    } else {
+      clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
+      clerk.putUser("user_grace", "grace@example.com", "Grace", "Hopper");
+      clerk.putUser("user_edsger", "edsger@example.com", "Edsger", "Dijkstra");
+      clerk.putUser("user_noname", "noname@example.com", null, null);
+      clerk.putUser("user_noemail", null, "Phone", "Only");
+    }
+    clerk.addRoute("/dev/users", this::users);
+    clerk.addRoute("/dev/token/", this::token);
+    variables.put("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
+    variables.put("CLERK_API_URL", clerk.url());
+    variables.remove("CLERK_JWT_KEY");
+  }
+
+  /** The same key in every run, so that a token in a shell outlives a restart. */
+  private static SigningKey key() throws IOException {
+    if (!Files.exists(KEY)) {
+      Files.createDirectories(DATA);
+      Files.write(KEY, SigningKey.generate("ins_dev").pair().getPrivate().getEncoded());
+    }
+    try {
+      KeyFactory rsa = KeyFactory.getInstance("RSA");
+      RSAPrivateCrtKey secret =
+          (RSAPrivateCrtKey) rsa.generatePrivate(new PKCS8EncodedKeySpec(Files.readAllBytes(KEY)));
+      RSAPublicKeySpec open = new RSAPublicKeySpec(secret.getModulus(), secret.getPublicExponent());
+      return new SigningKey("ins_dev", new KeyPair(rsa.generatePublic(open), secret));
+    } catch (GeneralSecurityException e) {
+      throw new IOException(KEY + " is broken: remove it", e);
+    }
+  }
+
+  /** GET lists the users; POST adds one from JSON: email, first_name, last_name, id. */
+  private void users(HttpExchange exchange) throws IOException {
+    if (exchange.getRequestMethod().equals("POST")) {
+      JsonNode body;
+      try {
+        body = JSON.readTree(exchange.getRequestBody());
+      } catch (IOException e) {
+        StandInClerk.send(exchange, 400, "{\"error\":\"the body is not JSON\"}\n");
+        return;
+      }
+      String id = text(body, "id");
+      if (id == null) {
+        id = "user_" + UUID.randomUUID().toString().replace("-", "");
+      }
+      clerk.putUser(id, text(body, "email"), text(body, "first_name"), text(body, "last_name"));
+    }
+    String all = JSON.writerWithDefaultPrettyPrinter().writeValueAsString(clerk.users().values());
+    Files.writeString(USERS, all);
+    StandInClerk.send(exchange, 200, all + "\n");
+  }
+
+  private static String text(JsonNode body, String name) {
+    return body.hasNonNull(name) ? body.get(name).asText() : null;
+  }
+
+  private void token(HttpExchange exchange) throws IOException {
+    String id = exchange.getRequestURI().getPath().substring("/dev/token/".length());
+    StandInClerk.send(exchange, 200, clerk.token(id, TOKEN_LIFE) + "\n");
+  }
+
+  private void startServer() throws IOException {
+    ProcessBuilder process =
+        new ProcessBuilder(
+            Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+            "-cp",
+            System.getProperty("java.class.path"),
+            "-XX:TieredStopAtLevel=1", // starts faster
+            "com.realmeet.server.Main");
+    process.environment().putAll(variables);
+    server = process.inheritIO().start();
+  }
+
+  private String serverUrl() {
+    return "http://localhost:" + variables.getOrDefault("PORT", "3001");
+  }
+
+  private boolean awaitServer() throws InterruptedException {
+    HttpRequest health = HttpRequest.newBuilder(URI.create(serverUrl() + "/api/health")).build();
+    HttpClient client = HttpClient.newHttpClient();
+    while (server.isAlive()) {
+      try {
+        client.send(health, HttpResponse.BodyHandlers.discarding());
+        return true;
+      } catch (IOException e) {
+        Thread.sleep(100);
+      }
+    }
+    return false;
+  }
+
+  private void printHelp() {
+    System.out.println();
+    System.out.println("Server    " + serverUrl());
+    System.out.println(
+        "Database  " + (postgres == null ? "of .env" : variables.get("DATABASE_URL")));
+    System.out.println("Clerk     " + (clerk == null ? "of .env" : clerk.url() + ", a stand-in"));
+    if (clerk != null) {
+      System.out.printf(
+          """
+
+          Sync a user:
+            curl -X POST %s/api/user/sync -H 'Authorization: Bearer %s'
+          A token for any user, valid for an hour:
+            curl %s/dev/token/user_grace
+          The users, and another one:
+            curl %s/dev/users
+            curl %s/dev/users -d '{"email":"alan@example.com","first_name":"Alan"}'
+
+          """,
+          serverUrl(), clerk.token("user_ada", TOKEN_LIFE), clerk.url(), clerk.url(), clerk.url());
+    }
+    System.out.println("Ctrl-C stops everything.");
+  }
+
+  private void stop() {
+    try {
+      if (server != null) {
+        server.destroy();
+        server.waitFor();
+      }
+      if (clerk != null) {
+        clerk.close();
+      }
+      if (postgres != null) {
+        postgres.close();
+      }
+    } catch (IOException | InterruptedException e) {
+      System.err.println(e);
+    }
+  }
+
+  /** The preferred port, or any other if that is taken. */
+  private static int freePort(int preferred) throws IOException {
+    for (int port : new int[] {preferred, 0}) {
+      try (ServerSocket socket = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+        return socket.getLocalPort();
+      } catch (IOException e) {
+        if (port == 0) {
+          throw e;
+        }
+      }
+    }
+    throw new IllegalStateException();
+  }
+}
