@@ -32,6 +32,7 @@ import java.util.stream.Collectors;
  * @param authorizedParties accepted {@code azp} claims; empty: any
  * @param clerkApiUrl without a slash at the end
  * @param clerkJwtKey verifies tokens without fetching keys, or null
+ * @param webhookSecrets keys of which any may sign a webhook; empty: there is no webhook route
  */
 record Config(
     DatabaseUrl databaseUrl,
@@ -44,7 +45,8 @@ record Config(
     int poolSize,
     Set<String> authorizedParties,
     String clerkApiUrl,
-    RSAPublicKey clerkJwtKey) {
+    RSAPublicKey clerkJwtKey,
+    List<byte[]> webhookSecrets) {
 
   /** NODE_ENV: the name is kept so that an existing {@code .env} works. */
   enum Environment {
@@ -62,6 +64,9 @@ record Config(
       this.problems = problems;
     }
   }
+
+  /** Bytes; Svix's own secrets have 24. */
+  private static final int MIN_WEBHOOK_KEY = 16;
 
   private static final Pattern ORIGIN =
       Pattern.compile("[a-z][a-z0-9+.-]*://(\\[[0-9a-f:.]+]|[a-z0-9._-]+)(:\\d{1,5})?");
@@ -152,7 +157,8 @@ record Config(
                   text -> number(text, 1, 1000)),
               parties,
               optional("CLERK_API_URL", "https://api.clerk.com", this::apiUrl),
-              optional("CLERK_JWT_KEY", null, this::publicKey));
+              optional("CLERK_JWT_KEY", null, this::publicKey),
+              optional("CLERK_WEBHOOK_SIGNING_SECRET", List.of(), this::webhookSecrets));
       if (!problems.isEmpty()) {
         throw new Invalid(problems);
       }
@@ -226,6 +232,29 @@ record Config(
         throw new IllegalArgumentException(
             "must be the instance's public key in PEM, -----BEGIN PUBLIC KEY-----…");
       }
+    }
+
+    private List<byte[]> webhookSecrets(String text) {
+      return Arrays.stream(text.split(",", -1))
+          .map(String::strip)
+          .map(this::webhookSecret)
+          .toList();
+    }
+
+    private byte[] webhookSecret(String text) {
+      byte[] key = new byte[0];
+      if (text.matches("whsec_[A-Za-z0-9+/]+={0,2}")) {
+        try {
+          key = Base64.getDecoder().decode(text.substring("whsec_".length()));
+        } catch (IllegalArgumentException e) {
+          key = new byte[0]; // reported below, with everything else that is not a secret
+        }
+      }
+      if (key.length < MIN_WEBHOOK_KEY) {
+        throw new IllegalArgumentException(
+            "must be the endpoint's signing secret, whsec_…; several are separated by commas");
+      }
+      return key;
     }
 
     private int number(String text, int least, int most) {

@@ -13,6 +13,10 @@ final class Failure extends RuntimeException {
   /** The status and the sentence that a client sees for each kind of failure. */
   enum Kind {
     AMBIGUOUS_AUTHORIZATION(400, "More than one Authorization header"),
+    WEBHOOK_UNSIGNED(400, "Missing or malformed webhook signature headers"),
+    WEBHOOK_STALE(400, "Webhook timestamp is more than 5 minutes off"),
+    WEBHOOK_FORGED(400, "Webhook signature is wrong"),
+    WEBHOOK_MALFORMED(400, "Webhook body is not an event of Clerk"),
     MISSING_TOKEN(401, "Missing or invalid authorization header"),
     /** One text for every fault of a token: it tells an attacker nothing. */
     INVALID_TOKEN(401, "Invalid or expired token"),

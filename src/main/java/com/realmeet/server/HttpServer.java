@@ -20,6 +20,8 @@ import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
+import org.eclipse.jetty.server.handler.EagerContentHandler;
+import org.eclipse.jetty.server.handler.EagerContentHandler.RetainedContentLoaderFactory;
 import org.eclipse.jetty.server.handler.GracefulHandler;
 import org.eclipse.jetty.server.handler.SizeLimitHandler;
 import org.eclipse.jetty.util.NanoTime;
@@ -37,6 +39,9 @@ final class HttpServer {
   private static final int MAX_HEADERS = 16 << 10;
 
   private static final int MAX_BODY = 1 << 20;
+
+  /** Bytes that a chunk of a body holds in memory beside its own: a whole input buffer of Jetty. */
+  private static final int CHUNK_OVERHEAD = 8 << 10;
 
   /** Connections that may wait to be accepted: a restart brings all clients at once. */
   private static final int BACKLOG = 1024;
@@ -85,6 +90,7 @@ final class HttpServer {
         server -> {
           server.setErrorHandler(errors.jetty());
           server.setStopTimeout(STOP_WAIT.toMillis());
+          server.insertHandler(webhookBodies());
           server.insertHandler(new SizeLimitHandler(MAX_BODY, -1));
           server.insertHandler(new GracefulHandler());
           if (config.environment() == Config.Environment.DEVELOPMENT) {
@@ -92,6 +98,15 @@ final class HttpServer {
           }
         });
     javalin.jetty.modifyServletContextHandler(context -> context.setErrorHandler(errors.jetty()));
+  }
+
+  /** Holds a webhook back until its body is here, so that a slow one has no thread wait for it. */
+  private static EagerContentHandler webhookBodies() {
+    EagerContentHandler handler =
+        new EagerContentHandler(
+            new RetainedContentLoaderFactory(8 * MAX_BODY, CHUNK_OVERHEAD, true));
+    handler.includePath("/api/webhooks/*");
+    return handler;
   }
 
   /** From Java 21 on, requests run on virtual threads. */

@@ -163,7 +163,13 @@ final class Main implements AutoCloseable {
                   .get("/api/ready", this::ready)
                   .head("/api/ready", this::ready)
                   .beforeMatched("/api/user/*", auth)
-                  .post("/api/user/sync", this::sync);
+                  .post("/api/user/sync", this::sync)
+                  .post("/api/user/refresh", this::refresh);
+              if (!config.webhookSecrets().isEmpty()) {
+                javalin.routes.post(
+                    "/api/webhooks/clerk",
+                    new ClerkWebhook(config.webhookSecrets(), users)::receive);
+              }
             });
   }
 
@@ -191,6 +197,10 @@ final class Main implements AutoCloseable {
 
   private void sync(Context ctx) {
     Json.answer(ctx, new Synced(true, users.sync(SessionAuth.userId(ctx))));
+  }
+
+  private void refresh(Context ctx) {
+    Json.answer(ctx, new Synced(true, users.refresh(SessionAuth.userId(ctx))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */

@@ -6,7 +6,6 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CompletionException;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentMap;
 
@@ -22,6 +21,7 @@ final class UserSync {
   private final ClerkApi clerk;
   private final ConcurrentMap<String, CompletableFuture<User>> firstSyncs =
       new ConcurrentHashMap<>();
+  private final Refreshes refreshes = new Refreshes();
 
   UserSync(UserDao users, ClerkApi clerk) {
     this.users = users;
@@ -44,37 +44,54 @@ final class UserSync {
     CompletableFuture<User> mine = new CompletableFuture<>();
     CompletableFuture<User> others = firstSyncs.putIfAbsent(id, mine);
     if (others != null) {
-      return join(others);
+      return Refreshes.join(others);
     }
     try {
       // Another request may have finished between our look into the table and our turn.
-      mine.complete(users.find(id).orElseGet(() -> fetch(id)));
+      mine.complete(users.find(id).orElseGet(() -> fetch(id, Deadline.in(CLERK_TIME))));
     } catch (Throwable e) {
       mine.completeExceptionally(e);
     } finally {
       firstSyncs.remove(id);
     }
-    return join(mine);
+    return Refreshes.join(mine);
   }
 
-  private static User join(CompletableFuture<User> future) {
-    try {
-      return future.join();
-    } catch (CompletionException e) {
-      if (e.getCause() instanceof RuntimeException cause) {
-        throw cause;
-      }
-      throw e;
-    }
-  }
-
-  private User fetch(String id) {
-    Deadline deadline = Deadline.in(CLERK_TIME);
+  private User fetch(String id, Deadline deadline) {
     ClerkUser user = clerk.user(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_GONE));
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
     return store(user, deadline);
+  }
+
+  /**
+   * Reads a user again from Clerk and stores that unless the row is newer; a user who is gone there
+   * leaves a tombstone here.
+   *
+   * @return the row
+   * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
+   */
+  User refresh(String id) {
+    users.find(id).ifPresent(UserSync::alive);
+    Deadline deadline = Deadline.in(CLERK_TIME);
+    return alive(refreshes.next(id, () -> fetchAgain(id, deadline)));
+  }
+
+  private User fetchAgain(String id, Deadline deadline) {
+    try {
+      return fetch(id, deadline);
+    } catch (Failure e) {
+      if (e.kind() == Kind.USER_GONE) {
+        users.delete(id);
+      }
+      throw e;
+    }
+  }
+
+  /** Makes a tombstone of a user who is gone at Clerk, also of one who was never here. */
+  void delete(String id) {
+    users.delete(id);
   }
 
   /**

@@ -1,0 +1,153 @@
+package com.realmeet.server;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.realmeet.server.Failure.Kind;
+import io.javalin.http.Context;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.security.GeneralSecurityException;
+import java.security.MessageDigest;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.Base64;
+import java.util.List;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Applies Clerk's webhooks. An event is only a hint that something has changed: the user is read
+ * again from Clerk, so that neither the order of events nor their repetition matters. Whatever is
+ * not a 2xx is sent again by Svix, Clerk's messenger, for about a day.
+ *
+ * @see <a href="https://docs.svix.com/receiving/verifying-payloads/how-manual">Svix's
+ *     signatures</a>
+ * @see <a href="https://clerk.com/docs/guides/development/webhooks/overview">Clerk's events</a>
+ */
+final class ClerkWebhook {
+  private static final Logger log = LoggerFactory.getLogger(ClerkWebhook.class);
+
+  private static final Duration TOLERANCE = Duration.ofMinutes(5);
+
+  private record Received(boolean success) {}
+
+  private final List<byte[]> secrets;
+  private final UserSync users;
+
+  /**
+   * @param secrets the keys in use: several while one is being replaced
+   */
+  ClerkWebhook(List<byte[]> secrets, UserSync users) {
+    this.secrets = secrets;
+    this.users = users;
+  }
+
+  /**
+   * Answers 200 when the event is in the table, or is none that concerns it.
+   *
+   * @throws Failure WEBHOOK_UNSIGNED, WEBHOOK_STALE, WEBHOOK_FORGED or WEBHOOK_MALFORMED; a fault
+   *     of Clerk or the database; never a 4xx for these, since that would look like a forgery
+   */
+  void receive(Context ctx) {
+    byte[] body = ctx.bodyAsBytes();
+    verify(ctx, body);
+    apply(parse(body));
+    Json.answer(ctx, new Received(true));
+  }
+
+  private void verify(Context ctx, byte[] body) {
+    String id = header(ctx, "id");
+    String timestamp = header(ctx, "timestamp");
+    String signatures = header(ctx, "signature");
+    if (!timestamp.matches("\\d{1,12}")) {
+      throw Failure.of(Kind.WEBHOOK_UNSIGNED);
+    }
+    Instant sent = Instant.ofEpochSecond(Long.parseLong(timestamp));
+    if (Duration.between(sent, Instant.now()).abs().compareTo(TOLERANCE) > 0) {
+      throw Failure.of(Kind.WEBHOOK_STALE);
+    }
+    byte[] signed = (id + "." + timestamp + ".").getBytes(StandardCharsets.UTF_8);
+    if (secrets.stream().noneMatch(secret -> isSigned(signatures, sign(secret, signed, body)))) {
+      throw Failure.of(Kind.WEBHOOK_FORGED);
+    }
+  }
+
+  /** The value under Svix's name, or under the one that Standard Webhooks gave it. */
+  private static String header(Context ctx, String name) {
+    String value = ctx.header("svix-" + name);
+    if (value == null) {
+      value = ctx.header("webhook-" + name);
+    }
+    if (value == null || value.isBlank()) {
+      throw Failure.of(Kind.WEBHOOK_UNSIGNED);
+    }
+    return value;
+  }
+
+  private static byte[] sign(byte[] secret, byte[] prefix, byte[] body) {
+    try {
+      Mac mac = Mac.getInstance("HmacSHA256");
+      mac.init(new SecretKeySpec(secret, "HmacSHA256"));
+      mac.update(prefix);
+      return mac.doFinal(body);
+    } catch (GeneralSecurityException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /** Whether one of the signatures, "v1,base64" each, is the expected one; in constant time. */
+  private static boolean isSigned(String signatures, byte[] expected) {
+    byte[] text =
+        ("v1," + Base64.getEncoder().encodeToString(expected)).getBytes(StandardCharsets.US_ASCII);
+    boolean found = false;
+    for (String signature : signatures.split(" ")) {
+      found |= MessageDigest.isEqual(text, signature.getBytes(StandardCharsets.UTF_8));
+    }
+    return found;
+  }
+
+  private static JsonNode parse(byte[] body) {
+    try {
+      JsonNode event = Json.CLERK.readTree(body);
+      if (event.path("type").isTextual()) {
+        return event;
+      }
+    } catch (IOException e) {
+      log.debug("A signed webhook is not JSON");
+    }
+    throw Failure.of(Kind.WEBHOOK_MALFORMED);
+  }
+
+  private void apply(JsonNode event) {
+    String type = event.get("type").asText();
+    switch (type) {
+      case "user.created", "user.updated" -> refresh(userId(event));
+      case "user.deleted" -> users.delete(userId(event));
+      default -> log.debug("Webhook {} is none of ours", type.replaceAll("[^\\w.]", "?"));
+    }
+  }
+
+  private static String userId(JsonNode event) {
+    String id = event.path("data").path("id").asText();
+    if (!ClerkUser.isId(id)) {
+      throw Failure.of(Kind.WEBHOOK_MALFORMED);
+    }
+    return id;
+  }
+
+  private void refresh(String id) {
+    try {
+      users.refresh(id);
+    } catch (Failure e) {
+      switch (e.kind()) {
+        case USER_GONE -> log.debug("Webhook: {} no longer exists", id);
+        case NO_EMAIL -> log.warn("Webhook: {} has no email address and gets no row", id);
+        // Two owners of one address are Clerk's own trouble, and will be over when Svix tries
+        // again.
+        case EMAIL_IN_USE -> throw Failure.because(Kind.CLERK_UNAVAILABLE, e.getMessage());
+        default -> throw e;
+      }
+    }
+  }
+}

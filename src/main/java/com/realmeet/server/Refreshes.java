@@ -1,0 +1,82 @@
+package com.realmeet.server;
+
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentMap;
+import java.util.function.Supplier;
+
+/**
+ * Runs at most one refresh of a user at a time, and lets all who ask meanwhile share the next one.
+ * The one under way does not do for them: it may have read Clerk before the change that they know
+ * of.
+ */
+final class Refreshes {
+
+  /** A refresh, and the one that it has to wait for, if any. */
+  private static final class Turn {
+    final CompletableFuture<User> result = new CompletableFuture<>();
+    final Turn before;
+    boolean begun; // guarded by the map's lock on the user
+
+    Turn(Turn before) {
+      this.before = before;
+    }
+  }
+
+  private final ConcurrentMap<String, Turn> lastTurns = new ConcurrentHashMap<>();
+
+  /**
+   * The result of a refresh that begins after this call.
+   *
+   * @param work the refresh; run by one of those who share it
+   */
+  User next(String id, Supplier<User> work) {
+    boolean[] mine = new boolean[1];
+    Turn turn =
+        lastTurns.compute(
+            id,
+            (key, last) -> {
+              if (last != null && !last.begun) {
+                return last;
+              }
+              mine[0] = true;
+              return new Turn(last);
+            });
+    if (mine[0]) {
+      run(id, turn, work);
+    }
+    return join(turn.result);
+  }
+
+  private void run(String id, Turn turn, Supplier<User> work) {
+    try {
+      if (turn.before != null) {
+        turn.before.result.exceptionally(e -> null).join();
+      }
+      lastTurns.computeIfPresent(
+          id,
+          (key, last) -> {
+            turn.begun = true;
+            return last;
+          });
+      turn.result.complete(work.get());
+    } catch (Throwable e) {
+      turn.result.completeExceptionally(e);
+    } finally {
+      lastTurns.remove(id, turn);
+    }
+  }
+
+  /** The result that another thread computes, with its failure as it was thrown there. */
+  static User join(CompletableFuture<User> future) {
+    try {
+      return future.join();
+    } catch (CompletionException e) {
+      if (e.getCause() instanceof RuntimeException cause) {
+        throw cause;
+      }
+      throw e;
+    }
+  }
+}
