@@ -23,6 +23,7 @@ import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
+import java.util.stream.Stream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -43,6 +44,9 @@ final class ClerkApi {
   /** Far above any user object, and Clerk's key sets are a thousandth of it. */
   private static final int MAX_BYTES = 1 << 20;
 
+  /** 500 users with 30 KB of metadata each. */
+  private static final int MAX_PAGE_BYTES = 16 << 20;
+
   private static final int MAX_KEY_SET_BYTES = 64 << 10;
 
   /** More calls than this at once only queue up at Clerk: 1000 in 10 s is all it allows. */
@@ -59,16 +63,24 @@ final class ClerkApi {
   private final String url;
   private final String secretKey;
   private final String userAgent;
+  private final Runnable beforeEachCall;
 
   /** Until when Clerk wants no calls: its quota is one for all of them. */
   private volatile Deadline gate = Deadline.in(Duration.ZERO);
 
+  /** For a server: it calls when it must. */
+  ClerkApi(String url, String secretKey) {
+    this(url, secretKey, () -> {});
+  }
+
   /**
    * @param url without a slash at the end
+   * @param beforeEachCall may make it wait
    */
-  ClerkApi(String url, String secretKey) {
+  ClerkApi(String url, String secretKey, Runnable beforeEachCall) {
     this.url = url;
     this.secretKey = secretKey;
+    this.beforeEachCall = beforeEachCall;
     this.userAgent = "real-meet-server/" + Version.NUMBER;
   }
 
@@ -80,9 +92,7 @@ final class ClerkApi {
    * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_UNEXPECTED
    */
   Optional<ClerkUser> user(String id, Deadline deadline) {
-    if (!gate.left().isZero()) {
-      throw Failure.throttled("Clerk asked for a pause", gate.left());
-    }
+    requireOpenGate();
     if (!calls.tryAcquire()) {
       throw Failure.throttled(MAX_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
     }
@@ -90,6 +100,48 @@ final class ClerkApi {
       return noted(() -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline)));
     } finally {
       calls.release();
+    }
+  }
+
+  /**
+   * Lists users, oldest first.
+   *
+   * @param after the last user of the page before, or empty
+   * @param limit 1 to 500; a shorter page is the last
+   * @throws Failure as {@link #user}
+   */
+  List<ClerkUser> users(String after, int limit, Deadline deadline) {
+    requireOpenGate();
+    String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
+    String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
+    return noted(
+        () -> {
+          ClerkUser.Wire[] page =
+              parse(ok(get(path, MAX_PAGE_BYTES, deadline)), ClerkUser.Wire[].class);
+          return Stream.of(page).map(ClerkUser::from).toList();
+        });
+  }
+
+  /**
+   * Counts the users.
+   *
+   * @throws Failure as {@link #user}
+   */
+  int userCount(Deadline deadline) {
+    requireOpenGate();
+    return noted(
+        () -> {
+          JsonNode count = parse(ok(get("/v1/users/count", MAX_BYTES, deadline)), JsonNode.class);
+          if (!count.path("total_count").isInt()) {
+            throw unexpected("a count without a number");
+          }
+          return count.get("total_count").asInt();
+        });
+  }
+
+  private void requireOpenGate() {
+    if (!gate.left().isZero()) {
+      throw Failure.throttled("Clerk asked for a pause", gate.left());
     }
   }
 
@@ -220,6 +272,7 @@ final class ClerkApi {
   /** The deadline covers the whole exchange: the JDK's own timeout ends at the headers. */
   private HttpResponse<byte[]> exchange(HttpRequest request, int maxBytes, Deadline deadline)
       throws IOException {
+    beforeEachCall.run();
     CompletableFuture<HttpResponse<byte[]>> future =
         http.sendAsync(request, info -> new LimitedBody(maxBytes));
     try {

@@ -45,7 +45,7 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
    * @throws Failure CLERK_UNEXPECTED if the id or the time is missing
    */
   static ClerkUser from(Wire wire) {
-    if (wire == null || wire.id == null || wire.updatedAt == null) {
+    if (wire == null || wire.id == null || !isId(wire.id) || wire.updatedAt == null) {
       throw Failure.because(Failure.Kind.CLERK_UNEXPECTED, "a user without id or updated_at");
     }
     String name =

@@ -240,16 +240,8 @@ final class Database implements AutoCloseable {
               "The database at " + url + " cannot be reached, see DATABASE_URL: " + describe(e));
         }
         log.warn("Database {} is unreachable, attempt {}: {}", url, attempt, describe(e));
-        sleep(pause);
+        Pause.of(pause);
       }
-    }
-  }
-
-  private static void sleep(Duration pause) {
-    try {
-      Thread.sleep(pause.toMillis());
-    } catch (InterruptedException e) {
-      throw new StartFailure("Interrupted");
     }
   }
 }

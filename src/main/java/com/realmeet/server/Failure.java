@@ -43,11 +43,13 @@ final class Failure extends RuntimeException {
 
   private final Kind kind;
   private final int retryAfter;
+  private final boolean pause;
 
-  private Failure(Kind kind, String reason, int retryAfter) {
+  private Failure(Kind kind, String reason, int retryAfter, boolean pause) {
     super(reason, null, false, false);
     this.kind = kind;
     this.retryAfter = retryAfter;
+    this.pause = pause;
   }
 
   /** A failure of which nothing more is to be said. */
@@ -61,17 +63,23 @@ final class Failure extends RuntimeException {
    * @param reason never part of an answer, and free of secrets and personal data
    */
   static Failure because(Kind kind, String reason) {
-    return new Failure(kind, reason, RETRY_AFTER);
+    return new Failure(kind, reason, RETRY_AFTER, false);
   }
 
   /** Clerk throttles us, or we ourselves, until {@code wait} has passed. */
   static Failure throttled(String reason, Duration wait) {
     long seconds = (wait.toMillis() + 999) / 1000;
-    return new Failure(Kind.CLERK_UNAVAILABLE, reason, (int) Math.max(1, Math.min(60, seconds)));
+    return new Failure(
+        Kind.CLERK_UNAVAILABLE, reason, (int) Math.max(1, Math.min(60, seconds)), true);
   }
 
   Kind kind() {
     return kind;
+  }
+
+  /** Whether nothing is broken, and only time has to pass. */
+  boolean isPause() {
+    return pause;
   }
 
   /** Seconds, 1 to 60, for the {@code Retry-After} header of a 503. */

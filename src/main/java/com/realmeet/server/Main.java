@@ -8,6 +8,8 @@ import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.List;
+import java.util.Optional;
 import java.util.TimeZone;
 import java.util.logging.LogManager;
 import org.slf4j.Logger;
@@ -22,12 +24,16 @@ final class Main implements AutoCloseable {
 
   private static final String USAGE =
       """
-      Usage: java -jar real-meet-server.jar [serve | migrate | help | version]
+      Usage: java -jar real-meet-server.jar [serve | migrate | backfill | help | version]
 
-        serve     migrate the database, then serve (the default)
-        migrate   migrate the database
-        help      print this
-        version   print the version
+        serve      migrate the database, then serve (the default)
+        migrate    migrate the database
+        backfill   bring all users of the Clerk instance into the table
+          --delete-missing   then make tombstones of rows that Clerk does not have
+          --dry-run          write nothing, print what would change
+          --force            delete even if more than 5 % of the rows are missing
+        help       print this
+        version    print the version
 
       Settings come from the environment and from a .env file in the working directory.
       """;
@@ -50,10 +56,16 @@ final class Main implements AutoCloseable {
   /** Runs a command: 0 done, 1 failed, 2 wrong usage or settings. */
   private static int run(String[] args) {
     String command = args.length == 0 ? "serve" : args[0];
+    List<String> options = List.of(args).subList(Math.min(1, args.length), args.length);
+    Optional<Backfill.Options> backfill = Backfill.Options.parse(options);
+    boolean understood = command.equals("backfill") ? backfill.isPresent() : options.isEmpty();
     try {
-      switch (args.length > 1 ? "" : command) {
+      switch (understood ? command : "") {
         case "serve" -> serve(config());
         case "migrate" -> Database.migrate(config().directUrl());
+        case "backfill" -> {
+          return backfill(config(), backfill.get()) ? 0 : 1;
+        }
         case "help" -> System.out.print(USAGE);
         case "version" ->
             System.out.println("real-meet-server " + Version.NUMBER + " (" + Version.COMMIT + ")");
@@ -76,6 +88,18 @@ final class Main implements AutoCloseable {
     Config config = Config.from(Config.variables());
     config.warnings().forEach(log::warn);
     return config;
+  }
+
+  private static boolean backfill(Config config, Backfill.Options options) {
+    if (!options.dryRun()) {
+      Database.migrate(config.directUrl());
+    }
+    try (Database database = new Database(config.databaseUrl(), config.poolSize())) {
+      String key = config.clerkSecretKey();
+      ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.pace(key)::await);
+      UserDao users = new UserDao(database);
+      return new Backfill(clerk, users, new UserSync(users, clerk), options).run();
+    }
   }
 
   /** Serves until the process is told to stop. */

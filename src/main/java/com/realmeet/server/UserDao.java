@@ -5,7 +5,10 @@ import java.sql.SQLException;
 import java.time.Instant;
 import java.time.OffsetDateTime;
 import java.time.ZoneOffset;
+import java.util.EnumMap;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.function.Supplier;
 import org.jdbi.v3.core.Handle;
@@ -70,6 +73,62 @@ final class UserDao {
       WHERE old.deleted_at IS NULL
       """;
 
+  /** A column of values for each parameter: one statement for a whole batch. */
+  private static final String BATCH =
+      """
+      SELECT id, email, name, image_url, 'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at
+      FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
+      """;
+
+  /** As {@link #UPSERT}; a row that did not change is not written again. */
+  private static final String UPSERT_BATCH =
+      """
+      INSERT INTO users AS old (id, email, name, image_url, clerk_updated_at)
+      %s
+      ORDER BY id -- two batches at once lock rows in the same order
+      ON CONFLICT (id) DO UPDATE SET
+        email = excluded.email,
+        name = excluded.name,
+        image_url = excluded.image_url,
+        clerk_updated_at = excluded.clerk_updated_at
+      WHERE old.clerk_updated_at <= excluded.clerk_updated_at
+        AND old.deleted_at IS NULL
+        AND (old.email, old.name, old.image_url, old.clerk_updated_at)
+          IS DISTINCT FROM (excluded.email, excluded.name, excluded.image_url, excluded.clerk_updated_at)
+      RETURNING CASE WHEN xmax = 0 THEN 'INSERT' WHEN updated_at = now() THEN 'UPDATE' ELSE 'KEEP' END
+      """
+          .formatted(BATCH);
+
+  private static final String COMPARE_BATCH =
+      """
+      SELECT id, CASE WHEN old.id IS NULL THEN 'INSERT' ELSE 'UPDATE' END AS change
+      FROM (%s) AS new LEFT JOIN users AS old USING (id)
+      WHERE old.id IS NULL
+        OR old.clerk_updated_at <= new.clerk_updated_at
+        AND old.deleted_at IS NULL
+        AND (old.email, old.name, old.image_url) IS DISTINCT FROM (new.email, new.name, new.image_url)
+      """
+          .formatted(BATCH);
+
+  private static final String IDS_AFTER =
+      """
+      SELECT id
+      FROM users
+      WHERE id > :after
+        AND created_at < :before
+        AND deleted_at IS NULL
+      ORDER BY id
+      LIMIT 10000
+      """;
+
+  /** What becomes of a row. */
+  enum Change {
+    INSERT,
+    UPDATE,
+    KEEP,
+    DELETE
+  }
+
   private static final RowMapper<User> USER = (row, ctx) -> user(row);
 
   private final Database database;
@@ -123,9 +182,57 @@ final class UserDao {
                 }));
   }
 
-  /** Makes a tombstone of a user, also of one who was never here. */
-  void delete(String id) {
-    database.with(handle -> delete(handle, id));
+  /**
+   * Upserts many users at once.
+   *
+   * @param users each of them once, with an email address
+   * @return how many rows were treated how; empty, and nothing done, if an address is taken
+   */
+  Optional<Map<Change, Integer>> upsertBatch(List<ClerkUser> users) {
+    return unlessEmailTaken(
+        () -> {
+          List<String> changes =
+              database.with(
+                  handle ->
+                      bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
+          Map<Change, Integer> counts = new EnumMap<>(Change.class);
+          changes.forEach(change -> counts.merge(Change.valueOf(change), 1, Integer::sum));
+          counts.merge(Change.KEEP, users.size() - changes.size(), Integer::sum);
+          return counts;
+        });
+  }
+
+  /** What {@link #upsertBatch} would do to each user, by id. */
+  Map<String, Change> compare(List<ClerkUser> users) {
+    Map<String, Change> changes = new LinkedHashMap<>();
+    users.forEach(user -> changes.put(user.id(), Change.KEEP));
+    database.with(
+        handle ->
+            bind(handle.createQuery(COMPARE_BATCH), users)
+                .map((row, ctx) -> changes.put(row.getString(1), Change.valueOf(row.getString(2))))
+                .list());
+    return changes;
+  }
+
+  /** Up to 10,000 ids of live rows, in order, of rows that are older than a time. */
+  List<String> idsAfter(String after, Instant before) {
+    return database.with(
+        handle ->
+            handle
+                .createQuery(IDS_AFTER)
+                .bind("after", after)
+                .bind("before", before.atOffset(ZoneOffset.UTC))
+                .mapTo(String.class)
+                .list());
+  }
+
+  /**
+   * Makes a tombstone of a user, also of one who was never here.
+   *
+   * @return the number of rows changed, 0 or 1
+   */
+  int delete(String id) {
+    return database.with(handle -> delete(handle, id));
   }
 
   private static Optional<User> find(Handle handle, String id) {
@@ -151,6 +258,16 @@ final class UserDao {
         .bind("name", user.name())
         .bind("imageUrl", user.imageUrl())
         .bind("clerkUpdatedAt", user.updatedAt().atOffset(ZoneOffset.UTC));
+  }
+
+  private static <S extends SqlStatement<S>> S bind(S statement, List<ClerkUser> users) {
+    return statement
+        .bindArray("ids", String.class, users.stream().map(ClerkUser::id).toList())
+        .bindArray("emails", String.class, users.stream().map(ClerkUser::email).toList())
+        .bindArray("names", String.class, users.stream().map(ClerkUser::name).toList())
+        .bindArray("imageUrls", String.class, users.stream().map(ClerkUser::imageUrl).toList())
+        .bindArray(
+            "ms", Long.class, users.stream().map(user -> user.updatedAt().toEpochMilli()).toList());
   }
 
   /**

@@ -97,8 +97,11 @@ final class UserSync {
   /**
    * Stores a copy of a user. The email address is unique at Clerk, so if another row has it, that
    * row is out of date: it is brought up to date first.
+   *
+   * @param deadline for calls to Clerk about such rows
+   * @throws Failure EMAIL_IN_USE, or a fault of Clerk or the database
    */
-  private User store(ClerkUser user, Deadline deadline) {
+  User store(ClerkUser user, Deadline deadline) {
     // Two upserts of one user can collide on the address; the second try meets the finished first.
     Optional<User> row = users.upsert(user).or(() -> users.upsert(user));
     for (int tries = 0; row.isEmpty() && tries < EMAIL_TRIES; tries++) {

@@ -1,0 +1,295 @@
+package com.realmeet.server;
+
+import com.realmeet.server.Failure.Kind;
+import com.realmeet.server.UserDao.Change;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.function.Supplier;
+import me.tongfei.progressbar.ConsoleProgressBarConsumer;
+import me.tongfei.progressbar.DelegatingProgressBarConsumer;
+import me.tongfei.progressbar.ProgressBar;
+import me.tongfei.progressbar.ProgressBarBuilder;
+import me.tongfei.progressbar.ProgressBarStyle;
+import org.jdbi.v3.core.JdbiException;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Brings all users of the Clerk instance into the table. It may be killed and started again at any
+ * time, and run while servers run: every write is guarded by Clerk's clock, like any other.
+ */
+final class Backfill {
+  private static final Logger log = LoggerFactory.getLogger(Backfill.class);
+
+  /** The most users that Clerk lists at once. */
+  private static final int PAGE = 500;
+
+  /** For one page of full users, metadata included. */
+  private static final Duration PAGE_TIME = Duration.ofSeconds(30);
+
+  private static final Duration USER_TIME = Duration.ofSeconds(10);
+
+  /** So many failures in a row end the run; a pause that Clerk asks for is none. */
+  private static final int TRIES = 10;
+
+  /**
+   * More rows than this part are never deleted unasked: a key of another instance looks like that.
+   */
+  private static final double MOST_MISSING = 0.05;
+
+  /** How many skipped users are listed. */
+  private static final int MOST_LISTED = 1000;
+
+  /** What the command line asks for beside the listing. */
+  record Options(boolean deleteMissing, boolean dryRun, boolean force) {
+
+    /** Empty if an argument is none of these. */
+    static Optional<Options> parse(List<String> arguments) {
+      Set<String> given = new HashSet<>(arguments);
+      Options options =
+          new Options(
+              given.remove("--delete-missing"), given.remove("--dry-run"), given.remove("--force"));
+      return given.isEmpty() ? Optional.of(options) : Optional.empty();
+    }
+  }
+
+  private final ClerkApi clerk;
+  private final UserDao users;
+  private final UserSync sync;
+  private final Options options;
+
+  private final IdHashes listed = new IdHashes();
+  private final Map<Change, Integer> counts = new LinkedHashMap<>();
+  private final List<String> skipped = new ArrayList<>();
+  private int skippedCount;
+
+  Backfill(ClerkApi clerk, UserDao users, UserSync sync, Options options) {
+    this.clerk = clerk;
+    this.users = users;
+    this.sync = sync;
+    this.options = options;
+  }
+
+  /** At most half of what Clerk allows the instance: 1000 calls in 10 s, in development 100. */
+  static Pace pace(String secretKey) {
+    return new Pace(secretKey.startsWith("sk_live_") ? 500 : 50, Duration.ofSeconds(10));
+  }
+
+  /**
+   * Runs to the end.
+   *
+   * @return whether every user of Clerk is in the table, and every missing one gone if so asked
+   * @throws StartFailure if it cannot go on
+   */
+  boolean run() {
+    Instant began = Instant.now();
+    boolean complete = true;
+    try {
+      listAll();
+      if (options.deleteMissing) {
+        complete = deleteMissing(began);
+      }
+    } catch (Failure e) {
+      throw new StartFailure("Backfill failed, start it again: " + e.getMessage());
+    } catch (JdbiException e) {
+      if (!options.dryRun) {
+        throw e;
+      }
+      throw new StartFailure("A dry run needs the table as it is now: migrate first");
+    }
+    summarize();
+    return complete && skippedCount == 0;
+  }
+
+  private void listAll() {
+    int total = persistently(() -> clerk.userCount(Deadline.in(USER_TIME)));
+    Set<String> cursors = new HashSet<>();
+    try (ProgressBar bar = bar("Users", total)) {
+      CompletableFuture<List<ClerkUser>> next = fetch("");
+      while (next != null) {
+        List<ClerkUser> page = join(next);
+        next = null;
+        if (page.size() >= PAGE) {
+          String cursor = page.get(page.size() - 1).id();
+          if (!cursors.add(cursor)) {
+            throw Failure.because(Kind.CLERK_UNEXPECTED, "Clerk's listing repeats itself");
+          }
+          next = fetch(cursor); // while this page is stored
+        }
+        store(page);
+        bar.stepBy(page.size());
+      }
+    }
+  }
+
+  private CompletableFuture<List<ClerkUser>> fetch(String cursor) {
+    return CompletableFuture.supplyAsync(
+        () -> persistently(() -> clerk.users(cursor, PAGE, Deadline.in(PAGE_TIME))));
+  }
+
+  private static List<ClerkUser> join(CompletableFuture<List<ClerkUser>> page) {
+    try {
+      return page.join();
+    } catch (CompletionException e) {
+      throw e.getCause() instanceof RuntimeException cause ? cause : e;
+    }
+  }
+
+  private void store(List<ClerkUser> page) {
+    Map<String, ClerkUser> withEmail = new LinkedHashMap<>();
+    for (ClerkUser user : page) {
+      listed.add(user.id());
+      if (user.email() == null) {
+        skip(user.id(), "has no email address");
+      } else {
+        withEmail.put(user.id(), user);
+      }
+    }
+    List<ClerkUser> batch = List.copyOf(withEmail.values());
+    if (options.dryRun) {
+      persistently(() -> users.compare(batch)).forEach(this::wouldChange);
+    } else {
+      persistently(() -> users.upsertBatch(batch))
+          .ifPresentOrElse(this::count, () -> batch.forEach(this::storeOne));
+    }
+  }
+
+  /** A batch in which one address collides is stored user by user, as a webhook would be. */
+  private void storeOne(ClerkUser user) {
+    try {
+      Optional<Map<Change, Integer>> result = persistently(() -> users.upsertBatch(List.of(user)));
+      result.ifPresentOrElse(
+          this::count,
+          () -> {
+            persistently(() -> sync.store(user, Deadline.in(USER_TIME)));
+            count(Map.of(Change.UPDATE, 1));
+          });
+    } catch (Failure e) {
+      if (e.kind() != Kind.EMAIL_IN_USE) {
+        throw e;
+      }
+      skip(user.id(), "has an email address that another user has at Clerk too");
+    }
+  }
+
+  private void count(Map<Change, Integer> changes) {
+    changes.forEach((change, n) -> counts.merge(change, n, Integer::sum));
+  }
+
+  private void wouldChange(String id, Change change) {
+    counts.merge(change, 1, Integer::sum);
+    if (change != Change.KEEP) {
+      System.out.println(change.name().toLowerCase(Locale.ROOT) + " " + id);
+    }
+  }
+
+  private void skip(String id, String reason) {
+    skippedCount++;
+    if (skipped.size() < MOST_LISTED) {
+      skipped.add(id + " " + reason);
+    }
+  }
+
+  /**
+   * Makes tombstones of the rows that the listing did not have; each is confirmed by a 404.
+   *
+   * @param began rows younger than this may have come too late for the listing
+   * @return false if that would be too many
+   */
+  private boolean deleteMissing(Instant began) {
+    List<String> missing = new ArrayList<>();
+    int rows = 0;
+    List<String> ids = persistently(() -> users.idsAfter("", began));
+    while (!ids.isEmpty()) {
+      rows += ids.size();
+      ids.stream().filter(id -> !listed.contains(id)).forEach(missing::add);
+      String last = ids.get(ids.size() - 1);
+      ids = persistently(() -> users.idsAfter(last, began));
+    }
+    if (!options.force && (listed.isEmpty() || missing.size() > rows * MOST_MISSING)) {
+      log.error(
+          "Clerk does not have {} of {} rows: nothing is deleted. Is CLERK_SECRET_KEY of this"
+              + " instance? If so, add --force",
+          missing.size(),
+          rows);
+      return missing.isEmpty();
+    }
+    try (ProgressBar bar = bar("Missing", missing.size())) {
+      for (String id : missing) {
+        deleteIfGone(id);
+        bar.step();
+      }
+    }
+    return true;
+  }
+
+  private void deleteIfGone(String id) {
+    if (!ClerkUser.isId(id)) {
+      skip(id, "is not a Clerk user id");
+    } else if (persistently(() -> clerk.user(id, Deadline.in(USER_TIME))).isEmpty()) {
+      if (options.dryRun) {
+        wouldChange(id, Change.DELETE);
+      } else {
+        persistently(() -> users.delete(id));
+        count(Map.of(Change.DELETE, 1));
+      }
+    }
+  }
+
+  private void summarize() {
+    skipped.forEach(line -> log.warn("Skipped: {}", line));
+    if (skippedCount > skipped.size()) {
+      log.warn("Skipped: {} more", skippedCount - skipped.size());
+    }
+    log.info(
+        "{}: {} inserted, {} updated, {} unchanged, {} deleted, {} skipped",
+        options.dryRun ? "Dry run, nothing written" : "Backfill done",
+        counts.getOrDefault(Change.INSERT, 0),
+        counts.getOrDefault(Change.UPDATE, 0),
+        counts.getOrDefault(Change.KEEP, 0),
+        counts.getOrDefault(Change.DELETE, 0),
+        skippedCount);
+  }
+
+  /** Sits out what passes: a pause that Clerk asks for, an outage of Clerk or the database. */
+  private static <T> T persistently(Supplier<T> call) {
+    for (int failures = 0; ; ) {
+      try {
+        return call.get();
+      } catch (Failure e) {
+        boolean passes =
+            e.kind() == Kind.CLERK_UNAVAILABLE || e.kind() == Kind.DATABASE_UNAVAILABLE;
+        if (!passes || !e.isPause() && ++failures == TRIES) {
+          throw e;
+        }
+        Pause.of(Duration.ofSeconds(e.retryAfter()));
+      }
+    }
+  }
+
+  /** A bar on a terminal; elsewhere, such as in a log, a line every few seconds. */
+  private static ProgressBar bar(String name, int total) {
+    ProgressBarBuilder builder =
+        new ProgressBarBuilder()
+            .setTaskName(name)
+            .setInitialMax(total)
+            .setStyle(ProgressBarStyle.ASCII)
+            .showSpeed();
+    return System.console() != null
+        ? builder.setConsumer(new ConsoleProgressBarConsumer(System.err)).build()
+        : builder
+            .setUpdateIntervalMillis(5000)
+            .setConsumer(new DelegatingProgressBarConsumer(log::info, 100))
+            .build();
+  }
+}
