@@ -114,22 +114,42 @@ final class Backfill {
   private void listAll() {
     int total = persistently(() -> clerk.userCount(Deadline.in(USER_TIME)));
     Set<String> cursors = new HashSet<>();
+    List<ClerkUser> before = List.of();
     try (ProgressBar bar = bar("Users", total)) {
       CompletableFuture<List<ClerkUser>> next = fetch("");
       while (next != null) {
         List<ClerkUser> page = join(next);
         next = null;
-        if (page.size() >= PAGE) {
-          String cursor = page.get(page.size() - 1).id();
-          if (!cursors.add(cursor)) {
+        Optional<String> cursor =
+            page.size() < PAGE ? survivor(before) : Optional.of(page.get(page.size() - 1).id());
+        if (cursor.isPresent()) {
+          if (!cursors.add(cursor.get())) {
             throw Failure.because(Kind.CLERK_UNEXPECTED, "Clerk's listing repeats itself");
           }
-          next = fetch(cursor); // while this page is stored
+          next = fetch(cursor.get()); // while this page is stored
         }
         store(page);
         bar.stepBy(page.size());
+        before = page;
       }
     }
+  }
+
+  /**
+   * A short page ends the listing, unless the user after whom it should begin was deleted
+   * meanwhile: nobody knows what follows then.
+   *
+   * @param before the page before the short one
+   * @return the last of its users who still exists, if the very last does not
+   */
+  private Optional<String> survivor(List<ClerkUser> before) {
+    for (int i = before.size() - 1; i >= 0; i--) {
+      String id = before.get(i).id();
+      if (persistently(() -> clerk.user(id, Deadline.in(USER_TIME))).isPresent()) {
+        return i == before.size() - 1 ? Optional.empty() : Optional.of(id);
+      }
+    }
+    return Optional.empty();
   }
 
   private CompletableFuture<List<ClerkUser>> fetch(String cursor) {

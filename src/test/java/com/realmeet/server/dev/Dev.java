@@ -23,6 +23,7 @@ import java.security.interfaces.RSAPrivateCrtKey;
 import java.security.spec.PKCS8EncodedKeySpec;
 import java.security.spec.RSAPublicKeySpec;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.UUID;
@@ -40,7 +41,9 @@ public final class Dev {
   private static final int POSTGRES_PORT = 54320;
   private static final int CLERK_PORT = 3002;
   private static final Duration TOKEN_LIFE = Duration.ofHours(1);
+  private static final String WEBHOOK_SECRET = "whsec_c3RhbmQtaW4tc2VjcmV0LW9mLW1ha2UtZGV2";
   private static final JsonMapper JSON = new JsonMapper();
+  private static final HttpClient HTTP = HttpClient.newHttpClient();
 
   /** What the server finds in its environment. */
   private final Map<String, String> variables = new HashMap<>();
@@ -114,6 +117,7 @@ public final class Dev {
     variables.put("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
     variables.put("CLERK_API_URL", clerk.url());
     variables.remove("CLERK_JWT_KEY");
+    variables.putIfAbsent("CLERK_WEBHOOK_SIGNING_SECRET", WEBHOOK_SECRET);
   }
 
   /** The same key in every run, so that a token in a shell outlives a restart. */
@@ -133,25 +137,69 @@ public final class Dev {
     }
   }
 
-  /** GET lists the users; POST adds one from JSON: email, first_name, last_name, id. */
+  /** GET lists the users; POST adds one, PATCH changes one, DELETE removes one. */
   private void users(HttpExchange exchange) throws IOException {
-    if (exchange.getRequestMethod().equals("POST")) {
-      JsonNode body;
-      try {
-        body = JSON.readTree(exchange.getRequestBody());
-      } catch (IOException e) {
-        StandInClerk.send(exchange, 400, "{\"error\":\"the body is not JSON\"}\n");
-        return;
-      }
-      String id = text(body, "id");
-      if (id == null) {
-        id = "user_" + UUID.randomUUID().toString().replace("-", "");
-      }
-      clerk.putUser(id, text(body, "email"), text(body, "first_name"), text(body, "last_name"));
+    String id = exchange.getRequestURI().getPath().replaceFirst("^/dev/users/?", "");
+    JsonNode body;
+    try {
+      body = JSON.readTree(exchange.getRequestBody());
+    } catch (IOException e) {
+      StandInClerk.send(exchange, 400, "{\"error\":\"the body is not JSON\"}\n");
+      return;
     }
-    String all = JSON.writerWithDefaultPrettyPrinter().writeValueAsString(clerk.users().values());
-    Files.writeString(USERS, all);
-    StandInClerk.send(exchange, 200, all + "\n");
+    if (!id.isEmpty() && !clerk.users().containsKey(id)) {
+      StandInClerk.send(exchange, 404, "{\"error\":\"no such user\"}\n");
+      return;
+    }
+    switch (exchange.getRequestMethod()) {
+      case "POST" -> {
+        id = "user_" + UUID.randomUUID().toString().replace("-", "");
+        clerk.putUser(id, text(body, "email"), text(body, "first_name"), text(body, "last_name"));
+        sendWebhook("user.created", id);
+      }
+      case "PATCH" -> {
+        change(clerk.users().get(id), body);
+        sendWebhook("user.updated", id);
+      }
+      case "DELETE" -> {
+        clerk.deleteUser(id);
+        sendWebhook("user.deleted", id);
+      }
+      default -> {}
+    }
+    Files.writeString(USERS, JSON.writeValueAsString(clerk.users().values()));
+    JsonNode answer =
+        JSON.valueToTree(id.isEmpty() ? clerk.users().values() : clerk.users().get(id));
+    StandInClerk.send(exchange, 200, answer.toPrettyString() + "\n");
+  }
+
+  private void change(ObjectNode user, JsonNode changes) {
+    ObjectNode changed = user.deepCopy();
+    changes
+        .fieldNames()
+        .forEachRemaining(
+            name -> {
+              if (name.equals("email")) {
+                ObjectNode address = (ObjectNode) changed.withArray("email_addresses").get(1);
+                address.set("email_address", changes.get(name));
+              } else {
+                changed.set(name, changes.get(name));
+              }
+            });
+    clerk.putUser(changed);
+  }
+
+  /** As Svix would, but only once. */
+  private void sendWebhook(String type, String id) {
+    URI url = URI.create(serverUrl() + "/api/webhooks/clerk");
+    String secret = variables.get("CLERK_WEBHOOK_SIGNING_SECRET");
+    HttpRequest request =
+        StandInClerk.webhook(url, secret, Instant.now(), clerk.event(type, id)).build();
+    HTTP.sendAsync(request, HttpResponse.BodyHandlers.ofString())
+        .whenComplete(
+            (response, e) ->
+                System.out.println(
+                    "Webhook " + type + " " + id + ": " + (e == null ? response.statusCode() : e)));
   }
 
   private static String text(JsonNode body, String name) {
@@ -181,10 +229,9 @@ public final class Dev {
 
   private boolean awaitServer() throws InterruptedException {
     HttpRequest health = HttpRequest.newBuilder(URI.create(serverUrl() + "/api/health")).build();
-    HttpClient client = HttpClient.newHttpClient();
     while (server.isAlive()) {
       try {
-        client.send(health, HttpResponse.BodyHandlers.discarding());
+        HTTP.send(health, HttpResponse.BodyHandlers.discarding());
         return true;
       } catch (IOException e) {
         Thread.sleep(100);
@@ -210,9 +257,18 @@ public final class Dev {
           The users, and another one:
             curl %s/dev/users
             curl %s/dev/users -d '{"email":"alan@example.com","first_name":"Alan"}'
+          Change one, or delete one: a webhook tells the server, and the row follows
+            curl -X PATCH %s/dev/users/user_ada -d '{"last_name":"King"}'
+            curl -X DELETE %s/dev/users/user_edsger
 
           """,
-          serverUrl(), clerk.token("user_ada", TOKEN_LIFE), clerk.url(), clerk.url(), clerk.url());
+          serverUrl(),
+          clerk.token("user_ada", TOKEN_LIFE),
+          clerk.url(),
+          clerk.url(),
+          clerk.url(),
+          clerk.url(),
+          clerk.url());
     }
     System.out.println("Ctrl-C stops everything.");
   }

@@ -9,6 +9,8 @@ import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.InetSocketAddress;
+import java.net.URI;
+import java.net.http.HttpRequest;
 import java.nio.charset.StandardCharsets;
 import java.security.GeneralSecurityException;
 import java.security.KeyPair;
@@ -19,11 +21,18 @@ import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.Base64;
+import java.util.Comparator;
 import java.util.Map;
+import java.util.UUID;
 import java.util.concurrent.ConcurrentSkipListMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
 
 /**
  * Stands in for Clerk, over HTTP: users, signing keys and session tokens, in the shapes of Clerk's
@@ -70,11 +79,14 @@ public final class StandInClerk implements AutoCloseable {
   private final Map<String, ObjectNode> users = new ConcurrentSkipListMap<>();
   private final AtomicInteger userCalls = new AtomicInteger();
   private final AtomicInteger keyCalls = new AtomicInteger();
+  private final AtomicInteger listCalls = new AtomicInteger();
   private final AtomicInteger otherCalls = new AtomicInteger();
+  private final AtomicLong lastCreated = new AtomicLong();
   private volatile SigningKey key;
   private volatile String authorizedParty = "http://localhost:3000";
   private volatile HttpHandler userHandler = this::answerUser;
   private volatile HttpHandler keyHandler = this::answerKeys;
+  private volatile HttpHandler listHandler = this::answerList;
 
   /**
    * Starts on 127.0.0.1.
@@ -122,7 +134,9 @@ public final class StandInClerk implements AutoCloseable {
       emails.addObject().put("id", "idn_" + id).put("email_address", email);
     }
     user.putObject("public_metadata");
-    user.put("created_at", Instant.now().toEpochMilli());
+    user.put(
+        "created_at",
+        lastCreated.updateAndGet(last -> Math.max(last + 1, Instant.now().toEpochMilli())));
     return putUser(user);
   }
 
@@ -158,6 +172,12 @@ public final class StandInClerk implements AutoCloseable {
   public void heal() {
     userHandler = this::answerUser;
     keyHandler = this::answerKeys;
+    listHandler = this::answerList;
+  }
+
+  /** Lets a handler answer for the list of users instead, until {@link #heal}. */
+  public void onList(HttpHandler handler) {
+    listHandler = handler;
   }
 
   /** A handler that answers with a status and a body. */
@@ -173,6 +193,11 @@ public final class StandInClerk implements AutoCloseable {
   /** How often the keys were asked for. */
   public int keyCalls() {
     return keyCalls.get();
+  }
+
+  /** How often a page of users was asked for. */
+  public int listCalls() {
+    return listCalls.get();
   }
 
   /** How often anything else was asked for. */
@@ -247,6 +272,43 @@ public final class StandInClerk implements AutoCloseable {
     return BASE64.encodeToString(json.getBytes(StandardCharsets.UTF_8));
   }
 
+  // Webhooks
+
+  /** An event about a user as it is now, or as it is when it is gone. */
+  public String event(String type, String userId) {
+    ObjectNode event = JSON.createObjectNode().put("object", "event").put("type", type);
+    ObjectNode user = users.get(userId);
+    if (type.equals("user.deleted") || user == null) {
+      event.putObject("data").put("id", userId).put("object", "user").put("deleted", true);
+    } else {
+      event.set("data", user.deepCopy());
+    }
+    return event.put("timestamp", Instant.now().toEpochMilli()).toString();
+  }
+
+  /** A webhook, signed as Svix does it, ready to be sent. */
+  public static HttpRequest.Builder webhook(URI url, String secret, Instant time, String body) {
+    String id = "msg_" + UUID.randomUUID().toString().replace("-", "");
+    String timestamp = String.valueOf(time.getEpochSecond());
+    return HttpRequest.newBuilder(url)
+        .header("svix-id", id)
+        .header("svix-timestamp", timestamp)
+        .header("svix-signature", "v1," + hmac(secret, id + "." + timestamp + "." + body))
+        .header("Content-Type", "application/json")
+        .POST(HttpRequest.BodyPublishers.ofString(body));
+  }
+
+  private static String hmac(String secret, String text) {
+    try {
+      byte[] key = Base64.getDecoder().decode(secret.substring("whsec_".length()));
+      Mac mac = Mac.getInstance("HmacSHA256");
+      mac.init(new SecretKeySpec(key, "HmacSHA256"));
+      return Base64.getEncoder().encodeToString(mac.doFinal(text.getBytes(StandardCharsets.UTF_8)));
+    } catch (GeneralSecurityException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
   // HTTP
 
   private void route(HttpExchange exchange) throws IOException {
@@ -260,6 +322,12 @@ public final class StandInClerk implements AutoCloseable {
       } else if (path.equals("/v1/jwks")) {
         keyCalls.incrementAndGet();
         keyHandler.handle(exchange);
+      } else if (path.equals("/v1/users")) {
+        listCalls.incrementAndGet();
+        listHandler.handle(exchange);
+      } else if (path.equals("/v1/users/count")) {
+        otherCalls.incrementAndGet();
+        send(exchange, 200, "{\"object\":\"total_count\",\"total_count\":" + users.size() + "}");
       } else if (path.startsWith("/v1/users/")) {
         userCalls.incrementAndGet();
         userHandler.handle(exchange);
@@ -281,6 +349,31 @@ public final class StandInClerk implements AutoCloseable {
     } else {
       send(exchange, 200, user.toString());
     }
+  }
+
+  /** Clerk's own page of users: after a user who is gone, none. */
+  public void answerList(HttpExchange exchange) throws IOException {
+    Map<String, String> query = query(exchange);
+    int limit = Integer.parseInt(query.getOrDefault("limit", "10"));
+    String after = query.get("starting_after");
+    long from = after == null ? -1 : createdAt(users.get(after));
+    var page = JSON.createArrayNode();
+    users.values().stream()
+        .filter(user -> createdAt(user) > from)
+        .sorted(Comparator.comparingLong(StandInClerk::createdAt))
+        .limit(limit)
+        .forEach(page::add);
+    send(exchange, 200, page.toString());
+  }
+
+  private static long createdAt(ObjectNode user) {
+    return user == null ? Long.MAX_VALUE : user.get("created_at").asLong();
+  }
+
+  private static Map<String, String> query(HttpExchange exchange) {
+    return Stream.of(exchange.getRequestURI().getQuery().split("&"))
+        .map(pair -> pair.split("=", 2))
+        .collect(Collectors.toMap(pair -> pair[0], pair -> pair[1]));
   }
 
   private void answerKeys(HttpExchange exchange) throws IOException {
