@@ -263,7 +263,7 @@ public final class Dev {
 
           """,
           serverUrl(),
-          clerk.token("user_ada", TOKEN_LIFE),
+          clerk.token(clerk.users().keySet().iterator().next(), TOKEN_LIFE),
           clerk.url(),
           clerk.url(),
           clerk.url(),
