@@ -26,6 +26,9 @@ import java.util.regex.Pattern;
 final class SessionAuth implements Handler {
   private static final Pattern BEARER = Pattern.compile("Bearer ([^\\s,]+)");
 
+  /** Three parts in base64url without padding (RFC 7515 §7.1): java-jwt lets padding pass. */
+  private static final Pattern TOKEN = Pattern.compile("[\\w-]+\\.[\\w-]+\\.[\\w-]+");
+
   /** Clerk's mark of a session token; its JWT templates and machine tokens have the same key. */
   private static final Set<String> SESSION_CATEGORIES =
       Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
@@ -80,6 +83,7 @@ final class SessionAuth implements Handler {
 
   private String verify(String token) {
     try {
+      require(TOKEN.matcher(token).matches(), "not of the form of a token");
       DecodedJWT jwt = JWT.decode(token);
       checkHeader(jwt);
       checkSignature(jwt);
@@ -99,10 +103,11 @@ final class SessionAuth implements Handler {
   }
 
   private void checkSignature(DecodedJWT jwt) {
-    RSAPublicKey key = keys.get(jwt.getKeyId());
+    String id = jwt.getHeaderClaim("kid").asString();
+    RSAPublicKey key = keys.get(id);
     require(key != null, "no key of this kid");
     if (!isSigned(jwt, key)) {
-      RSAPublicKey successor = keys.successor(jwt.getKeyId(), key);
+      RSAPublicKey successor = keys.successor(id, key);
       require(successor != null && isSigned(jwt, successor), "signature is wrong");
     }
   }
