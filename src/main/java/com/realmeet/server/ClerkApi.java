@@ -153,7 +153,7 @@ final class ClerkApi {
    * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_REJECTS_KEY, or CLERK_UNEXPECTED
    */
   JsonNode keySet(Deadline deadline) {
-    return noted(() -> parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline)), JsonNode.class));
+    return parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline)), JsonNode.class);
   }
 
   /** Tells the log when Clerk's troubles begin and end. */

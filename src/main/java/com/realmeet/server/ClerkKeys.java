@@ -1,22 +1,17 @@
 package com.realmeet.server;
 
-import com.auth0.jwk.InvalidPublicKeyException;
-import com.auth0.jwk.Jwk;
-import com.fasterxml.jackson.core.type.TypeReference;
-import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.Failure.Kind;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.Deque;
-import java.util.HashMap;
-import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -29,38 +24,38 @@ import org.slf4j.LoggerFactory;
 final class ClerkKeys implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(ClerkKeys.class);
 
-  private static final Duration TTL = Duration.ofMinutes(5);
-  private static final Duration REFRESH_AFTER = TTL.minusSeconds(30);
-  private static final Duration REFRESH_AFTER_FAILURE = Duration.ofSeconds(10);
+  /** The age at which the background thread fetches the keys anew. */
+  private static final Duration REFRESH_AFTER = Duration.ofSeconds(270);
 
-  /** How old keys may become while Clerk cannot be reached. */
+  /** The age at which a request waits for that. */
+  private static final Duration TTL = Duration.ofMinutes(5);
+
+  /** How old keys may become while they cannot be fetched. */
   private static final Duration STALE = Duration.ofHours(1);
+
+  /** How often the background thread looks whether there is something to do. */
+  private static final Duration TICK = Duration.ofSeconds(10);
 
   /** How long a request waits for a fetch, and how long a fetch itself may go on. */
   private static final Duration WAIT = Duration.ofSeconds(2);
 
   private static final Duration FETCH = Duration.ofSeconds(5);
 
-  /** Without any keys, the least time between a failed fetch and the next that a request begins. */
-  private static final Duration COLD_PAUSE = Duration.ofSeconds(1);
+  /** The least time between a failed fetch and the next, however many requests want one. */
+  private static final Duration PAUSE = Duration.ofMillis(250);
 
   /** At most so many fetches in the window because of tokens whose key we do not have. */
   private static final int EXTRA_FETCHES = 2;
 
   private static final Duration EXTRA_WINDOW = Duration.ofSeconds(30);
-  private static final int MIN_RSA_BITS = 2048;
-
-  private record KeySet(Map<String, RSAPublicKey> byId, long fetchedNanos) {
-    boolean isYoungerThan(Duration age) {
-      return System.nanoTime() - fetchedNanos < age.toNanos();
-    }
-  }
 
   private final ClerkApi clerk;
 
   /** The key of CLERK_JWT_KEY: the only one, whatever a token calls it; or null. */
   private final RSAPublicKey fixed;
 
+  private final LongSupplier nanoTime;
+  private final Outage outage = new Outage(log, "Clerk's key set");
   private final ScheduledExecutorService fetcher =
       Executors.newSingleThreadScheduledExecutor(
           task -> {
@@ -70,19 +65,19 @@ final class ClerkKeys implements AutoCloseable {
           });
 
   private volatile KeySet keys;
-  private volatile boolean failing;
 
   // Guarded by this.
   private CompletableFuture<KeySet> inFlight;
-  private long failedNanos;
   private final Deque<Long> extraFetches = new ArrayDeque<>();
 
   /**
    * @param fixedKey verifies all tokens without asking Clerk; null: Clerk's key set does
+   * @param nanoTime the clock by which keys age
    */
-  ClerkKeys(ClerkApi clerk, RSAPublicKey fixedKey) {
+  ClerkKeys(ClerkApi clerk, RSAPublicKey fixedKey, LongSupplier nanoTime) {
     this.clerk = clerk;
     this.fixed = fixedKey;
+    this.nanoTime = nanoTime;
   }
 
   /**
@@ -95,8 +90,10 @@ final class ClerkKeys implements AutoCloseable {
     if (fixed != null) {
       return;
     }
+    long tick = TICK.toMillis();
+    fetcher.scheduleWithFixedDelay(this::refreshIfDue, tick, tick, TimeUnit.MILLISECONDS);
     try {
-      await(fetch());
+      await(fetch(), FETCH);
     } catch (Failure e) {
       if (e.kind() == Kind.CLERK_REJECTS_KEY) {
         throw new StartFailure(
@@ -106,11 +103,19 @@ final class ClerkKeys implements AutoCloseable {
     }
   }
 
+  /** What the background thread does at every tick. */
+  void refreshIfDue() {
+    if (outage.lasts() || !isYounger(keys, REFRESH_AFTER)) {
+      fetch();
+    }
+  }
+
   /**
    * The key of a name.
    *
+   * @param id null if a token names none
    * @return null if Clerk has no such key
-   * @throws Failure CLERK_UNAVAILABLE if the keys cannot be had
+   * @throws Failure CLERK_UNAVAILABLE, or CLERK_REJECTS_KEY, if that cannot be known
    */
   RSAPublicKey get(String id) {
     if (fixed != null) {
@@ -120,71 +125,70 @@ final class ClerkKeys implements AutoCloseable {
       return null;
     }
     KeySet usable = usable();
-    RSAPublicKey key = usable.byId.get(id);
-    return key != null ? key : refetch(usable).byId.get(id);
+    RSAPublicKey key = usable.byId().get(id);
+    return key != null ? key : refetch(usable).byId().get(id);
   }
 
   /**
    * The key that has taken the name of another: Clerk may keep the name when it rotates the key.
    *
-   * @param tried a key under which a signature was wrong
-   * @return null if there is no other
+   * @param tried what {@link #get} returned: a key under which a signature was wrong
+   * @return null if no other is known; an outage does not make a wrong signature our fault
    */
   RSAPublicKey successor(String id, RSAPublicKey tried) {
-    KeySet before = keys;
-    if (fixed != null || before == null) {
+    if (fixed != null) {
       return null;
     }
-    RSAPublicKey now = before.byId.get(id);
-    if (tried.equals(now)) {
-      now = refetch(before).byId.get(id);
+    KeySet current = keys;
+    try {
+      RSAPublicKey key = current.byId().get(id);
+      key = tried.equals(key) ? refetch(current).byId().get(id) : key;
+      return tried.equals(key) ? null : key;
+    } catch (Failure e) {
+      return null;
     }
-    return tried.equals(now) ? null : now;
   }
 
   private KeySet usable() {
     KeySet current = keys;
-    if (current != null
-        && (current.isYoungerThan(TTL) || failing && current.isYoungerThan(STALE))) {
+    if (isYounger(current, outage.lasts() ? STALE : TTL)) {
       return current;
     }
-    CompletableFuture<KeySet> fetch;
-    synchronized (this) {
-      if (inFlight == null && failing && System.nanoTime() - failedNanos < COLD_PAUSE.toNanos()) {
-        throw unavailable();
-      }
-      fetch = fetch();
-    }
     try {
-      return await(fetch);
+      return await(fetch(), WAIT);
     } catch (Failure e) {
-      if (current != null && current.isYoungerThan(STALE)) {
+      if (isYounger(current, STALE)) {
         return current;
       }
       throw e;
     }
   }
 
-  /** A set other than the given one, if a fetch is allowed and brings one. */
+  private boolean isYounger(KeySet set, Duration age) {
+    return set != null && nanoTime.getAsLong() - set.fetchedNanos() < age.toNanos();
+  }
+
+  /** A newer set than the given one, or the same if no fetch is allowed. */
   private KeySet refetch(KeySet seen) {
     CompletableFuture<KeySet> fetch;
     synchronized (this) {
       if (keys != seen) {
         return keys;
       }
-      if (inFlight == null && !extraFetchAllowed()) {
-        if (failing) {
-          throw unavailable();
+      // While Clerk hangs, few may wait: threads are for users whose key is here.
+      if ((inFlight == null || outage.lasts()) && !extraFetchAllowed()) {
+        if (outage.lasts()) {
+          throw unavailable("no fetch is allowed now");
         }
         return seen;
       }
       fetch = fetch();
     }
-    return await(fetch);
+    return await(fetch, WAIT);
   }
 
   private boolean extraFetchAllowed() {
-    long now = System.nanoTime();
+    long now = nanoTime.getAsLong();
     extraFetches.removeIf(time -> now - time > EXTRA_WINDOW.toNanos());
     return extraFetches.size() < EXTRA_FETCHES && extraFetches.add(now);
   }
@@ -192,93 +196,50 @@ final class ClerkKeys implements AutoCloseable {
   /** Begins a fetch, or joins the one that is under way. */
   private synchronized CompletableFuture<KeySet> fetch() {
     if (inFlight == null) {
-      CompletableFuture<KeySet> future = new CompletableFuture<>();
-      inFlight = future;
-      fetcher.execute(() -> fetchInto(future));
+      long pause = outage.lasts() ? PAUSE.toMillis() : 0;
+      inFlight =
+          CompletableFuture.supplyAsync(
+              this::load, CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS, fetcher));
     }
     return inFlight;
   }
 
-  private void fetchInto(CompletableFuture<KeySet> future) {
-    KeySet fetched = null;
-    Failure failure = null;
+  private KeySet load() {
+    KeySet loaded = null;
     try {
-      fetched = parse(clerk.keySet(Deadline.in(FETCH)));
+      loaded = KeySet.from(clerk.keySet(Deadline.in(FETCH)), nanoTime.getAsLong());
+      outage.succeeded();
+      return loaded;
     } catch (Failure e) {
-      failure = e;
-    } catch (RuntimeException e) {
-      log.error("Reading Clerk's signing keys failed", e);
-      failure = unavailable();
-    }
-    synchronized (this) {
-      if (fetched != null) {
-        keys = fetched;
-      } else {
-        failedNanos = System.nanoTime();
+      outage.failed(e.getMessage());
+      throw e.kind() == Kind.CLERK_UNEXPECTED ? unavailable(e.getMessage()) : e;
+    } finally {
+      synchronized (this) {
+        keys = loaded == null ? keys : loaded;
+        inFlight = null;
       }
-      failing = fetched == null;
-      inFlight = null;
-    }
-    Duration next = failing ? REFRESH_AFTER_FAILURE : REFRESH_AFTER;
-    fetcher.schedule(this::refresh, next.toMillis(), TimeUnit.MILLISECONDS);
-    if (failure == null) {
-      future.complete(fetched);
-    } else {
-      future.completeExceptionally(failure);
     }
   }
 
-  /** Fetches again, unless a request has had that done since this was planned. */
-  private void refresh() {
-    KeySet current = keys;
-    if (current == null || !current.isYoungerThan(REFRESH_AFTER.minusSeconds(1))) {
-      fetch();
-    }
-  }
-
-  private KeySet await(CompletableFuture<KeySet> fetch) {
+  private static KeySet await(CompletableFuture<KeySet> fetch, Duration wait) {
     try {
-      return fetch.get(WAIT.toMillis(), TimeUnit.MILLISECONDS);
+      return fetch.get(wait.toMillis(), TimeUnit.MILLISECONDS);
     } catch (ExecutionException e) {
-      throw (Failure) e.getCause();
+      if (e.getCause() instanceof Failure failure) {
+        throw failure;
+      }
+      log.error("A bug in the server", e.getCause());
+      throw unavailable("a bug");
     } catch (TimeoutException e) {
-      throw unavailable();
+      throw unavailable("no answer in time");
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
-      throw unavailable();
+      throw unavailable("interrupted");
     }
   }
 
-  private static Failure unavailable() {
-    return Failure.because(Kind.CLERK_UNAVAILABLE, "Clerk's signing keys cannot be had");
-  }
-
-  /**
-   * Keeps what can verify a session token; one bad entry spoils only itself.
-   *
-   * @throws Failure CLERK_UNEXPECTED if nothing is left: a good set is never replaced by that
-   */
-  private KeySet parse(JsonNode set) {
-    Map<String, RSAPublicKey> byId = new HashMap<>();
-    for (JsonNode entry : set.path("keys")) {
-      try {
-        Jwk jwk = Jwk.fromValues(Json.CLERK.convertValue(entry, new TypeReference<>() {}));
-        if (jwk.getId() != null
-            && (jwk.getUsage() == null || jwk.getUsage().equals("sig"))
-            && (jwk.getAlgorithm() == null || jwk.getAlgorithm().equals("RS256"))
-            && jwk.getPublicKey() instanceof RSAPublicKey key
-            && key.getModulus().bitLength() >= MIN_RSA_BITS) {
-          byId.put(jwk.getId(), key);
-        }
-      } catch (InvalidPublicKeyException | RuntimeException e) {
-        log.warn(
-            "Clerk's key set has an entry that is not a key: {}", e.getClass().getSimpleName());
-      }
-    }
-    if (byId.isEmpty()) {
-      throw Failure.because(Kind.CLERK_UNEXPECTED, "Clerk's key set has no usable key");
-    }
-    return new KeySet(Map.copyOf(byId), System.nanoTime());
+  private static Failure unavailable(String reason) {
+    return Failure.because(Kind.CLERK_UNAVAILABLE, "no signing keys: " + reason);
   }
 
   @Override

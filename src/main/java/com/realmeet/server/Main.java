@@ -168,7 +168,7 @@ final class Main implements AutoCloseable {
 
   private Main(Config config) {
     ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey());
-    keys = new ClerkKeys(clerk, config.clerkJwtKey());
+    keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime);
     database = new Database(config.databaseUrl(), config.poolSize());
     users = new UserSync(new UserDao(database), clerk);
 

@@ -1,0 +1,54 @@
+package com.realmeet.server;
+
+import com.auth0.jwk.InvalidPublicKeyException;
+import com.auth0.jwk.Jwk;
+import com.fasterxml.jackson.core.type.TypeReference;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.realmeet.server.Failure.Kind;
+import java.security.interfaces.RSAPublicKey;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * The keys of a JSON Web Key Set (RFC 7517) that can verify a session token.
+ *
+ * @param byId never empty
+ * @param fetchedNanos when, by the clock of {@link ClerkKeys}
+ */
+record KeySet(Map<String, RSAPublicKey> byId, long fetchedNanos) {
+  private static final Logger log = LoggerFactory.getLogger(KeySet.class);
+
+  /** What RFC 7518 §3.3 demands for RS256. */
+  private static final int MIN_RSA_BITS = 2048;
+
+  /**
+   * Reads a set; one bad entry spoils only itself.
+   *
+   * @throws Failure CLERK_UNEXPECTED if it has no key that can be used
+   */
+  static KeySet from(JsonNode set, long fetchedNanos) {
+    Map<String, RSAPublicKey> byId = new HashMap<>();
+    JsonNode entries = set.path("keys");
+    for (JsonNode entry : entries.isArray() ? entries : List.<JsonNode>of()) {
+      try {
+        Jwk jwk = Jwk.fromValues(Json.CLERK.convertValue(entry, new TypeReference<>() {}));
+        if (jwk.getId() != null
+            && (jwk.getUsage() == null || jwk.getUsage().equals("sig"))
+            && (jwk.getAlgorithm() == null || jwk.getAlgorithm().equals("RS256"))
+            && jwk.getPublicKey() instanceof RSAPublicKey key
+            && key.getModulus().bitLength() >= MIN_RSA_BITS) {
+          byId.put(jwk.getId(), key);
+        }
+      } catch (InvalidPublicKeyException | RuntimeException e) {
+        log.debug("An entry of Clerk's key set is no key: {}", e.getClass().getSimpleName());
+      }
+    }
+    if (byId.isEmpty()) {
+      throw Failure.because(Kind.CLERK_UNEXPECTED, "it has no usable key");
+    }
+    return new KeySet(Map.copyOf(byId), fetchedNanos);
+  }
+}
