@@ -125,7 +125,7 @@ final class Errors {
         detail = production ? "Internal server error" : bug.getMessage();
       }
       HttpFields.Mutable headers = response.getHeaders();
-      cors.addHeaders(request.getHeaders(), headers);
+      HttpServer.addHeaders(cors, request.getHeaders(), headers);
       headers.put(HttpHeader.CONTENT_TYPE, "application/json");
       if (status == 503) {
         headers.put(HttpHeader.RETRY_AFTER, 1);

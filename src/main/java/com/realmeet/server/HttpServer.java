@@ -7,13 +7,13 @@ import java.nio.ByteBuffer;
 import java.nio.channels.SelectionKey;
 import java.nio.channels.SocketChannel;
 import java.time.Duration;
-import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
+import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpMethod;
 import org.eclipse.jetty.http.PreEncodedHttpField;
-import org.eclipse.jetty.io.AbstractEndPoint;
 import org.eclipse.jetty.io.ManagedSelector;
 import org.eclipse.jetty.io.SocketChannelEndPoint;
+import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.HttpConnectionFactory;
 import org.eclipse.jetty.server.Request;
@@ -22,6 +22,7 @@ import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.handler.EagerContentHandler;
 import org.eclipse.jetty.server.handler.EagerContentHandler.RetainedContentLoaderFactory;
+import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.server.handler.GracefulHandler;
 import org.eclipse.jetty.server.handler.SizeLimitHandler;
 import org.eclipse.jetty.util.NanoTime;
@@ -56,6 +57,8 @@ final class HttpServer {
       new PreEncodedHttpField("X-Content-Type-Options", "nosniff");
   private static final HttpField NO_STORE = new PreEncodedHttpField("Cache-Control", "no-store");
 
+  private static final String METHOD_OVERRIDE = "X-HTTP-Method-Override";
+
   private HttpServer() {}
 
   /** Applies all this to a Javalin app that is being made. */
@@ -71,15 +74,13 @@ final class HttpServer {
           http.addCustomizer(
               (request, headers) -> {
                 restartIdleTime(request);
-                refuseUnknownMethod(request);
-                headers.put(NO_SNIFF).put(NO_STORE);
-                cors.addHeaders(request.getHeaders(), headers);
-                return request;
+                addHeaders(cors, request.getHeaders(), headers);
+                return isPlain(request) ? request : new PlainRequest(request);
               });
         });
     javalin.jetty.addConnector(
         (server, http) -> {
-          ServerConnector connector = new PatientConnector(server, http);
+          ServerConnector connector = new Connector(server, http);
           connector.setHost(config.host());
           connector.setPort(config.port());
           connector.setAcceptQueueSize(BACKLOG);
@@ -93,6 +94,7 @@ final class HttpServer {
           server.insertHandler(webhookBodies());
           server.insertHandler(new SizeLimitHandler(MAX_BODY, -1));
           server.insertHandler(new GracefulHandler());
+          server.insertHandler(readinessEvenWhileStopping());
           if (config.environment() == Config.Environment.DEVELOPMENT) {
             server.setRequestLog(HttpServer::logRequest);
           }
@@ -107,6 +109,19 @@ final class HttpServer {
             new RetainedContentLoaderFactory(8 * MAX_BODY, CHUNK_OVERHEAD, true));
     handler.includePath("/api/webhooks/*");
     return handler;
+  }
+
+  /** Adds what every answer carries. */
+  static void addHeaders(Cors cors, HttpFields request, HttpFields.Mutable response) {
+    response.put(NO_SNIFF).put(NO_STORE);
+    cors.addHeaders(request, response);
+  }
+
+  /** The handler below answers 503 while stopping; readiness has a body of its own for that. */
+  private static Handler.Singleton readinessEvenWhileStopping() {
+    ConditionalHandler.SkipNext skip = new ConditionalHandler.SkipNext();
+    skip.includePath("/api/ready");
+    return skip;
   }
 
   /** From Java 21 on, requests run on virtual threads. */
@@ -128,27 +143,46 @@ final class HttpServer {
         NanoTime.millisSince(request.getHeadersNanoTime()));
   }
 
-  /** Javalin keeps a list of all methods it ever met, and lets those with odd letters fail. */
-  private static void refuseUnknownMethod(Request request) {
-    if (HttpMethod.CACHE.get(request.getMethod()) == null) {
-      throw new HttpException.RuntimeException(501, "Unknown method");
+  private static boolean isPlain(Request request) {
+    return HttpMethod.CACHE.get(request.getMethod()) != null
+        && !request.getHeaders().contains(METHOD_OVERRIDE);
+  }
+
+  /**
+   * Javalin takes the method from a header if there is one, and a method may name its inner
+   * handlers, such as BEFORE_MATCHED. Here the header is dropped, and a method that HTTP does not
+   * know becomes one that no route has.
+   */
+  private static final class PlainRequest extends Request.Wrapper {
+    private final String method;
+    private final HttpFields headers;
+
+    PlainRequest(Request request) {
+      super(request);
+      method = HttpMethod.CACHE.get(request.getMethod()) == null ? "TRACE" : request.getMethod();
+      headers = HttpFields.build(request.getHeaders()).remove(METHOD_OVERRIDE).asImmutable();
+    }
+
+    @Override
+    public String getMethod() {
+      return method;
+    }
+
+    @Override
+    public HttpFields getHeaders() {
+      return headers;
     }
   }
 
   private static void restartIdleTime(Request request) {
     if (request.getConnectionMetaData().getConnection().getEndPoint()
-        instanceof AbstractEndPoint end) {
-      end.notIdle();
+        instanceof EndPoint endPoint) {
+      endPoint.restartIdleTime();
     }
   }
 
-  /**
-   * Counts a connection as idle while it only receives: one that drips its headers, byte by byte,
-   * is closed like a silent one. A request, once its headers are here, and each answer restart the
-   * time.
-   */
-  private static final class PatientConnector extends ServerConnector {
-    PatientConnector(Server server, HttpConfiguration http) {
+  private static final class Connector extends ServerConnector {
+    Connector(Server server, HttpConfiguration http) {
       super(server, new HttpConnectionFactory(http));
     }
 
@@ -159,31 +193,31 @@ final class HttpServer {
       endPoint.setIdleTimeout(getIdleTimeout());
       return endPoint;
     }
+  }
 
-    private static final class EndPoint extends SocketChannelEndPoint {
-      private boolean filling;
+  /**
+   * A connection that is idle while it only receives: one that drips its headers, byte by byte, is
+   * closed like a silent one. A request, once its headers are here, and each answer restart the
+   * time.
+   */
+  private static final class EndPoint extends SocketChannelEndPoint {
+    EndPoint(
+        SocketChannel channel, ManagedSelector selector, SelectionKey key, Scheduler scheduler) {
+      super(channel, selector, key, scheduler);
+    }
 
-      EndPoint(
-          SocketChannel channel, ManagedSelector selector, SelectionKey key, Scheduler scheduler) {
-        super(channel, selector, key, scheduler);
-      }
+    void restartIdleTime() {
+      super.notIdle();
+    }
 
-      @Override
-      public int fill(ByteBuffer buffer) throws IOException {
-        filling = true;
-        try {
-          return super.fill(buffer);
-        } finally {
-          filling = false;
-        }
-      }
+    /** What Jetty calls for every byte that comes in. */
+    @Override
+    public void notIdle() {}
 
-      @Override
-      public void notIdle() {
-        if (!filling) {
-          super.notIdle();
-        }
-      }
+    @Override
+    public boolean flush(ByteBuffer... buffers) throws IOException {
+      restartIdleTime();
+      return super.flush(buffers);
     }
   }
 }
