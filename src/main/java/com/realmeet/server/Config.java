@@ -10,6 +10,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
 import java.util.HashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -185,7 +186,9 @@ record Config(
     }
 
     private Set<String> originList(String text) {
-      return Arrays.stream(text.split(",", -1)).map(this::origin).collect(Collectors.toSet());
+      return Arrays.stream(text.split(",", -1))
+          .map(this::origin)
+          .collect(Collectors.toCollection(LinkedHashSet::new));
     }
 
     /** An origin as browsers write it (RFC 6454 §6.2), so that it can be compared as text. */

@@ -2,11 +2,14 @@ package com.realmeet.server;
 
 import io.javalin.compression.CompressionStrategy;
 import io.javalin.config.JavalinConfig;
+import io.javalin.http.Context;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.SelectionKey;
 import java.nio.channels.SocketChannel;
 import java.time.Duration;
+import org.eclipse.jetty.ee10.servlet.HttpInput;
+import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpMethod;
@@ -141,6 +144,20 @@ final class HttpServer {
         request.getHttpURI().getPath(),
         response.getStatus(),
         NanoTime.millisSince(request.getHeadersNanoTime()));
+  }
+
+  /**
+   * Answers 400 if the chunks of a body are malformed in what has already arrived. It waits for no
+   * byte, and does not make a client send its body that waits for the word.
+   */
+  static void refuseMalformedChunks(Context ctx) throws IOException {
+    if (ctx.header("Transfer-Encoding") != null
+        && ctx.header("Expect") == null
+        && ctx.req().getInputStream() instanceof HttpInput body
+        && body.available() == 0
+        && body.isError()) {
+      throw new HttpException.RuntimeException(400, "Malformed chunks in the body");
+    }
   }
 
   private static boolean isPlain(Request request) {

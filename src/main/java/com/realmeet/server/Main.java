@@ -3,6 +3,7 @@ package com.realmeet.server;
 import io.javalin.Javalin;
 import io.javalin.http.Context;
 import io.javalin.util.JavalinBindException;
+import io.javalin.util.JavalinException;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
@@ -11,6 +12,7 @@ import java.time.Instant;
 import java.util.List;
 import java.util.Optional;
 import java.util.TimeZone;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.logging.LogManager;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -41,11 +43,14 @@ final class Main implements AutoCloseable {
   /** The longest that GET /api/ready takes. */
   private static final Duration READY_WAIT = Duration.ofSeconds(1);
 
+  /** The longest that a stop takes, requests under way included. */
+  private static final Duration STOP_LIMIT = HttpServer.STOP_WAIT.plusMillis(1500);
+
   private final Database database;
   private final ClerkKeys keys;
   private final UserSync users;
   private final Javalin app;
-  private volatile boolean stopping;
+  private final AtomicBoolean stopping = new AtomicBoolean();
 
   public static void main(String[] args) {
     TimeZone.setDefault(TimeZone.getTimeZone("UTC")); // of the log
@@ -105,9 +110,21 @@ final class Main implements AutoCloseable {
   /** Serves until the process is told to stop. */
   private static void serve(Config config) {
     Main server = start(config);
-    Runtime.getRuntime().addShutdownHook(new Thread(server::close, "stop"));
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
     try {
       server.app.jettyServer().server().join();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /** Ends in time whatever hangs, such as a frozen database: the process ends with this thread. */
+  private static void stop(Main server) {
+    Thread closing = new Thread(server::close, "close");
+    closing.setDaemon(true);
+    closing.start();
+    try {
+      closing.join(STOP_LIMIT.toMillis());
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
@@ -120,23 +137,20 @@ final class Main implements AutoCloseable {
    *     key
    */
   static Main start(Config config) {
+    requireFreePort(config);
     log.info(
         "Starting real-meet-server {} ({}) on Java {}",
         Version.NUMBER,
         Version.COMMIT,
         Runtime.version().feature());
-    requireFreePort(config);
     Main server = new Main(config);
     try {
       server.keys.warm();
       Database.migrate(config.directUrl());
       server.app.start();
-    } catch (JavalinBindException e) {
-      server.close();
-      throw cannotListen(config, e);
-    } catch (StartFailure e) {
-      server.close();
-      throw e;
+    } catch (RuntimeException e) {
+      server.release();
+      throw e instanceof JavalinBindException ? cannotListen(config, e) : e;
     }
     log.info(
         "Ready on http://{}:{} for {}",
@@ -186,6 +200,7 @@ final class Main implements AutoCloseable {
                   .head("/api/health", this::health)
                   .get("/api/ready", this::ready)
                   .head("/api/ready", this::ready)
+                  .beforeMatched(HttpServer::refuseMalformedChunks)
                   .beforeMatched("/api/user/*", auth)
                   .post("/api/user/sync", this::sync)
                   .post("/api/user/refresh", this::refresh);
@@ -210,7 +225,7 @@ final class Main implements AutoCloseable {
 
   private void ready(Context ctx) {
     boolean databaseAnswers = database.answersWithin(READY_WAIT);
-    boolean ready = databaseAnswers && !stopping;
+    boolean ready = databaseAnswers && !stopping.get();
     ctx.status(ready ? 200 : 503);
     Json.answer(ctx, new Readiness(word(ready), word(databaseAnswers)));
   }
@@ -235,11 +250,21 @@ final class Main implements AutoCloseable {
   /** Finishes the requests under way, for 10 s at most, and closes everything. */
   @Override
   public void close() {
-    stopping = true;
-    log.info("Stopping");
-    app.stop();
+    if (stopping.compareAndSet(false, true)) {
+      log.info("Stopping");
+      release();
+      log.info("Stopped");
+    }
+  }
+
+  private void release() {
+    try {
+      app.stop();
+    } catch (JavalinException e) {
+      log.warn(
+          "Requests were cut off: they took longer than {} s", HttpServer.STOP_WAIT.toSeconds());
+    }
     keys.close();
     database.close();
-    log.info("Stopped");
   }
 }
