@@ -2,6 +2,9 @@ package com.realmeet.server;
 
 import io.github.cdimascio.dotenv.Dotenv;
 import io.github.cdimascio.dotenv.DotenvException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyFactory;
 import java.security.interfaces.RSAPublicKey;
@@ -72,6 +75,9 @@ record Config(
   private static final Pattern ORIGIN =
       Pattern.compile("[a-z][a-z0-9+.-]*://(\\[[0-9a-f:.]+]|[a-z0-9._-]+)(:\\d{1,5})?");
 
+  private static final Pattern OPENING_QUOTE =
+      Pattern.compile("^\\s*([\\w.-]+)\\s*=\\s*[\"']", Pattern.MULTILINE);
+
   /**
    * The environment over a {@code .env} in the working directory.
    *
@@ -85,11 +91,23 @@ record Config(
           .load()
           .entries(Dotenv.Filter.DECLARED_IN_ENV_FILE)
           .forEach(entry -> variables.put(entry.getKey(), entry.getValue()));
-    } catch (DotenvException e) { // its message quotes the line
+      requireClosedQuotes(Path.of(".env"), variables.keySet());
+    } catch (DotenvException | IOException e) { // its message quotes the line
       throw new Invalid(List.of(".env has a line that is not NAME=value, or an unclosed quote"));
     }
     variables.putAll(System.getenv());
     return variables;
+  }
+
+  /** The library drops, without a word, all that follows a quote that is never closed. */
+  private static void requireClosedQuotes(Path file, Set<String> read) throws IOException {
+    if (Files.exists(file)
+        && OPENING_QUOTE
+            .matcher(Files.readString(file))
+            .results()
+            .anyMatch(line -> !read.contains(line.group(1)))) {
+      throw new DotenvException("an unclosed quote");
+    }
   }
 
   /**
@@ -134,7 +152,8 @@ record Config(
     Config read() {
       DatabaseUrl databaseUrl = required("DATABASE_URL", DatabaseUrl.FORM, DatabaseUrl::parse);
       DatabaseUrl directUrl = optional("DIRECT_URL", null, DatabaseUrl::parse);
-      String secretKey = required("CLERK_SECRET_KEY", "sk_test_… or sk_live_…", this::secretKey);
+      String secretKey =
+          required("CLERK_SECRET_KEY", "sk_test_... or sk_live_...", this::secretKey);
       int port = optional("PORT", 3001, text -> number(text, 0, 65535));
       Environment environment =
           optional("NODE_ENV", Environment.DEVELOPMENT, this::environmentNamed);
@@ -205,10 +224,10 @@ record Config(
     private String secretKey(String text) {
       if (text.startsWith("pk_")) {
         throw new IllegalArgumentException(
-            "is a publishable key (pk_…): use the secret key, sk_test_… or sk_live_…");
+            "is a publishable key (pk_...): use the secret key, sk_test_... or sk_live_...");
       }
       if (!text.matches("sk_(test|live)_[\\x21-\\x7e]+")) {
-        throw new IllegalArgumentException("must be a secret key, sk_test_… or sk_live_…");
+        throw new IllegalArgumentException("must be a secret key, sk_test_... or sk_live_...");
       }
       return text;
     }
@@ -233,7 +252,7 @@ record Config(
                 .generatePublic(new X509EncodedKeySpec(Base64.getDecoder().decode(base64)));
       } catch (IllegalArgumentException | GeneralSecurityException e) {
         throw new IllegalArgumentException(
-            "must be the instance's public key in PEM, -----BEGIN PUBLIC KEY-----…");
+            "must be the instance's public key in PEM, -----BEGIN PUBLIC KEY-----...");
       }
     }
 
