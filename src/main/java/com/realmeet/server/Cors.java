@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import io.javalin.http.Context;
+import java.util.List;
 import java.util.Set;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
@@ -17,6 +18,8 @@ final class Cors {
   /** In every answer, so that a cache keeps the answers to two origins apart. */
   private static final HttpField VARY = new PreEncodedHttpField(HttpHeader.VARY, "Origin");
 
+  private static final String ALLOWED = "Access-Control-Allow-Origin";
+
   /** Two hours: the longest that Chromium keeps the answer to a preflight. */
   private static final String MAX_AGE_SECONDS = "7200";
 
@@ -32,9 +35,9 @@ final class Cors {
   /** Adds what every answer to a request carries. */
   void addHeaders(HttpFields request, HttpFields.Mutable response) {
     response.put(VARY);
-    String origin = request.get(HttpHeader.ORIGIN);
-    if (origin != null && origins.contains(origin)) {
-      response.put("Access-Control-Allow-Origin", origin);
+    List<String> sent = request.getValuesList(HttpHeader.ORIGIN);
+    if (sent.size() == 1 && origins.contains(sent.get(0))) {
+      response.put(ALLOWED, sent.get(0));
     }
   }
 
@@ -45,11 +48,9 @@ final class Cors {
    * @return false if the request is something else
    */
   boolean answersPreflight(Context ctx, String methods) {
-    String origin = ctx.header("Origin");
     if (!ctx.method().name().equals("OPTIONS")
         || ctx.header("Access-Control-Request-Method") == null
-        || origin == null
-        || !origins.contains(origin)) {
+        || !ctx.res().containsHeader(ALLOWED)) {
       return false;
     }
     ctx.status(204)

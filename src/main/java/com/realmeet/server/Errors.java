@@ -26,7 +26,9 @@ final class Errors {
 
   private record Body(String error, String message) {
     static byte[] json(int status, String message) {
-      return Json.bytes(new Body(HttpStatus.getMessage(status), message));
+      // Jetty's phrase is "Server Error".
+      String phrase = status == 500 ? "Internal Server Error" : HttpStatus.getMessage(status);
+      return Json.bytes(new Body(phrase, message));
     }
   }
 

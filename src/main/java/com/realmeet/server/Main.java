@@ -49,7 +49,7 @@ final class Main implements AutoCloseable {
   private final Database database;
   private final ClerkKeys keys;
   private final UserSync users;
-  private final Javalin app;
+  final Javalin app;
   private final AtomicBoolean stopping = new AtomicBoolean();
 
   public static void main(String[] args) {

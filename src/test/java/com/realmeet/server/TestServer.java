@@ -7,6 +7,7 @@ import java.net.URI;
 import java.net.http.HttpClient;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -18,6 +19,7 @@ import java.util.concurrent.Future;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
+import org.eclipse.jetty.server.ServerConnector;
 
 /** The real server on a free port, and a client that speaks to it as a front end would. */
 final class TestServer implements AutoCloseable {
@@ -57,6 +59,12 @@ final class TestServer implements AutoCloseable {
 
   int port() {
     return main.port();
+  }
+
+  /** Closes new connections that are idle for so long, instead of the server's own time. */
+  void setIdleTime(Duration time) {
+    ((ServerConnector) main.app.jettyServer().server().getConnectors()[0])
+        .setIdleTimeout(time.toMillis());
   }
 
   URI uri(String path) {
