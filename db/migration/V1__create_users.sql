@@ -1,7 +1,8 @@
 -- The one table. A Prisma table of the Node server is adopted as it is, with its rows and its foreign keys.
 -- On a new database everything after CREATE TABLE changes nothing but adds the trigger.
 
-SET LOCAL TimeZone = 'UTC'; -- what Prisma's timestamps without a zone mean
+SET LOCAL search_path = "${flyway:defaultSchema}"; -- Prisma's "schema" parameter, or the role's own
+SET LOCAL TimeZone = 'UTC';                        -- what Prisma's timestamps without a zone mean
 
 DO $$
 BEGIN

@@ -69,6 +69,7 @@ final class Database implements AutoCloseable {
     config.setExceptionOverride(new EvictReadOnly());
     pool = new HikariDataSource(config);
     jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
+    jdbi.define("users", url.qualified("users"));
     // By default a failed statement's message quotes its arguments, and so email addresses.
     jdbi.getConfig(StatementExceptions.class)
         .setMessageRendering(StatementExceptions.MessageRendering.NONE);

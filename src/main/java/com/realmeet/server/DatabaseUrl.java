@@ -73,6 +73,7 @@ final class DatabaseUrl {
   private final String password;
   private final Map<String, String> properties = new LinkedHashMap<>();
   private final List<String> warnings = new ArrayList<>();
+  private String schema;
   private Integer connectionLimit;
   private Integer poolTimeout;
   private boolean pgbouncer;
@@ -103,6 +104,11 @@ final class DatabaseUrl {
     String path = beforeQuery.substring(authority.length());
     int at = authority.lastIndexOf('@');
     String[] credentials = at < 0 ? new String[0] : authority.substring(0, at).split(":", 2);
+    if (rest.lastIndexOf('@') > at) { // the password would go on in what looks like the database
+      throw new IllegalArgumentException(
+          "has a special character before an @: percent-encode them, "
+              + "such as %2F for /, %3F for ?, %40 for @");
+    }
     if (path.length() < 2) {
       throw new IllegalArgumentException("names no database: write " + FORM);
     }
@@ -129,6 +135,7 @@ final class DatabaseUrl {
   /** Takes over one parameter. Never passed through: pgjdbc's own keys could change the host. */
   private void set(String key, String value) {
     switch (key) {
+      case "" -> {} // a doubled &
       case "sslmode" -> properties.put(key, oneOf(key, value, SSL_MODES));
       case "channel_binding" ->
           properties.put(
@@ -148,13 +155,23 @@ final class DatabaseUrl {
           properties.put(
               "targetServerType",
               SERVER_TYPES.get(oneOf(key, value, List.copyOf(SERVER_TYPES.keySet()))));
-      case "schema" -> properties.put("currentSchema", value);
+      case "schema" -> {
+        if (!value.matches("[\\w$-]+")) {
+          throw new IllegalArgumentException("has a schema that is not a plain name");
+        }
+        schema = value;
+      }
       case "pgbouncer" -> pgbouncer = value.equals("true");
       case "connect_timeout" -> {
         int seconds = number(key, value);
         properties.put("connectTimeout", String.valueOf(capped(key, seconds)));
       }
-      case "connection_limit" -> connectionLimit = Math.max(1, number(key, value));
+      case "connection_limit" -> {
+        connectionLimit = number(key, value);
+        if (connectionLimit < 1 || connectionLimit > 1000) {
+          throw new IllegalArgumentException("has a connection_limit that is not 1 to 1000");
+        }
+      }
       case "pool_timeout" -> poolTimeout = capped(key, number(key, value));
       case "options" -> {
         if (!value.startsWith("endpoint=")) { // Neon's, for clients without SNI: pgjdbc has it
@@ -232,7 +249,12 @@ final class DatabaseUrl {
 
   /** Prisma's {@code schema}, or null for the first of the search path. */
   String schema() {
-    return properties.get("currentSchema");
+    return schema;
+  }
+
+  /** A table's name in SQL, with the schema: PgBouncer refuses, or forgets, a search path. */
+  String qualified(String table) {
+    return schema == null ? table : '"' + schema + "\"." + table;
   }
 
   /**
@@ -247,6 +269,7 @@ final class DatabaseUrl {
     DatabaseUrl direct =
         new DatabaseUrl(hosts.stream().map(Host::direct).toList(), database, user, password);
     direct.properties.putAll(properties);
+    direct.schema = schema;
     direct.pgbouncer = pgbouncer && hosts.stream().noneMatch(Host::isPooler);
     return direct;
   }

@@ -22,14 +22,14 @@ final class UserDao {
   private static final String FIND =
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
-      FROM users
+      FROM <users>
       WHERE id = :id
       """;
 
   private static final String FIND_HOLDER =
       """
       SELECT id
-      FROM users
+      FROM <users>
       WHERE email = :email
       """;
 
@@ -38,7 +38,7 @@ final class UserDao {
    */
   private static final String UPSERT =
       """
-      INSERT INTO users AS old (id, email, name, image_url, clerk_updated_at)
+      INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
       VALUES (:id, :email, :name, :imageUrl, :clerkUpdatedAt)
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
@@ -53,7 +53,7 @@ final class UserDao {
   /** Frees the address of a row that {@link #UPSERT} is about to give another one. */
   private static final String RELEASE_EMAIL =
       """
-      UPDATE users
+      UPDATE <users>
       SET email = id || '@moved.invalid'
       WHERE id = :id
         AND email IS DISTINCT FROM :email
@@ -63,7 +63,7 @@ final class UserDao {
 
   private static final String DELETE =
       """
-      INSERT INTO users AS old (id, email, deleted_at)
+      INSERT INTO <users> AS old (id, email, deleted_at)
       VALUES (:id, :id || '@deleted.invalid', now())
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
@@ -83,7 +83,7 @@ final class UserDao {
   /** As {@link #UPSERT}; a row that did not change is not written again. */
   private static final String UPSERT_BATCH =
       """
-      INSERT INTO users AS old (id, email, name, image_url, clerk_updated_at)
+      INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
       %s
       ORDER BY id -- two batches at once lock rows in the same order
       ON CONFLICT (id) DO UPDATE SET
@@ -102,7 +102,7 @@ final class UserDao {
   private static final String COMPARE_BATCH =
       """
       SELECT id, CASE WHEN old.id IS NULL THEN 'INSERT' ELSE 'UPDATE' END AS change
-      FROM (%s) AS new LEFT JOIN users AS old USING (id)
+      FROM (%s) AS new LEFT JOIN <users> AS old USING (id)
       WHERE old.id IS NULL
         OR old.clerk_updated_at <= new.clerk_updated_at
         AND old.deleted_at IS NULL
@@ -113,7 +113,7 @@ final class UserDao {
   private static final String IDS_AFTER =
       """
       SELECT id
-      FROM users
+      FROM <users>
       WHERE id > :after
         AND created_at < :before
         AND deleted_at IS NULL
