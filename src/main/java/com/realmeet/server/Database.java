@@ -3,6 +3,7 @@ package com.realmeet.server;
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
 import com.zaxxer.hikari.SQLExceptionOverride;
+import java.sql.Connection;
 import java.sql.SQLException;
 import java.time.Duration;
 import java.util.Set;
@@ -14,6 +15,7 @@ import javax.sql.DataSource;
 import org.flywaydb.core.Flyway;
 import org.flywaydb.core.api.FlywayException;
 import org.flywaydb.core.api.output.MigrateResult;
+import org.jdbi.v3.core.ConnectionException;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.HandleCallback;
 import org.jdbi.v3.core.Jdbi;
@@ -30,13 +32,19 @@ import org.slf4j.LoggerFactory;
 final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
 
-  // 2 s for a connection, 0.5 s to find out that it is dead, 2 s for the statement: under 5 s.
-  private static final Duration POOL_WAIT = Duration.ofSeconds(2);
-  private static final Duration VALIDATION = Duration.ofMillis(500);
-  private static final int STATEMENT_SECONDS = 2;
+  /** What a request may spend here; a little less than the 5 s in which it is answered. */
+  private static final Duration LIMIT = Duration.ofMillis(4500);
 
-  /** A failure later than this is not tried again: the second try could exceed the 5 s. */
-  private static final Duration RETRY_WITHIN = Duration.ofMillis(500);
+  /** For a connection, and so for a Neon database that is just waking up. */
+  private static final Duration POOL_WAIT = Duration.ofSeconds(3);
+
+  /**
+   * For finding out that a pooled connection is dead; also what is left for a statement at least.
+   */
+  private static final Duration VALIDATION = Duration.ofMillis(500);
+
+  /** A failure later than this is not tried again: the second try could exceed the limit. */
+  private static final Duration RETRY_WITHIN = Duration.ofSeconds(1);
 
   /** How long the start waits for a database that is not there yet. */
   private static final Duration START_WAIT = Duration.ofSeconds(30);
@@ -44,20 +52,26 @@ final class Database implements AutoCloseable {
   /** Seconds that one statement of a migration may take, such as an index on a large table. */
   private static final int MIGRATION_SECONDS = 600;
 
+  private static final String READ_ONLY = "25006";
+
   /** SQLSTATEs of the moment: the same statement may work on another connection. */
   private static final Set<String> TRANSIENT =
-      Set.of("57P01", "57P02", "57P03", "40001", "40P01", "25006");
+      Set.of("57P01", "57P02", "57P03", "40001", "40P01", READ_ONLY);
 
   private final HikariDataSource pool;
   private final Jdbi jdbi;
   private final Outage outage = new Outage(log, "Database");
+
+  /** On its own, since a read-only database still answers most requests. */
+  private final Outage readOnly = new Outage(log, "Writing to the database");
+
   private CompletableFuture<Void> ping = CompletableFuture.completedFuture(null); // guarded by this
 
   /** A pool that is empty at first: nothing is connected before the first use. */
   Database(DatabaseUrl url, int poolSize) {
     HikariConfig config = new HikariConfig();
     config.setPoolName("database");
-    config.setDataSource(url.dataSource(STATEMENT_SECONDS));
+    config.setDataSource(url.dataSource((int) LIMIT.toSeconds()));
     config.setMaximumPoolSize(poolSize);
     config.setInitializationFailTimeout(-1);
     // Idle connections would keep a Neon database awake, and be billed, for ever.
@@ -79,7 +93,7 @@ final class Database implements AutoCloseable {
   private static final class EvictReadOnly implements SQLExceptionOverride {
     @java.lang.Override // HikariCP's type of that name hides it
     public Override adjudicate(SQLException e) {
-      return "25006".equals(e.getSQLState()) ? Override.MUST_EVICT : Override.CONTINUE_EVICT;
+      return READ_ONLY.equals(e.getSQLState()) ? Override.MUST_EVICT : Override.CONTINUE_EVICT;
     }
   }
 
@@ -91,39 +105,64 @@ final class Database implements AutoCloseable {
    * @throws JdbiException if the statement itself is at fault
    */
   <T> T with(HandleCallback<T, RuntimeException> work) {
-    long began = System.nanoTime();
+    Deadline deadline = Deadline.in(LIMIT);
     try {
-      return succeeded(jdbi.withHandle(work));
+      return once(work, deadline);
     } catch (JdbiException e) {
       SQLException cause = sqlException(e);
-      if (!isTransient(cause) || System.nanoTime() - began > RETRY_WITHIN.toNanos()) {
+      if (!isTransient(cause) || deadline.left().compareTo(LIMIT.minus(RETRY_WITHIN)) < 0) {
         throw failed(e, cause);
       }
-      // The other pooled connections were cut by the same event.
-      pool.getHikariPoolMXBean().softEvictConnections();
+      if (!cause.getSQLState().startsWith("40")) {
+        // The other pooled connections were cut, or made read-only, by the same event.
+        pool.getHikariPoolMXBean().softEvictConnections();
+      }
     }
     try {
-      return succeeded(jdbi.withHandle(work));
+      return once(work, deadline);
     } catch (JdbiException e) {
       throw failed(e, sqlException(e));
     }
   }
 
-  /** Like {@link #with}, all or nothing. */
-  <T> T inTransaction(HandleCallback<T, RuntimeException> work) {
-    return with(handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
+  /** Like {@link #with}, for work that changes the table. */
+  <T> T write(HandleCallback<T, RuntimeException> work) {
+    T result = with(work);
+    readOnly.succeeded();
+    return result;
   }
 
-  private <T> T succeeded(T result) {
+  /** Like {@link #write}, all or nothing. */
+  <T> T inTransaction(HandleCallback<T, RuntimeException> work) {
+    return write(handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
+  }
+
+  private <T> T once(HandleCallback<T, RuntimeException> work, Deadline deadline) {
+    T result =
+        jdbi.withHandle(
+            handle -> {
+              limitWait(handle.getConnection(), deadline);
+              return work.withHandle(handle);
+            });
     outage.succeeded();
     return result;
+  }
+
+  /** Until the connection returns to the pool, which sets it back. */
+  private static void limitWait(Connection connection, Deadline deadline) {
+    try {
+      connection.setNetworkTimeout(
+          Runnable::run, (int) Math.max(VALIDATION.toMillis(), deadline.left().toMillis()));
+    } catch (SQLException e) {
+      throw new ConnectionException(e);
+    }
   }
 
   private RuntimeException failed(JdbiException e, SQLException cause) {
     if (!isUnavailable(cause)) {
       return e;
     }
-    outage.failed(describe(cause));
+    (READ_ONLY.equals(cause.getSQLState()) ? readOnly : outage).failed(describe(cause));
     return Failure.because(Failure.Kind.DATABASE_UNAVAILABLE, describe(cause));
   }
 

@@ -156,7 +156,7 @@ final class UserDao {
    *     another row has the email address
    */
   Optional<User> upsert(ClerkUser user) {
-    return unlessEmailTaken(() -> database.with(handle -> upsert(handle, user)));
+    return unlessEmailTaken(() -> database.write(handle -> upsert(handle, user)));
   }
 
   /**
@@ -192,7 +192,7 @@ final class UserDao {
     return unlessEmailTaken(
         () -> {
           List<String> changes =
-              database.with(
+              database.write(
                   handle ->
                       bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
           Map<Change, Integer> counts = new EnumMap<>(Change.class);
@@ -232,7 +232,7 @@ final class UserDao {
    * @return the number of rows changed, 0 or 1
    */
   int delete(String id) {
-    return database.with(handle -> delete(handle, id));
+    return database.write(handle -> delete(handle, id));
   }
 
   private static Optional<User> find(Handle handle, String id) {

@@ -1,0 +1,305 @@
+package com.realmeet.server;
+
+import static java.util.concurrent.CompletableFuture.supplyAsync;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.net.http.HttpResponse;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Supplier;
+import java.util.regex.Pattern;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+
+/** What clients and the log see while the database is ill, and that it heals by itself. */
+class DatabaseFaultsTest {
+  private static final String UNAVAILABLE =
+      "{\"error\":\"Service Unavailable\",\"message\":\"Database is unavailable\"}";
+
+  /** The contract says 5; a loaded machine may take its time to notice. */
+  private static final Duration LIMIT = Duration.ofSeconds(6);
+
+  private static final AtomicInteger newUsers = new AtomicInteger();
+  private static String database;
+  private static TcpProxy proxy;
+  private static StandInClerk clerk;
+  private static TestServer server;
+  private static ExecutorService threads;
+
+  private record Answer(HttpResponse<String> response, Duration time) {
+    int status() {
+      return response.statusCode();
+    }
+  }
+
+  @BeforeAll
+  static void start() {
+    database = TestPostgres.newDatabase();
+    proxy = TcpProxy.before(database);
+    clerk = new StandInClerk();
+    server = TestServer.start(clerk, TestPostgres.withPort(database, proxy.port()));
+    threads = Executors.newCachedThreadPool();
+    clerk.putUser("user_known", "known@example.com", "Ada", "Lovelace");
+    assertEquals(200, syncKnown().status());
+  }
+
+  @AfterAll
+  static void stop() {
+    server.close();
+    proxy.close();
+    clerk.close();
+    threads.shutdownNow();
+  }
+
+  @AfterEach
+  void heal() {
+    clerk.heal();
+    proxy.thaw();
+    TestServer.await("the database is back", () -> syncKnown().status() == 200);
+  }
+
+  @Test
+  void killedConnectionsCostNoRequest() {
+    Load load = new Load();
+    for (int i = 0; i < 3; i++) {
+      load.awaitMore(50); // the whole pool was used just now, and is not tested before its next use
+      killConnections();
+    }
+    load.awaitMore(50);
+
+    load.stop().forEach(answer -> assertEquals(200, answer.status(), answer.response().body()));
+    assertFalse(Log.text().contains("unavailable"), Log.text());
+  }
+
+  @Test
+  void frozenDatabaseIsAnsweredInTimeAndHealsByItself() throws Exception {
+    TestServer.atOnce(6, DatabaseFaultsTest::syncKnown);
+    CountDownLatch frozen = new CountDownLatch(1);
+    clerk.onUser(
+        exchange -> {
+          proxy.freeze();
+          frozen.countDown();
+          clerk.answerUser(exchange);
+        });
+    List<CompletableFuture<Answer>> answers = new ArrayList<>();
+    answers.add(supplyAsync(DatabaseFaultsTest::syncNew, threads)); // its INSERT meets the ice
+    frozen.await();
+    for (int i = 0; i < 12; i++) {
+      answers.add(supplyAsync(DatabaseFaultsTest::syncKnown, threads));
+    }
+
+    Answer ready = timed(() -> server.get("/api/ready"));
+    assertEquals(503, ready.status());
+    assertEquals(
+        "{\"status\":\"unavailable\",\"database\":\"unavailable\"}", ready.response().body());
+    assertTrue(ready.time().toMillis() < 2000, ready.time().toString());
+    assertEquals(200, server.get("/api/health").statusCode());
+    answers.forEach(answer -> assertUnavailable(answer.join()));
+
+    clerk.heal();
+    proxy.thaw();
+    TestServer.await("a first sync succeeds", () -> syncNew().status() == 200);
+    TestServer.await("ready again", () -> server.get("/api/ready").statusCode() == 200);
+    assertEquals("{\"status\":\"ok\",\"database\":\"ok\"}", server.get("/api/ready").body());
+  }
+
+  @Test
+  void restartUnderLoadHealsByItself() {
+    Load load = new Load();
+    load.awaitMore(50);
+    proxy.refuse();
+    TestServer.await("an outage", () -> load.count(503) > 0);
+    proxy.restore();
+    load.awaitMore(50);
+
+    for (Answer answer : load.stop()) {
+      if (answer.status() == 200) {
+        assertTrue(answer.time().compareTo(LIMIT) < 0, answer.time().toString());
+      } else {
+        assertUnavailable(answer);
+      }
+    }
+  }
+
+  @Test
+  void connectionThatTakesLongIsWaitedFor() throws Exception {
+    proxy.refuse();
+    proxy.restore();
+    proxy.freeze();
+    CompletableFuture<Answer> answer = supplyAsync(DatabaseFaultsTest::syncKnown, threads);
+    Thread.sleep(1500); // as long as Neon may take to wake up
+    proxy.thaw();
+
+    assertEquals(200, answer.join().status());
+  }
+
+  @Test
+  void outageIsLoggedAtItsStartAndItsEnd() {
+    proxy.refuse();
+    TestServer.atOnce(4, DatabaseFaultsTest::syncKnown)
+        .forEach(DatabaseFaultsTest::assertUnavailable);
+    assertEquals(200, server.get("/api/health").statusCode());
+    proxy.restore();
+    TestServer.await("the outage ends", () -> syncKnown().status() == 200);
+    assertEquals(200, syncKnown().status());
+
+    assertEquals(1, count("ERROR Database - Database is unavailable: "), Log.text());
+    assertEquals(1, count("INFO Database - Database is available again after "), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+  }
+
+  @Test
+  void readOnlyDatabaseRefusesFirstSyncsUntilItIsNot() {
+    setReadOnly(true);
+    killConnections();
+    TestServer.atOnce(8, DatabaseFaultsTest::syncKnown)
+        .forEach(answer -> assertEquals(200, answer.status()));
+    assertUnavailable(syncNew());
+    assertUnavailable(syncNew());
+    TestServer.atOnce(8, DatabaseFaultsTest::syncKnown)
+        .forEach(answer -> assertEquals(200, answer.status()));
+    setReadOnly(false);
+
+    assertEquals(200, syncNew().status());
+    assertEquals(1, count("ERROR Database - Writing to the database is unavailable"), Log.text());
+    assertEquals(1, count("INFO Database - Writing to the database is available"), Log.text());
+    assertEquals(0, count("Database - Database is"), Log.text());
+  }
+
+  @Test
+  void brokenTableIsABugAndNotAnOutage() {
+    TestPostgres.execute(database, "ALTER TABLE users RENAME TO moved");
+    HttpResponse<String> response;
+    try {
+      response = syncKnown().response();
+    } finally {
+      TestPostgres.execute(database, "ALTER TABLE moved RENAME TO users");
+    }
+
+    assertEquals(500, response.statusCode());
+    assertTrue(response.body().endsWith("\"message\":\"Internal server error\"}"), response.body());
+    assertEquals(1, count("ERROR Errors - A bug in the server"), Log.text());
+    assertTrue(Log.text().contains("relation \"users\" does not exist\n\tat "), Log.text());
+    assertFalse(Log.text().contains("unavailable"), Log.text());
+  }
+
+  @Test
+  void healthNeverTouchesTheDatabase() {
+    String empty = TestPostgres.newDatabase();
+    try (TestServer idle = TestServer.start(clerk, empty)) {
+      TestServer.await("the migration's connections end", () -> connections(empty) == 0);
+      for (int i = 0; i < 5; i++) {
+        assertEquals(200, idle.get("/api/health").statusCode());
+      }
+
+      assertEquals(0, connections(empty));
+      assertEquals(200, idle.get("/api/ready").statusCode());
+      assertEquals(1, connections(empty));
+    }
+  }
+
+  /** Eight clients who sync without a pause; every fourth request is some user's first. */
+  private static final class Load {
+    private final List<Answer> answers = new ArrayList<>(); // guarded by itself
+    private final List<CompletableFuture<Void>> clients = new ArrayList<>();
+    private volatile boolean stopped;
+
+    Load() {
+      for (int i = 0; i < 8; i++) {
+        clients.add(CompletableFuture.runAsync(this::run, threads));
+      }
+    }
+
+    private void run() {
+      for (int i = 0; !stopped; i++) {
+        Answer answer = i % 4 == 0 ? syncNew() : syncKnown();
+        synchronized (answers) {
+          answers.add(answer);
+        }
+      }
+    }
+
+    long count(int status) {
+      synchronized (answers) {
+        return answers.stream().filter(answer -> answer.status() == status).count();
+      }
+    }
+
+    /** Waits for some more good answers. */
+    void awaitMore(int number) {
+      long before = count(200);
+      TestServer.await("more answers", () -> count(200) >= before + number);
+    }
+
+    List<Answer> stop() {
+      stopped = true;
+      clients.forEach(CompletableFuture::join);
+      return answers;
+    }
+  }
+
+  private static Answer syncKnown() {
+    return timed(() -> server.sync(clerk.token("user_known")));
+  }
+
+  private static Answer syncNew() {
+    int number = newUsers.incrementAndGet();
+    clerk.putUser("user_new" + number, "new" + number + "@example.com", null, null);
+    return timed(() -> server.sync(clerk.token("user_new" + number)));
+  }
+
+  private static Answer timed(Supplier<HttpResponse<String>> request) {
+    long began = System.nanoTime();
+    HttpResponse<String> response = request.get();
+    return new Answer(response, Duration.ofNanos(System.nanoTime() - began));
+  }
+
+  private static void assertUnavailable(Answer answer) {
+    assertEquals(503, answer.status(), answer.response().body());
+    assertEquals(UNAVAILABLE, answer.response().body());
+    int retryAfter =
+        Integer.parseInt(answer.response().headers().firstValue("Retry-After").orElseThrow());
+    assertTrue(retryAfter >= 1 && retryAfter <= 60, "Retry-After: " + retryAfter);
+    assertTrue(answer.time().compareTo(LIMIT) < 0, answer.time().toString());
+  }
+
+  private static void setReadOnly(boolean on) {
+    TestPostgres.execute(
+        database,
+        "BEGIN READ WRITE; ALTER DATABASE %s SET default_transaction_read_only = %s; COMMIT"
+            .formatted(database.replaceFirst(".*/([^?]+).*", "$1"), on));
+  }
+
+  private static void killConnections() {
+    ofServer(database, "pg_terminate_backend(pid)");
+  }
+
+  private static int connections(String url) {
+    return ofServer(url, "pid").size();
+  }
+
+  /** Asks about each connection of the server under test. */
+  private static List<String> ofServer(String url, String expression) {
+    return TestPostgres.query(
+        url + (url.contains("?") ? "&" : "?") + "application_name=test",
+        "SELECT "
+            + expression
+            + " FROM pg_stat_activity"
+            + " WHERE datname = current_database() AND application_name = 'real-meet-server'");
+  }
+
+  private static int count(String part) {
+    return Log.text().split(Pattern.quote(part), -1).length - 1;
+  }
+}

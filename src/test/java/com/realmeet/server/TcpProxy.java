@@ -1,0 +1,144 @@
+package com.realmeet.server;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.io.UncheckedIOException;
+import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+
+/** Stands between a client and a server, such as Postgres, and breaks what passes through it. */
+final class TcpProxy implements AutoCloseable {
+  private final InetSocketAddress target;
+  private final int port;
+  private final Set<Socket> sockets = ConcurrentHashMap.newKeySet();
+  private volatile ServerSocket listener;
+  private boolean frozen; // guarded by this
+
+  /** Listens on a free port of 127.0.0.1. */
+  TcpProxy(String host, int port) {
+    this.target = new InetSocketAddress(host, port);
+    listen(0);
+    this.port = listener.getLocalPort();
+  }
+
+  /** A proxy in front of the server that a database URL names. */
+  static TcpProxy before(String databaseUrl) {
+    String[] server = TestPostgres.hostAndPort(databaseUrl);
+    return new TcpProxy(server[0], Integer.parseInt(server[1]));
+  }
+
+  int port() {
+    return port;
+  }
+
+  /** Accepts connections and passes on nothing, as a suspended process does. */
+  synchronized void freeze() {
+    frozen = true;
+  }
+
+  /** Passes on again, what was held up included. */
+  synchronized void thaw() {
+    frozen = false;
+    notifyAll();
+  }
+
+  /** Closes all connections and refuses new ones, as if the server had ended. */
+  void refuse() {
+    close(listener);
+    sockets.forEach(TcpProxy::close);
+  }
+
+  /** Ends {@link #refuse}. */
+  void restore() {
+    listen(port);
+  }
+
+  private void listen(int port) {
+    try {
+      ServerSocket socket = new ServerSocket();
+      socket.setReuseAddress(true);
+      socket.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), port));
+      listener = socket;
+      start(() -> accept(socket));
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  private void accept(ServerSocket socket) {
+    try {
+      while (true) {
+        Socket client = socket.accept();
+        sockets.add(client);
+        if (socket.isClosed()) {
+          close(client); // refuse() may have looked before the line above
+        }
+        start(() -> connect(client));
+      }
+    } catch (IOException e) {
+      // closed
+    }
+  }
+
+  private void connect(Socket client) {
+    Socket server = new Socket();
+    sockets.add(server);
+    try {
+      server.connect(target);
+      start(() -> copy(server, client));
+      copy(client, server);
+    } catch (IOException e) {
+      close(client);
+    }
+  }
+
+  private void copy(Socket from, Socket to) {
+    byte[] buffer = new byte[8192];
+    try (from;
+        to) {
+      InputStream in = from.getInputStream();
+      OutputStream out = to.getOutputStream();
+      for (int n = in.read(buffer); n >= 0; n = in.read(buffer)) {
+        awaitThaw();
+        out.write(buffer, 0, n);
+      }
+      awaitThaw();
+    } catch (IOException | InterruptedException e) {
+      // one end is gone: so goes the other
+    } finally {
+      sockets.remove(from);
+      sockets.remove(to);
+    }
+  }
+
+  private synchronized void awaitThaw() throws InterruptedException {
+    while (frozen) {
+      wait();
+    }
+  }
+
+  private static void start(Runnable work) {
+    Thread thread = new Thread(work, "tcp-proxy");
+    thread.setDaemon(true);
+    thread.start();
+  }
+
+  private static void close(AutoCloseable closeable) {
+    try {
+      closeable.close();
+    } catch (Exception e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  @Override
+  public void close() {
+    refuse();
+    thaw();
+  }
+}
