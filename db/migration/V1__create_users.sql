@@ -3,6 +3,7 @@
 
 SET LOCAL search_path = "${flyway:defaultSchema}"; -- Prisma's "schema" parameter, or the role's own
 SET LOCAL TimeZone = 'UTC';                        -- what Prisma's timestamps without a zone mean
+SET LOCAL lock_timeout = '10s';                    -- rather fail than hold up every reader of the Node server's table
 
 DO $$
 BEGIN

@@ -5,6 +5,7 @@ import com.zaxxer.hikari.HikariDataSource;
 import com.zaxxer.hikari.SQLExceptionOverride;
 import java.sql.Connection;
 import java.sql.SQLException;
+import java.sql.Statement;
 import java.time.Duration;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
@@ -51,6 +52,9 @@ final class Database implements AutoCloseable {
 
   /** Seconds that one statement of a migration may take, such as an index on a large table. */
   private static final int MIGRATION_SECONDS = 600;
+
+  /** Any number that no other application in the same database takes for its own lock. */
+  private static final long MIGRATION_LOCK = 0x7265616c6d656574L; // "realmeet"
 
   private static final String READ_ONLY = "25006";
 
@@ -216,8 +220,12 @@ final class Database implements AutoCloseable {
   /** The message of a connection problem: of these, none quotes a row or a password. */
   private static String describe(SQLException e) {
     Throwable root = e.getCause() instanceof SQLException cause ? cause : e;
-    return String.valueOf(root.getMessage()).replaceAll("\\s*\\R\\s*", " ")
+    return oneLine(String.valueOf(root.getMessage()))
         + (e.getSQLState() == null ? "" : " (" + e.getSQLState() + ")");
+  }
+
+  private static String oneLine(String message) {
+    return message.replaceAll("\\s*\\R\\s*", " ");
   }
 
   /** Ends all connections. */
@@ -234,54 +242,64 @@ final class Database implements AutoCloseable {
    */
   static void migrate(DatabaseUrl url) {
     DataSource source = url.dataSource(MIGRATION_SECONDS);
-    awaitDatabase(source, url);
-    try {
-      MigrateResult result =
-          Flyway.configure()
-              .dataSource(source)
-              .locations("classpath:db/migration")
-              .defaultSchema(url.schema())
-              .baselineOnMigrate(true) // the Node server's tables may be there
-              .baselineVersion("0")
-              .lockRetryCount(MIGRATION_SECONDS) // one try a second, while another server migrates
-              .initSql("SET lock_timeout = '10s'") // rather fail than hold up every reader
-              .load()
-              .migrate();
-      log.info(
-          "Database {} is at version {}, {} migrations applied",
-          url,
-          result.targetSchemaVersion == null
-              ? result.initialSchemaVersion
-              : result.targetSchemaVersion,
-          result.migrationsExecuted);
-    } catch (FlywayException e) {
-      SQLException cause = sqlException(e);
-      throw new StartFailure(
-          "Migration of the database failed: "
-              + (cause == null ? e.getMessage().replaceAll("\\s*\\R\\s*", " ") : describe(cause)));
-    }
-  }
-
-  private static void awaitDatabase(DataSource source, DatabaseUrl url) {
-    long giveUp = System.nanoTime() + START_WAIT.toNanos();
+    Deadline deadline = Deadline.in(START_WAIT);
     for (int attempt = 1; ; attempt++) {
       try {
-        source.getConnection().close();
+        MigrateResult result = migrateAlone(source, url.schema());
+        log.info(
+            "Database {} is at version {}, {} migrations applied",
+            url,
+            result.targetSchemaVersion == null
+                ? result.initialSchemaVersion
+                : result.targetSchemaVersion,
+            result.migrationsExecuted);
         return;
-      } catch (SQLException e) {
-        String state = String.valueOf(e.getSQLState());
-        if (state.startsWith("28") || state.startsWith("3D")) {
-          throw new StartFailure(
-              "The database refuses the login, see DATABASE_URL: " + describe(e));
-        }
+      } catch (SQLException | FlywayException e) {
+        String reason = reasonToRetry(url, e);
         Duration pause = Duration.ofSeconds(Math.min(attempt, 5));
-        if (System.nanoTime() + pause.toNanos() > giveUp) {
+        if (deadline.left().compareTo(pause) < 0) {
           throw new StartFailure(
-              "The database at " + url + " cannot be reached, see DATABASE_URL: " + describe(e));
+              "The database at " + url + " cannot be reached, see DATABASE_URL: " + reason);
         }
-        log.warn("Database {} is unreachable, attempt {}: {}", url, attempt, describe(e));
+        log.warn("Database {} is unreachable, attempt {}: {}", url, attempt, reason);
         Pause.of(pause);
       }
     }
+  }
+
+  /**
+   * One server at a time. Flyway has a lock of its own, but looks at the database before it takes
+   * it: of two that find it empty, one fails over the half-made history of the other.
+   */
+  private static MigrateResult migrateAlone(DataSource source, String schema) throws SQLException {
+    try (Connection connection = source.getConnection();
+        Statement lock = connection.createStatement()) {
+      connection.setAutoCommit(false); // the transaction holds the lock until it is closed
+      lock.execute("SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
+      return Flyway.configure()
+          .dataSource(source)
+          .locations("classpath:db/migration")
+          .defaultSchema(schema)
+          .baselineOnMigrate(true) // the Node server's tables may be there
+          .baselineVersion("0")
+          .load()
+          .migrate();
+    }
+  }
+
+  private static String reasonToRetry(DatabaseUrl url, Exception e) {
+    SQLException cause = sqlException(e);
+    if (cause == null) {
+      throw new StartFailure("Migration of the database failed: " + oneLine(e.getMessage()));
+    }
+    String reason = describe(cause);
+    if (String.valueOf(cause.getSQLState()).matches("28.*|3D.*|08004")) { // waiting cures none
+      throw new StartFailure(
+          "The database at " + url + " refuses the login, see DATABASE_URL: " + reason);
+    }
+    if (!isUnavailable(cause)) {
+      throw new StartFailure("Migration of the database failed: " + reason);
+    }
+    return reason;
   }
 }

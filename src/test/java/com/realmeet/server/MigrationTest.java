@@ -1,0 +1,342 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.net.http.HttpResponse;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class MigrationTest {
+  private static final String COLUMNS =
+      """
+      SELECT column_name, data_type, is_nullable, column_default = 'now()'
+      FROM information_schema.columns
+      WHERE table_schema = 'public' AND table_name = 'users'
+      ORDER BY ordinal_position
+      """;
+
+  private static final String HISTORY =
+      "SELECT version, success FROM %s.flyway_schema_history WHERE version IS NOT NULL";
+
+  /** What Prisma makes of the Node server's schema, and a table of the application. */
+  private static final String PRISMA =
+      """
+      CREATE TABLE "users" (
+        "id" TEXT NOT NULL,
+        "email" TEXT NOT NULL,
+        "name" TEXT,
+        "image_url" TEXT,
+        "created_at" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        "updated_at" TIMESTAMP(3) NOT NULL,
+        CONSTRAINT "users_pkey" PRIMARY KEY ("id")
+      );
+      CREATE UNIQUE INDEX "users_email_key" ON "users"("email");
+      CREATE TABLE "_prisma_migrations" ("id" VARCHAR(36) NOT NULL PRIMARY KEY);
+      INSERT INTO "_prisma_migrations" VALUES ('first');
+      INSERT INTO "users" VALUES
+        ('user_old', 'old@example.com', 'Old User', NULL,
+          '2025-01-02 03:04:05.678', '2025-02-03 04:05:06.789'),
+        ('user_other', 'other@example.com', NULL, NULL,
+          '2025-01-02 03:04:05.678', '2025-02-03 04:05:06.789');
+      CREATE TABLE "posts" (
+        "id" SERIAL PRIMARY KEY,
+        "author" TEXT NOT NULL REFERENCES "users"("id") ON DELETE CASCADE ON UPDATE CASCADE
+      );
+      INSERT INTO "posts" ("author") VALUES ('user_old'), ('user_old')
+      """;
+
+  private static StandInClerk clerk;
+
+  @BeforeAll
+  static void start() {
+    clerk = new StandInClerk();
+  }
+
+  @AfterAll
+  static void stop() {
+    clerk.close();
+  }
+
+  @Test
+  void emptyDatabaseGetsTheTable() {
+    String database = TestPostgres.newDatabase();
+    Database.migrate(DatabaseUrl.parse(database));
+
+    assertEquals(
+        List.of(
+            "id|text|NO|null",
+            "email|text|NO|null",
+            "name|text|YES|null",
+            "image_url|text|YES|null",
+            "created_at|timestamp with time zone|NO|t",
+            "updated_at|timestamp with time zone|NO|t",
+            "clerk_updated_at|timestamp with time zone|NO|f",
+            "deleted_at|timestamp with time zone|YES|null"),
+        TestPostgres.query(database, COLUMNS));
+    assertEquals(
+        List.of("users_email_key|true|false|email", "users_pkey|true|true|id"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT c.relname, i.indisunique::text, i.indisprimary::text,
+              pg_get_indexdef(i.indexrelid, 1, true)
+            FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+            WHERE i.indrelid = 'users'::regclass
+            ORDER BY 1
+            """));
+    assertEquals(
+        List.of("users_updated_at"),
+        TestPostgres.query(
+            database,
+            "SELECT tgname FROM pg_trigger WHERE tgrelid = 'users'::regclass AND NOT tgisinternal"));
+    assertTrue(Log.text().contains("is at version 1, 1 migrations applied"), Log.text());
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "email = 'new@test.invalid'",
+        "name = 'New'",
+        "name = NULL",
+        "image_url = 'https://img.test.invalid'",
+        "email = 'new@test.invalid', clerk_updated_at = now(), updated_at = '2001-01-01'"
+      })
+  void updatedAtMovesWithWhatClientsSee(String change) {
+    assertEquals(List.of("t|t"), timesMovedBy(change));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "email = email, name = name, image_url = image_url",
+        "clerk_updated_at = now()",
+        "deleted_at = now()",
+        "updated_at = now()"
+      })
+  void updatedAtStaysOtherwise(String change) {
+    assertEquals(List.of("f|t"), timesMovedBy(change));
+  }
+
+  /** Whether a change moved updated_at, and left created_at. */
+  private static List<String> timesMovedBy(String change) {
+    String database = Migrated.DATABASE;
+    TestPostgres.execute(database, "DELETE FROM users");
+    // The trigger is for updates: an insert may bring any time.
+    TestPostgres.execute(
+        database,
+        "INSERT INTO users (id, email, name, created_at, updated_at)"
+            + " VALUES ('user_1', 'old@example.com', 'Old', '2020-01-01Z', '2020-01-02Z')");
+    TestPostgres.execute(database, "UPDATE users SET " + change);
+    return TestPostgres.query(
+        database,
+        "SELECT updated_at > now() - interval '1 hour', created_at = '2020-01-01Z' FROM users");
+  }
+
+  /** Made once, when first used. */
+  private static final class Migrated {
+    static final String DATABASE = TestPostgres.newDatabase();
+
+    static {
+      Database.migrate(DatabaseUrl.parse(DATABASE));
+    }
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"", "schema=app"})
+  void eightCopiesAtOnceMigrateOnce(String parameter) {
+    String database = with(TestPostgres.newDatabase(), parameter);
+    List<CompletableFuture<TestServer>> servers = new ArrayList<>();
+    for (int i = 0; i < 2; i++) {
+      servers.add(CompletableFuture.supplyAsync(() -> TestServer.start(clerk, database)));
+    }
+    TestServer.atOnce(
+        6,
+        () -> {
+          Database.migrate(DatabaseUrl.parse(database));
+          return true;
+        });
+    clerk.putUser("user_new", "new@example.com", "New", "User");
+
+    for (CompletableFuture<TestServer> server : servers) {
+      try (TestServer started = server.join()) {
+        assertEquals(200, started.sync(clerk.token("user_new")).statusCode());
+      }
+    }
+    String schema = parameter.isEmpty() ? "public" : "app";
+    assertEquals(List.of("1|t"), TestPostgres.query(database, HISTORY.formatted(schema)));
+    assertEquals(
+        List.of("user_new"), TestPostgres.query(database, "SELECT id FROM " + schema + ".users"));
+    assertEquals(
+        List.of(schema + ".users"),
+        TestPostgres.query(
+            database,
+            "SELECT schemaname || '.' || tablename FROM pg_tables WHERE tablename = 'users'"));
+  }
+
+  @Test
+  void tableOfTheNodeServerIsAdoptedWithItsRows() {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, PRISMA);
+    int calls = clerk.userCalls();
+
+    try (TestServer server = TestServer.start(clerk, database)) {
+      HttpResponse<String> old = server.sync(clerk.token("user_old"));
+
+      assertEquals(
+          "{\"success\":true,\"data\":{\"id\":\"user_old\",\"email\":\"old@example.com\","
+              + "\"name\":\"Old User\",\"imageUrl\":null,"
+              + "\"createdAt\":\"2025-01-02T03:04:05.678Z\","
+              + "\"updatedAt\":\"2025-02-03T04:05:06.789Z\"}}",
+          old.body());
+      assertEquals(calls, clerk.userCalls());
+
+      clerk.putUser("user_new", "new@example.com", null, null);
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+      // Somebody took the address of an old row: Clerk is asked about that row, epoch yields.
+      clerk.putUser("user_other", "moved@example.com", null, null);
+      clerk.putUser("user_heir", "other@example.com", null, null);
+      assertEquals(200, server.sync(clerk.token("user_heir")).statusCode());
+    }
+    assertEquals(
+        List.of(
+            "user_heir|other@example.com",
+            "user_new|new@example.com",
+            "user_old|old@example.com",
+            "user_other|moved@example.com"),
+        TestPostgres.query(database, "SELECT id, email FROM users ORDER BY id"));
+    assertEquals(
+        List.of("user_old|2"),
+        TestPostgres.query(database, "SELECT author, count(*) FROM posts GROUP BY 1"));
+    assertEquals(
+        List.of("first"), TestPostgres.query(database, "SELECT id FROM _prisma_migrations"));
+    IllegalStateException orphan =
+        assertThrows(
+            IllegalStateException.class,
+            () -> TestPostgres.execute(database, "INSERT INTO posts (author) VALUES ('nobody')"));
+    assertTrue(orphan.getMessage().contains("posts_author_fkey"), orphan.getMessage());
+  }
+
+  @Test
+  void nodeServerCanGoOnWritingToTheMigratedTable() {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, PRISMA);
+    Database.migrate(DatabaseUrl.parse(database));
+
+    TestPostgres.execute(
+        database,
+        """
+        INSERT INTO "public"."users" ("id", "email", "name", "image_url", "created_at", "updated_at")
+        VALUES ('user_node', 'node@example.com', 'Node', NULL,
+          '2025-03-04 05:06:07.890 UTC', '2025-03-04 05:06:07.890 UTC')
+        """);
+    TestPostgres.execute(
+        database,
+        """
+        UPDATE "public"."users" SET "name" = 'Noder', "updated_at" = '2025-03-05 05:06:07.890 UTC'
+        WHERE "public"."users"."id" = 'user_node' AND 1 = 1
+        """);
+    TestPostgres.execute(database, "DELETE FROM \"public\".\"users\" WHERE id = 'user_old'");
+
+    assertEquals(
+        List.of("Noder|2025-03-04 05:06:07.89|t|t"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT name, created_at AT TIME ZONE 'UTC', updated_at > now() - interval '1 hour',
+              clerk_updated_at = 'epoch'
+            FROM users
+            WHERE id = 'user_node'
+            """));
+    assertEquals(List.of("0"), TestPostgres.query(database, "SELECT count(*) FROM posts"));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "(id serial PRIMARY KEY, email text, name text, image_url text, created_at date, updated_at date)",
+        "(id text PRIMARY KEY, email text UNIQUE, password_hash text)",
+        "(id uuid PRIMARY KEY, \"imageUrl\" text)"
+      })
+  void strangersTableIsRefusedAndLeftAlone(String columns) {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, "CREATE TABLE users " + columns);
+    List<String> before = TestPostgres.query(database, COLUMNS);
+
+    StartFailure failure =
+        assertThrows(StartFailure.class, () -> Database.migrate(DatabaseUrl.parse(database)));
+
+    assertEquals(
+        "Migration of the database failed: ERROR: there is a table \"users\" that is not the Node"
+            + " server's: rename it, or name another schema in DATABASE_URL (P0001)",
+        failure.getMessage());
+    assertEquals(before, TestPostgres.query(database, COLUMNS));
+    assertFalse(Log.text().contains("ERROR Db"), Log.text());
+
+    Database.migrate(DatabaseUrl.parse(with(database, "schema=app")));
+    assertEquals(before, TestPostgres.query(database, COLUMNS));
+  }
+
+  @Test
+  void unknownDatabaseEndsTheStartAtOnce() {
+    String database = TestPostgres.withDatabase(TestPostgres.newDatabase(), "nowhere");
+
+    StartFailure failure =
+        assertThrows(StartFailure.class, () -> TestServer.start(clerk, database));
+
+    assertTrue(
+        failure.getMessage().endsWith("FATAL: database \"nowhere\" does not exist (3D000)"),
+        failure.getMessage());
+    assertTrue(failure.getMessage().contains("see DATABASE_URL"), failure.getMessage());
+    assertFalse(Log.text().contains("attempt"), Log.text());
+  }
+
+  @Test
+  void wrongPasswordEndsTheStartAtOnce() {
+    String database = TestPostgres.newDatabase();
+    String wrong = database.replaceFirst("://([^:@/]+):[^@]*@", "://$1:wr0ng@");
+    boolean checked =
+        !TestPostgres.query(
+                database, "SELECT 1 FROM pg_hba_file_rules WHERE auth_method <> 'trust'")
+            .isEmpty();
+    Assumptions.assumeTrue(checked, "this Postgres trusts everybody");
+
+    StartFailure failure = assertThrows(StartFailure.class, () -> TestServer.start(clerk, wrong));
+
+    assertTrue(failure.getMessage().contains("(28P01)"), failure.getMessage());
+    assertFalse(failure.getMessage().contains("wr0ng"), failure.getMessage());
+    assertFalse(Log.text().contains("attempt"), Log.text());
+  }
+
+  @Test
+  void startWaitsForADatabaseThatIsNotThereYet() {
+    String database = TestPostgres.newDatabase();
+    try (TcpProxy proxy = TcpProxy.before(database)) {
+      proxy.refuse();
+      CompletableFuture<TestServer> server =
+          CompletableFuture.supplyAsync(
+              () -> TestServer.start(clerk, TestPostgres.withPort(database, proxy.port())));
+      TestServer.await("a second attempt", () -> Log.text().contains("unreachable, attempt 2: "));
+      assertFalse(server.isDone());
+      proxy.restore();
+
+      try (TestServer started = server.join()) {
+        assertEquals(200, started.get("/api/ready").statusCode());
+      }
+    }
+  }
+
+  private static String with(String url, String parameter) {
+    return parameter.isEmpty() ? url : url + (url.contains("?") ? "&" : "?") + parameter;
+  }
+}
