@@ -42,6 +42,9 @@ final class HttpServer {
   /** Bytes of a request's headers, as in Node. */
   private static final int MAX_HEADERS = 16 << 10;
 
+  /** So many are read nevertheless: what Jetty itself refuses has no Origin to answer to. */
+  private static final int READ_HEADERS = 4 * MAX_HEADERS;
+
   private static final int MAX_BODY = 1 << 20;
 
   /** Bytes that a chunk of a body holds in memory beside its own: a whole input buffer of Jetty. */
@@ -73,10 +76,11 @@ final class HttpServer {
     javalin.jetty.threadPool = threadPool();
     javalin.jetty.modifyHttpConfiguration(
         http -> {
-          http.setRequestHeaderSize(MAX_HEADERS);
+          http.setRequestHeaderSize(READ_HEADERS);
           http.addCustomizer(
               (request, headers) -> {
                 restartIdleTime(request);
+                refuseLargeHead(request);
                 addHeaders(cors, request.getHeaders(), headers);
                 return isPlain(request) ? request : new PlainRequest(request);
               });
@@ -144,6 +148,19 @@ final class HttpServer {
         request.getHttpURI().getPath(),
         response.getStatus(),
         NanoTime.millisSince(request.getHeadersNanoTime()));
+  }
+
+  private static void refuseLargeHead(Request request) {
+    if (request.getHttpURI().asString().length() > MAX_HEADERS) {
+      throw new HttpException.RuntimeException(414);
+    }
+    if (request.getHeaders().stream().mapToInt(HttpServer::length).sum() > MAX_HEADERS) {
+      throw new HttpException.RuntimeException(431);
+    }
+  }
+
+  private static int length(HttpField header) {
+    return (header + "\r\n").length();
   }
 
   /**

@@ -1,0 +1,112 @@
+package com.realmeet.server;
+
+import static com.realmeet.server.RawHttp.request;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Clients that send a byte now and then, to keep the server busy with nothing. */
+class SlowClientTest {
+  private static final Duration IDLE = Duration.ofMillis(500);
+
+  private final ScheduledExecutorService drips = Executors.newSingleThreadScheduledExecutor();
+  private StandInClerk clerk;
+  private TestServer server;
+
+  @BeforeEach
+  void start() {
+    clerk = new StandInClerk();
+    clerk.putUser("user_1", "one@example.com", "Ann", null);
+    server = TestServer.start(clerk, TestPostgres.newDatabase());
+  }
+
+  @AfterEach
+  void stop() {
+    drips.shutdownNow();
+    server.close();
+    clerk.close();
+  }
+
+  private RawHttp drip(String beginning, String piece) {
+    RawHttp connection = new RawHttp(server.port()).send(beginning);
+    drips.scheduleAtFixedRate(() -> connection.send(piece), 0, 50, TimeUnit.MILLISECONDS);
+    return connection;
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {"", "\r\n", "GET /api/", "GET /api/health HTTP/1.1\r\nHost: localhost\r\nX: "})
+  void drippingConnectionIsClosedLikeASilentOne(String beginning) {
+    server.setIdleTime(IDLE);
+    String piece = beginning.isBlank() ? beginning : "a";
+
+    try (RawHttp connection = drip(beginning, piece)) {
+      assertTrue(connection.isClosed());
+    }
+  }
+
+  @Test
+  void drippingBodyIsNotWaitedFor() {
+    String unread = request("POST", "/api/user/sync", "Content-Length: 100000");
+
+    try (RawHttp connection = drip(unread, "a")) {
+      assertEquals(401, connection.answer().status());
+      assertTrue(connection.isClosed());
+    }
+  }
+
+  @Test
+  void connectionInUseStaysOpen() {
+    server.setIdleTime(IDLE);
+    try (RawHttp connection = new RawHttp(server.port())) {
+      long end = System.nanoTime() + IDLE.multipliedBy(3).toNanos();
+      while (System.nanoTime() < end) {
+        assertEquals(200, connection.send(request("GET", "/api/health")).answer().status());
+      }
+    }
+  }
+
+  @Test
+  void answerThatTakesLongerThanTheIdleTimeArrives() {
+    server.setIdleTime(IDLE);
+    clerk.onUser(
+        exchange -> {
+          try {
+            Thread.sleep(IDLE.multipliedBy(2).toMillis());
+          } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+          }
+          clerk.answerUser(exchange);
+        });
+
+    assertEquals(200, server.sync(clerk.token("user_1")).statusCode());
+  }
+
+  /** Jetty's pool has 200 threads where there are no virtual ones. */
+  @Test
+  void fourHundredOfThemHoldNobodyUp() {
+    List<RawHttp> connections = new ArrayList<>();
+    for (int i = 0; i < 200; i++) {
+      connections.add(drip("GET /api/health HTTP/1.1\r\nHost: localhost\r\nX: ", "a"));
+      connections.add(drip(request("POST", "/api/user/sync", "Content-Length: 100000"), "a"));
+    }
+    long began = System.nanoTime();
+
+    assertEquals(200, server.sync(clerk.token("user_1")).statusCode());
+
+    assertTrue(System.nanoTime() - began < Duration.ofSeconds(5).toNanos());
+    connections.forEach(RawHttp::close);
+  }
+}
