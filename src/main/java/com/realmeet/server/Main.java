@@ -22,6 +22,10 @@ import org.slf4j.LoggerFactory;
  * this very class, on a free port.
  */
 final class Main implements AutoCloseable {
+  static {
+    TimeZone.setDefault(TimeZone.getTimeZone("UTC")); // of the log: it keeps what it starts with
+  }
+
   private static final Logger log = LoggerFactory.getLogger(Main.class);
 
   private static final String USAGE =
@@ -53,7 +57,6 @@ final class Main implements AutoCloseable {
   private final AtomicBoolean stopping = new AtomicBoolean();
 
   public static void main(String[] args) {
-    TimeZone.setDefault(TimeZone.getTimeZone("UTC")); // of the log
     LogManager.getLogManager().reset(); // pgjdbc's own log, which is not ours
     System.exit(run(args));
   }

@@ -1,0 +1,102 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.io.IOException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** The commands of the jar, what they print, and their exit codes. */
+class CommandsTest {
+  private static final String TABLE = "SELECT to_regclass('users')";
+
+  @TempDir private Path directory;
+
+  @ParameterizedTest
+  @CsvSource({
+    "help, 0, Usage: java -jar real-meet-server.jar [serve | migrate | help | version]",
+    "version, 0, 'real-meet-server \\d+\\.\\d+\\.\\d+.* \\([0-9a-f]{7,}\\)'",
+    "srve, 2, Usage: .*",
+    "serve now, 2, Usage: .*"
+  })
+  void commandEndsWithItsCode(String arguments, int exitCode, String firstLine) {
+    try (ServerProcess jar = new ServerProcess(directory, Map.of(), arguments.split(" "))) {
+      assertEquals(exitCode, jar.exitCode(), jar::output);
+      String line = jar.lines().get(0);
+      assertTrue(line.equals(firstLine) || line.matches(firstLine), line);
+    }
+  }
+
+  @Test
+  void wrongSettingsOpenNothing() {
+    String database = TestPostgres.newDatabase();
+    try (StandInClerk clerk = new StandInClerk()) {
+      Map<String, String> settings = TestServer.settings(clerk, database);
+      settings.put("CLIENT_URL", "*");
+      settings.put("DATABASE_POOL_SIZE", "0");
+      try (ServerProcess jar = new ServerProcess(directory, settings)) {
+        assertEquals(2, jar.exitCode());
+        assertEquals(
+            List.of("CLIENT_URL", "DATABASE_POOL_SIZE"),
+            jar.lines().stream().map(line -> line.split(" ")[0]).toList());
+      }
+      assertEquals(0, clerk.keyCalls() + clerk.otherCalls());
+      assertEquals(List.of("null"), TestPostgres.query(database, TABLE));
+    }
+  }
+
+  @Test
+  void portInUseIsToldInOneLineBeforeAnythingElse() throws IOException {
+    String database = TestPostgres.newDatabase();
+    try (StandInClerk clerk = new StandInClerk();
+        ServerSocket other = new ServerSocket(0, 1, InetAddress.getByName("127.0.0.1"))) {
+      Map<String, String> settings = TestServer.settings(clerk, database);
+      settings.put("PORT", String.valueOf(other.getLocalPort()));
+      try (ServerProcess jar = new ServerProcess(directory, settings)) {
+        assertEquals(1, jar.exitCode());
+        assertEquals(1, jar.lines().size(), jar::output);
+        assertTrue(
+            jar.output()
+                .contains("ERROR Main - Cannot listen on 127.0.0.1:" + other.getLocalPort()),
+            jar::output);
+      }
+      assertEquals(0, clerk.keyCalls());
+      assertEquals(List.of("null"), TestPostgres.query(database, TABLE));
+    }
+  }
+
+  @Test
+  void rejectedKeyEndsTheStartAndTheProcess() {
+    try (StandInClerk clerk = new StandInClerk()) {
+      Map<String, String> settings = TestServer.settings(clerk, TestPostgres.newDatabase());
+      settings.put("CLERK_SECRET_KEY", "sk_test_other");
+      try (ServerProcess jar = new ServerProcess(directory, settings)) {
+        assertEquals(1, jar.exitCode());
+        assertTrue(
+            jar.output().contains("ERROR Main - Clerk rejects CLERK_SECRET_KEY"), jar::output);
+      }
+    }
+  }
+
+  @Test
+  void migrateMakesTheTableAndEnds() {
+    String database = TestPostgres.newDatabase();
+    try (StandInClerk clerk = new StandInClerk();
+        ServerProcess jar =
+            new ServerProcess(directory, TestServer.settings(clerk, database), "migrate")) {
+      assertEquals(0, jar.exitCode(), jar::output);
+      assertEquals(1, jar.lines().size(), jar::output);
+      assertEquals(List.of("users"), TestPostgres.query(database, TABLE));
+      assertEquals(0, clerk.keyCalls());
+    }
+  }
+}

@@ -1,0 +1,103 @@
+package com.realmeet.server;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/** The jar in a process of its own, with nothing in its environment but what a test gives it. */
+final class ServerProcess implements AutoCloseable {
+  static final Path JAR = Path.of("target", "real-meet-server.jar").toAbsolutePath();
+  private static final Pattern READY = Pattern.compile("Ready on http://[^ ]*:(\\d+) for");
+
+  private final Process process;
+  private final StringBuffer output = new StringBuffer();
+  private final Thread reader = new Thread(this::read, "output of the jar");
+
+  /**
+   * Starts the jar.
+   *
+   * @param directory where a {@code .env} may lie
+   */
+  ServerProcess(Path directory, Map<String, String> environment, String... arguments) {
+    if (!Files.exists(JAR)) {
+      throw new AssertionError("there is no " + JAR + ": run the tests by mvn verify");
+    }
+    Path java = Path.of(System.getProperty("java.home"), "bin", "java");
+    List<String> command = new ArrayList<>(List.of(java.toString(), "-jar", JAR.toString()));
+    command.addAll(List.of(arguments));
+    ProcessBuilder builder =
+        new ProcessBuilder(command).directory(directory.toFile()).redirectErrorStream(true);
+    builder.environment().clear();
+    builder.environment().putAll(environment);
+    try {
+      process = builder.start();
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+    reader.start();
+  }
+
+  private void read() {
+    try (InputStream in = process.getInputStream()) {
+      byte[] buffer = new byte[8192];
+      for (int n = in.read(buffer); n >= 0; n = in.read(buffer)) {
+        output.append(new String(buffer, 0, n, StandardCharsets.UTF_8));
+      }
+    } catch (IOException closed) {
+      output.append(closed);
+    }
+  }
+
+  /** What it has printed until now. */
+  String output() {
+    return output.toString();
+  }
+
+  /** The lines that it has printed until now. */
+  List<String> lines() {
+    return output().lines().toList();
+  }
+
+  /** Waits until it listens; the port. */
+  int port() {
+    TestServer.await("the jar is ready", () -> READY.matcher(output).find() || !process.isAlive());
+    Matcher ready = READY.matcher(output);
+    if (!ready.find()) {
+      throw new AssertionError("the jar has ended: " + output);
+    }
+    return Integer.parseInt(ready.group(1));
+  }
+
+  /** Sends it a SIGTERM; {@link Process#destroy} would also stop listening to its output. */
+  void terminate() {
+    process.toHandle().destroy();
+  }
+
+  /** Waits until it ends, for 30 s at most; the exit code. */
+  int exitCode() {
+    try {
+      if (!process.waitFor(30, TimeUnit.SECONDS)) {
+        throw new AssertionError("the jar has not ended: " + output);
+      }
+      reader.join();
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    }
+    Log.assertNoSecret(output());
+    return process.exitValue();
+  }
+
+  @Override
+  public void close() {
+    process.destroyForcibly();
+  }
+}
