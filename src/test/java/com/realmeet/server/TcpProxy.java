@@ -14,16 +14,20 @@ import java.util.concurrent.ConcurrentHashMap;
 /** Stands between a client and a server, such as Postgres, and breaks what passes through it. */
 final class TcpProxy implements AutoCloseable {
   private final InetSocketAddress target;
-  private final int port;
+  private final ServerSocket listener;
   private final Set<Socket> sockets = ConcurrentHashMap.newKeySet();
-  private volatile ServerSocket listener;
+  private volatile boolean refusing;
   private boolean frozen; // guarded by this
 
   /** Listens on a free port of 127.0.0.1. */
   TcpProxy(String host, int port) {
-    this.target = new InetSocketAddress(host, port);
-    listen(0);
-    this.port = listener.getLocalPort();
+    target = new InetSocketAddress(host, port);
+    try {
+      listener = new ServerSocket(0, 100, InetAddress.getLoopbackAddress());
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+    start(this::accept);
   }
 
   /** A proxy in front of the server that a database URL names. */
@@ -33,7 +37,7 @@ final class TcpProxy implements AutoCloseable {
   }
 
   int port() {
-    return port;
+    return listener.getLocalPort();
   }
 
   /** Accepts connections and passes on nothing, as a suspended process does. */
@@ -47,38 +51,31 @@ final class TcpProxy implements AutoCloseable {
     notifyAll();
   }
 
-  /** Closes all connections and refuses new ones, as if the server had ended. */
+  /**
+   * Ends all connections, and new ones at once, as if the server had ended. The port stays ours:
+   * once given up, it may be somebody else's.
+   */
   void refuse() {
-    close(listener);
+    refusing = true;
     sockets.forEach(TcpProxy::close);
   }
 
   /** Ends {@link #refuse}. */
   void restore() {
-    listen(port);
+    refusing = false;
   }
 
-  private void listen(int port) {
-    try {
-      ServerSocket socket = new ServerSocket();
-      socket.setReuseAddress(true);
-      socket.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), port));
-      listener = socket;
-      start(() -> accept(socket));
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
-    }
-  }
-
-  private void accept(ServerSocket socket) {
+  private void accept() {
     try {
       while (true) {
-        Socket client = socket.accept();
+        Socket client = listener.accept();
         sockets.add(client);
-        if (socket.isClosed()) {
-          close(client); // refuse() may have looked before the line above
+        if (refusing) {
+          sockets.remove(client);
+          close(client);
+        } else {
+          start(() -> connect(client));
         }
-        start(() -> connect(client));
       }
     } catch (IOException e) {
       // closed
@@ -138,6 +135,7 @@ final class TcpProxy implements AutoCloseable {
 
   @Override
   public void close() {
+    close(listener);
     refuse();
     thaw();
   }
