@@ -11,8 +11,9 @@ import java.util.List;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -22,21 +23,26 @@ class SlowClientTest {
   private static final Duration IDLE = Duration.ofMillis(500);
 
   private final ScheduledExecutorService drips = Executors.newSingleThreadScheduledExecutor();
-  private StandInClerk clerk;
-  private TestServer server;
+  private static StandInClerk clerk;
+  private static TestServer server;
 
-  @BeforeEach
-  void start() {
+  @BeforeAll
+  static void start() {
     clerk = new StandInClerk();
-    clerk.putUser("user_1", "one@example.com", "Ann", null);
     server = TestServer.start(clerk, TestPostgres.newDatabase());
   }
 
-  @AfterEach
-  void stop() {
-    drips.shutdownNow();
+  @AfterAll
+  static void stop() {
     server.close();
     clerk.close();
+  }
+
+  @AfterEach
+  void restore() {
+    drips.shutdownNow();
+    clerk.heal();
+    server.setIdleTime(Duration.ofSeconds(25));
   }
 
   private RawHttp drip(String beginning, String piece) {
@@ -81,6 +87,7 @@ class SlowClientTest {
   @Test
   void answerThatTakesLongerThanTheIdleTimeArrives() {
     server.setIdleTime(IDLE);
+    clerk.putUser("user_slow", "slow@example.com", "Ann", null);
     clerk.onUser(
         exchange -> {
           try {
@@ -91,12 +98,13 @@ class SlowClientTest {
           clerk.answerUser(exchange);
         });
 
-    assertEquals(200, server.sync(clerk.token("user_1")).statusCode());
+    assertEquals(200, server.sync(clerk.token("user_slow")).statusCode());
   }
 
   /** Jetty's pool has 200 threads where there are no virtual ones. */
   @Test
   void fourHundredOfThemHoldNobodyUp() {
+    clerk.putUser("user_1", "one@example.com", "Ann", null);
     List<RawHttp> connections = new ArrayList<>();
     for (int i = 0; i < 200; i++) {
       connections.add(drip("GET /api/health HTTP/1.1\r\nHost: localhost\r\nX: ", "a"));
