@@ -53,7 +53,7 @@ final class ClerkWebhook {
     byte[] body = ctx.bodyAsBytes();
     verify(ctx, body);
     apply(parse(body));
-    Json.answer(ctx, new Received(true));
+    Json.answer(ctx, 200, new Received(true));
   }
 
   private void verify(Context ctx, byte[] body) {

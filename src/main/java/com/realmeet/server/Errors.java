@@ -25,10 +25,10 @@ final class Errors {
   private static final Logger log = LoggerFactory.getLogger(Errors.class);
 
   private record Body(String error, String message) {
-    static byte[] json(int status, String message) {
+    static Body of(int status, String message) {
       // Jetty's phrase is "Server Error".
       String phrase = status == 500 ? "Internal Server Error" : HttpStatus.getMessage(status);
-      return Json.bytes(new Body(phrase, message));
+      return new Body(phrase, message);
     }
   }
 
@@ -88,16 +88,14 @@ final class Errors {
     response.setStatus(500);
     response.setContentType("application/json");
     try {
-      response.getOutputStream().write(Body.json(500, "Internal server error"));
+      response.getOutputStream().write(Json.bytes(Body.of(500, "Internal server error")));
     } catch (IOException gone) {
       log.debug("The client has gone", gone);
     }
   }
 
   private static void answer(Context ctx, int status, String detail) {
-    ctx.status(status)
-        .contentType("application/json")
-        .result(Body.json(status, sentence(status, detail)));
+    Json.answer(ctx, status, Body.of(status, sentence(status, detail)));
   }
 
   /**
@@ -134,7 +132,8 @@ final class Errors {
         detail = "Server is stopping";
       }
       response.setStatus(status);
-      response.write(true, ByteBuffer.wrap(Body.json(status, sentence(status, detail))), callback);
+      response.write(
+          true, ByteBuffer.wrap(Json.bytes(Body.of(status, sentence(status, detail)))), callback);
       return true;
     };
   }

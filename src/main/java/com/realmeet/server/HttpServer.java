@@ -160,7 +160,7 @@ final class HttpServer {
   }
 
   private static int length(HttpField header) {
-    return (header + "\r\n").length();
+    return header.getName().length() + String.valueOf(header.getValue()).length() + 4; // ": \r\n"
   }
 
   /**

@@ -223,14 +223,13 @@ final class Main implements AutoCloseable {
 
   /** Touches neither database nor Clerk: an uptime monitor must let a Neon database sleep. */
   private void health(Context ctx) {
-    Json.answer(ctx, new Health("ok", Instant.now(), "real-meet-server"));
+    Json.answer(ctx, 200, new Health("ok", Instant.now(), "real-meet-server"));
   }
 
   private void ready(Context ctx) {
     boolean databaseAnswers = database.answersWithin(READY_WAIT);
     boolean ready = databaseAnswers && !stopping.get();
-    ctx.status(ready ? 200 : 503);
-    Json.answer(ctx, new Readiness(word(ready), word(databaseAnswers)));
+    Json.answer(ctx, ready ? 200 : 503, new Readiness(word(ready), word(databaseAnswers)));
   }
 
   private static String word(boolean ok) {
@@ -238,11 +237,11 @@ final class Main implements AutoCloseable {
   }
 
   private void sync(Context ctx) {
-    Json.answer(ctx, new Synced(true, users.sync(SessionAuth.userId(ctx))));
+    Json.answer(ctx, 200, new Synced(true, users.sync(SessionAuth.userId(ctx))));
   }
 
   private void refresh(Context ctx) {
-    Json.answer(ctx, new Synced(true, users.refresh(SessionAuth.userId(ctx))));
+    Json.answer(ctx, 200, new Synced(true, users.refresh(SessionAuth.userId(ctx))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */
