@@ -10,9 +10,11 @@ import java.net.ServerSocket;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.TimeZone;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Supplier;
 import java.util.logging.LogManager;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -58,21 +60,26 @@ final class Main implements AutoCloseable {
 
   public static void main(String[] args) {
     LogManager.getLogManager().reset(); // pgjdbc's own log, which is not ours
-    System.exit(run(args));
+    System.exit(run(args, Config::variables));
   }
 
-  /** Runs a command: 0 done, 1 failed, 2 wrong usage or settings. */
-  private static int run(String[] args) {
+  /**
+   * Runs a command.
+   *
+   * @param variables read only by a command that needs settings
+   * @return 0 done, 1 failed, 2 wrong usage or settings
+   */
+  static int run(String[] args, Supplier<Map<String, String>> variables) {
     String command = args.length == 0 ? "serve" : args[0];
     List<String> options = List.of(args).subList(Math.min(1, args.length), args.length);
     Optional<Backfill.Options> backfill = Backfill.Options.parse(options);
     boolean understood = command.equals("backfill") ? backfill.isPresent() : options.isEmpty();
     try {
       switch (understood ? command : "") {
-        case "serve" -> serve(config());
-        case "migrate" -> Database.migrate(config().directUrl());
+        case "serve" -> serve(config(variables));
+        case "migrate" -> Database.migrate(config(variables).directUrl());
         case "backfill" -> {
-          return backfill(config(), backfill.get()) ? 0 : 1;
+          return backfill(config(variables), backfill.get()) ? 0 : 1;
         }
         case "help" -> System.out.print(USAGE);
         case "version" ->
@@ -89,11 +96,14 @@ final class Main implements AutoCloseable {
     } catch (StartFailure e) {
       log.error(e.getMessage());
       return 1;
+    } catch (RuntimeException e) { // without this, threads still at work would keep the process
+      log.error("A bug in real-meet-server", e);
+      return 1;
     }
   }
 
-  private static Config config() {
-    Config config = Config.from(Config.variables());
+  private static Config config(Supplier<Map<String, String>> variables) {
+    Config config = Config.from(variables.get());
     config.warnings().forEach(log::warn);
     return config;
   }
