@@ -13,13 +13,13 @@ import java.util.function.Supplier;
  */
 final class Refreshes {
 
-  /** A refresh, and the one that it has to wait for, if any. */
+  /** A refresh, and the result that it has to wait for, or null. */
   private static final class Turn {
     final CompletableFuture<User> result = new CompletableFuture<>();
-    final Turn before;
+    final CompletableFuture<User> before;
     boolean begun; // guarded by the map's lock on the user
 
-    Turn(Turn before) {
+    Turn(CompletableFuture<User> before) {
       this.before = before;
     }
   }
@@ -41,7 +41,7 @@ final class Refreshes {
                 return last;
               }
               mine[0] = true;
-              return new Turn(last);
+              return new Turn(last == null ? null : last.result);
             });
     if (mine[0]) {
       run(id, turn, work);
@@ -52,7 +52,7 @@ final class Refreshes {
   private void run(String id, Turn turn, Supplier<User> work) {
     try {
       if (turn.before != null) {
-        turn.before.result.exceptionally(e -> null).join();
+        turn.before.exceptionally(e -> null).join();
       }
       lastTurns.computeIfPresent(
           id,
