@@ -67,10 +67,17 @@ final class ClerkWebhook {
     if (Duration.between(sent, Instant.now()).abs().compareTo(TOLERANCE) > 0) {
       throw Failure.of(Kind.WEBHOOK_STALE);
     }
-    byte[] signed = (id + "." + timestamp + ".").getBytes(StandardCharsets.UTF_8);
-    if (secrets.stream().noneMatch(secret -> isSigned(signatures, sign(secret, signed, body)))) {
+    if (!isSigned(id, timestamp, body, signatures)) {
       throw Failure.of(Kind.WEBHOOK_FORGED);
     }
+  }
+
+  /** Whether one of the secrets has made one of the signatures, "v1,base64" each. */
+  boolean isSigned(String id, String timestamp, byte[] body, String signatures) {
+    byte[] prefix = (id + "." + timestamp + ".").getBytes(StandardCharsets.UTF_8);
+    return secrets.stream()
+        .map(secret -> sign(secret, prefix, body))
+        .anyMatch(expected -> contains(signatures, expected));
   }
 
   /** The value under Svix's name, or under the one that Standard Webhooks gave it. */
@@ -96,8 +103,8 @@ final class ClerkWebhook {
     }
   }
 
-  /** Whether one of the signatures, "v1,base64" each, is the expected one; in constant time. */
-  private static boolean isSigned(String signatures, byte[] expected) {
+  /** Compares in constant time; other versions than v1 never match. */
+  private static boolean contains(String signatures, byte[] expected) {
     byte[] text =
         ("v1," + Base64.getEncoder().encodeToString(expected)).getBytes(StandardCharsets.US_ASCII);
     boolean found = false;
@@ -142,10 +149,11 @@ final class ClerkWebhook {
     } catch (Failure e) {
       switch (e.kind()) {
         case USER_GONE -> log.debug("Webhook: {} no longer exists", id);
-        case NO_EMAIL -> log.warn("Webhook: {} has no email address and gets no row", id);
-        // Two owners of one address are Clerk's own trouble, and will be over when Svix tries
-        // again.
-        case EMAIL_IN_USE -> throw Failure.because(Kind.CLERK_UNAVAILABLE, e.getMessage());
+        case NO_EMAIL -> log.warn("Webhook: {} has no email address and is not stored", id);
+        case EMAIL_IN_USE -> { // may be over when Svix tries again
+          log.warn("Webhook: {} has an email address that another row has", id);
+          throw Failure.because(Kind.CLERK_UNAVAILABLE, e.getMessage());
+        }
         default -> throw e;
       }
     }
