@@ -34,10 +34,8 @@ final class Backfill {
   /** The most users that Clerk lists at once. */
   private static final int PAGE = 500;
 
-  /** For one page of full users, metadata included. */
-  private static final Duration PAGE_TIME = Duration.ofSeconds(30);
-
-  private static final Duration USER_TIME = Duration.ofSeconds(10);
+  /** For a page of full users, metadata included, or up to 10 s in which the pace holds it back. */
+  private static final Duration CALL_TIME = Duration.ofSeconds(30);
 
   /** So many failures in a row end the run; a pause that Clerk asks for is none. */
   private static final int TRIES = 10;
@@ -112,25 +110,19 @@ final class Backfill {
   }
 
   private void listAll() {
-    int total = persistently(() -> clerk.userCount(Deadline.in(USER_TIME)));
+    int total = persistently(() -> clerk.userCount(Deadline.in(CALL_TIME)));
     Set<String> cursors = new HashSet<>();
     List<ClerkUser> before = List.of();
     try (ProgressBar bar = bar("Users", total)) {
       CompletableFuture<List<ClerkUser>> next = fetch("");
       while (next != null) {
         List<ClerkUser> page = join(next);
-        next = null;
-        Optional<String> cursor =
-            page.size() < PAGE ? survivor(before) : Optional.of(page.get(page.size() - 1).id());
-        if (cursor.isPresent()) {
-          if (!cursors.add(cursor.get())) {
-            throw Failure.because(Kind.CLERK_UNEXPECTED, "Clerk's listing repeats itself");
-          }
-          next = fetch(cursor.get()); // while this page is stored
-        }
+        List<ClerkUser> certain = page.size() < PAGE ? upToSurvivor(before) : page;
+        boolean last = certain == before;
+        next = last ? null : fetch(cursor(certain, cursors)); // while this page is stored
+        before = certain;
         store(page);
         bar.stepBy(page.size());
-        before = page;
       }
     }
   }
@@ -140,21 +132,32 @@ final class Backfill {
    * meanwhile: nobody knows what follows then.
    *
    * @param before the page before the short one
-   * @return the last of its users who still exists, if the very last does not
+   * @return that page, or its part up to the last user who still exists
    */
-  private Optional<String> survivor(List<ClerkUser> before) {
-    for (int i = before.size() - 1; i >= 0; i--) {
-      String id = before.get(i).id();
-      if (persistently(() -> clerk.user(id, Deadline.in(USER_TIME))).isPresent()) {
-        return i == before.size() - 1 ? Optional.empty() : Optional.of(id);
+  private List<ClerkUser> upToSurvivor(List<ClerkUser> before) {
+    for (int size = before.size(); size > 0; size--) {
+      String id = before.get(size - 1).id();
+      if (persistently(() -> clerk.user(id, Deadline.in(CALL_TIME))).isPresent()) {
+        return size == before.size() ? before : before.subList(0, size);
       }
     }
-    return Optional.empty();
+    if (!before.isEmpty()) {
+      throw Failure.because(Kind.CLERK_UNEXPECTED, "all users of a page were deleted meanwhile");
+    }
+    return before;
+  }
+
+  private static String cursor(List<ClerkUser> page, Set<String> cursors) {
+    String id = page.get(page.size() - 1).id();
+    if (!cursors.add(id)) {
+      throw Failure.because(Kind.CLERK_UNEXPECTED, "Clerk's listing repeats itself");
+    }
+    return id;
   }
 
   private CompletableFuture<List<ClerkUser>> fetch(String cursor) {
     return CompletableFuture.supplyAsync(
-        () -> persistently(() -> clerk.users(cursor, PAGE, Deadline.in(PAGE_TIME))));
+        () -> persistently(() -> clerk.users(cursor, PAGE, Deadline.in(CALL_TIME))));
   }
 
   private static List<ClerkUser> join(CompletableFuture<List<ClerkUser>> page) {
@@ -180,25 +183,37 @@ final class Backfill {
       persistently(() -> users.compare(batch)).forEach(this::wouldChange);
     } else {
       persistently(() -> users.upsertBatch(batch))
-          .ifPresentOrElse(this::count, () -> batch.forEach(this::storeOne));
+          .ifPresentOrElse(this::count, () -> storeEach(batch));
     }
   }
 
   /** A batch in which one address collides is stored user by user, as a webhook would be. */
+  private void storeEach(List<ClerkUser> batch) {
+    Map<String, Change> changes = persistently(() -> users.compare(batch));
+    for (ClerkUser user : batch) {
+      try {
+        storeOne(user);
+        count(Map.of(changes.get(user.id()), 1));
+      } catch (Failure e) {
+        switch (e.kind()) {
+          case USER_GONE -> count(Map.of(Change.DELETE, 1));
+          case NO_EMAIL -> skip(user.id(), "has no email address");
+          case EMAIL_IN_USE -> skip(user.id(), "has an email address that another row has");
+          default -> throw e;
+        }
+      }
+    }
+  }
+
+  /** A clash may be over at Clerk since the page was read, so it is asked once more. */
   private void storeOne(ClerkUser user) {
     try {
-      Optional<Map<Change, Integer>> result = persistently(() -> users.upsertBatch(List.of(user)));
-      result.ifPresentOrElse(
-          this::count,
-          () -> {
-            persistently(() -> sync.store(user, Deadline.in(USER_TIME)));
-            count(Map.of(Change.UPDATE, 1));
-          });
+      persistently(() -> sync.store(user, Deadline.in(CALL_TIME)));
     } catch (Failure e) {
       if (e.kind() != Kind.EMAIL_IN_USE) {
         throw e;
       }
-      skip(user.id(), "has an email address that another user has at Clerk too");
+      persistently(() -> sync.refresh(user.id()));
     }
   }
 
@@ -236,13 +251,16 @@ final class Backfill {
       String last = ids.get(ids.size() - 1);
       ids = persistently(() -> users.idsAfter(last, began));
     }
+    if (missing.isEmpty()) {
+      return true;
+    }
     if (!options.force && (listed.isEmpty() || missing.size() > rows * MOST_MISSING)) {
       log.error(
           "Clerk does not have {} of {} rows: nothing is deleted. Is CLERK_SECRET_KEY of this"
               + " instance? If so, add --force",
           missing.size(),
           rows);
-      return missing.isEmpty();
+      return false;
     }
     try (ProgressBar bar = bar("Missing", missing.size())) {
       for (String id : missing) {
@@ -256,7 +274,7 @@ final class Backfill {
   private void deleteIfGone(String id) {
     if (!ClerkUser.isId(id)) {
       skip(id, "is not a Clerk user id");
-    } else if (persistently(() -> clerk.user(id, Deadline.in(USER_TIME))).isEmpty()) {
+    } else if (persistently(() -> clerk.user(id, Deadline.in(CALL_TIME))).isEmpty()) {
       if (options.dryRun) {
         wouldChange(id, Change.DELETE);
       } else {
