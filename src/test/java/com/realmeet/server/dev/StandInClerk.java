@@ -81,7 +81,7 @@ public final class StandInClerk implements AutoCloseable {
   private final AtomicInteger keyCalls = new AtomicInteger();
   private final AtomicInteger listCalls = new AtomicInteger();
   private final AtomicInteger otherCalls = new AtomicInteger();
-  private final AtomicLong lastCreated = new AtomicLong();
+  private final AtomicLong clock = new AtomicLong();
   private volatile SigningKey key;
   private volatile String authorizedParty = "http://localhost:3000";
   private volatile HttpHandler userHandler = this::answerUser;
@@ -134,15 +134,18 @@ public final class StandInClerk implements AutoCloseable {
       emails.addObject().put("id", "idn_" + id).put("email_address", email);
     }
     user.putObject("public_metadata");
-    user.put(
-        "created_at",
-        lastCreated.updateAndGet(last -> Math.max(last + 1, Instant.now().toEpochMilli())));
+    user.put("created_at", now());
     return putUser(user);
+  }
+
+  /** In milliseconds, and never twice the same: two changes in one would have no order. */
+  private long now() {
+    return clock.updateAndGet(last -> Math.max(last + 1, Instant.now().toEpochMilli()));
   }
 
   /** Stores a user as of now. */
   public ObjectNode putUser(ObjectNode user) {
-    user.put("updated_at", Instant.now().toEpochMilli());
+    user.put("updated_at", now());
     users.put(user.get("id").asText(), user);
     return user;
   }
