@@ -24,8 +24,6 @@ import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.handler.ConditionalHandler;
-import org.eclipse.jetty.server.handler.EagerContentHandler;
-import org.eclipse.jetty.server.handler.EagerContentHandler.RetainedContentLoaderFactory;
 import org.eclipse.jetty.server.handler.GracefulHandler;
 import org.eclipse.jetty.server.handler.SizeLimitHandler;
 import org.eclipse.jetty.util.NanoTime;
@@ -46,9 +44,6 @@ final class HttpServer {
   private static final int READ_HEADERS = 4 * MAX_HEADERS;
 
   private static final int MAX_BODY = 1 << 20;
-
-  /** Bytes that a chunk of a body holds in memory beside its own: a whole input buffer of Jetty. */
-  private static final int CHUNK_OVERHEAD = 8 << 10;
 
   /** Connections that may wait to be accepted: a restart brings all clients at once. */
   private static final int BACKLOG = 1024;
@@ -109,13 +104,11 @@ final class HttpServer {
     javalin.jetty.modifyServletContextHandler(context -> context.setErrorHandler(errors.jetty()));
   }
 
-  /** Holds a webhook back until its body is here, so that a slow one has no thread wait for it. */
-  private static EagerContentHandler webhookBodies() {
-    EagerContentHandler handler =
-        new EagerContentHandler(
-            new RetainedContentLoaderFactory(8 * MAX_BODY, CHUNK_OVERHEAD, true));
-    handler.includePath("/api/webhooks/*");
-    return handler;
+  /** Clerk's webhooks are the only requests of which the body is read. */
+  private static WholeBodies webhookBodies() {
+    WholeBodies bodies = new WholeBodies();
+    bodies.includePath("/api/webhooks/*");
+    return bodies;
   }
 
   /** Adds what every answer carries. */
