@@ -1,0 +1,120 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/** Whatever the order of events, the row ends as what Clerk holds. */
+class ConvergenceTest {
+  private static final List<String> LIFE =
+      List.of("user.created", "user.updated", "user.updated", "user.deleted");
+
+  private static final AtomicInteger users = new AtomicInteger();
+  private static Fleet fleet;
+
+  @BeforeAll
+  static void start() {
+    fleet = new Fleet(2);
+  }
+
+  @AfterAll
+  static void stop() {
+    fleet.close();
+  }
+
+  /** All orders of a life's events, by their place in it. */
+  static Stream<List<Integer>> orders() {
+    return permutations(List.of(0, 1, 2, 3)).stream();
+  }
+
+  /** All orders of the events of a user who lives on. */
+  static Stream<List<Integer>> ordersOfTheLiving() {
+    return permutations(List.of(0, 1, 2)).stream();
+  }
+
+  private static List<List<Integer>> permutations(List<Integer> of) {
+    if (of.isEmpty()) {
+      return List.of(List.of());
+    }
+    List<List<Integer>> all = new ArrayList<>();
+    for (Integer first : of) {
+      List<Integer> others = new ArrayList<>(of);
+      others.remove(first);
+      for (List<Integer> rest : permutations(others)) {
+        List<Integer> one = new ArrayList<>(List.of(first));
+        one.addAll(rest);
+        all.add(one);
+      }
+    }
+    return all;
+  }
+
+  /** Events come as soon as they have happened at Clerk, but in any order. */
+  @ParameterizedTest
+  @MethodSource({"orders", "ordersOfTheLiving"})
+  void eventsInAnyOrderOnTwoServers(List<Integer> order) {
+    String id = "user_" + users.incrementAndGet();
+    List<String> happened = new ArrayList<>();
+    for (int i = 0; i < order.size(); i++) {
+      while (happened.size() <= order.get(i)) {
+        happened.add(happen(id, happened.size()));
+      }
+      assertEquals(200, fleet.webhook(i, happened.get(order.get(i))).statusCode());
+      boolean deleted = happened.size() == LIFE.size();
+      assertEquals(deleted ? 401 : 200, fleet.sync(i + 1, id).statusCode());
+      // An event that is not the latest brings the latest state nevertheless.
+      assertEquals(clerkHolds(id), fleet.row(id));
+    }
+  }
+
+  /** All of it at once, as after an outage. */
+  @ParameterizedTest
+  @MethodSource({"orders", "ordersOfTheLiving"})
+  void eventsAtOnceOnTwoServers(List<Integer> order) {
+    String id = "user_" + users.incrementAndGet();
+    List<String> happened = new ArrayList<>();
+    order.forEach(i -> happened.add(happen(id, happened.size())));
+    AtomicInteger next = new AtomicInteger();
+
+    List<Integer> statuses =
+        TestServer.atOnce(
+            2 * order.size(),
+            () -> {
+              int i = next.getAndIncrement();
+              return i % 2 == 0
+                  ? fleet.webhook(i / 2, happened.get(order.get(i / 2))).statusCode()
+                  : fleet.sync(i / 2, id).statusCode();
+            });
+
+    assertTrue(statuses.stream().allMatch(status -> status == 200 || status == 401));
+    assertEquals(clerkHolds(id), fleet.row(id));
+  }
+
+  /** Lets the next event of a user's life happen at Clerk, and returns it. */
+  private static String happen(String id, int event) {
+    if (LIFE.get(event).equals("user.deleted")) {
+      fleet.clerk().deleteUser(id);
+    } else {
+      fleet.clerk().putUser(id, id + "." + event % 2 + "@example.com", "State " + event, null);
+    }
+    return fleet.clerk().event(LIFE.get(event), id);
+  }
+
+  private static String clerkHolds(String id) {
+    var user = fleet.clerk().users().get(id);
+    return user == null
+        ? "tombstone"
+        : Fleet.row(
+            id,
+            user.get("email_addresses").get(1).get("email_address").asText(),
+            user.get("first_name").asText());
+  }
+}

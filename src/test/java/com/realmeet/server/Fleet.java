@@ -1,0 +1,100 @@
+package com.realmeet.server;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.net.URI;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.time.Instant;
+import java.util.List;
+import java.util.stream.Stream;
+
+/** Servers on one database and one stand-in Clerk, which sends them webhooks. */
+final class Fleet implements AutoCloseable {
+  static final String SECRET = "whsec_" + "c3RhbmQtaW4tc2VjcmV0LW9mLXRlc3Rz";
+
+  /** Signs too: a secret that is being replaced. */
+  static final String OLD_SECRET = "whsec_" + "b2xkLXNlY3JldC10aGF0LWlzLXJlcGxhY2Vk";
+
+  private final StandInClerk clerk = new StandInClerk();
+  private final String database = TestPostgres.newDatabase();
+  private final List<TestServer> servers;
+
+  Fleet(int size) {
+    servers =
+        Stream.generate(
+                () ->
+                    TestServer.start(
+                        clerk, database, "CLERK_WEBHOOK_SIGNING_SECRET", SECRET + "," + OLD_SECRET))
+            .limit(size)
+            .toList();
+  }
+
+  StandInClerk clerk() {
+    return clerk;
+  }
+
+  String database() {
+    return database;
+  }
+
+  /** One of the servers: any number names one. */
+  TestServer server(int number) {
+    return servers.get(Math.floorMod(number, servers.size()));
+  }
+
+  URI webhookUrl() {
+    return server(0).uri("/api/webhooks/clerk");
+  }
+
+  /** Sends an event about a user as it is now to the first server. */
+  HttpResponse<String> webhook(String type, String userId) {
+    return webhook(0, clerk.event(type, userId));
+  }
+
+  HttpResponse<String> webhook(int server, String event) {
+    URI url = server(server).uri("/api/webhooks/clerk");
+    return server(server).send(StandInClerk.webhook(url, SECRET, Instant.now(), event));
+  }
+
+  HttpResponse<String> sync(int server, String userId) {
+    return server(server).sync(clerk.token(userId));
+  }
+
+  HttpResponse<String> refresh(int server, String userId) {
+    return server(server)
+        .send(
+            HttpRequest.newBuilder(server(server).uri("/api/user/refresh"))
+                .header("Authorization", "Bearer " + clerk.token(userId))
+                .POST(HttpRequest.BodyPublishers.noBody()));
+  }
+
+  /** A user's row as "email|name|image_url", "tombstone", or "none". */
+  String row(String userId) {
+    return TestPostgres.query(
+            database,
+            """
+            SELECT CASE
+              WHEN deleted_at IS NULL THEN concat_ws('|', email, name, image_url)
+              WHEN email = id || '@deleted.invalid' AND name IS NULL AND image_url IS NULL
+                THEN 'tombstone'
+              END
+            FROM users
+            WHERE id = '%s'
+            """
+                .formatted(userId))
+        .stream()
+        .findFirst()
+        .orElse("none");
+  }
+
+  /** What {@link #row} shows of a user with this address and name, as the stand-in makes them. */
+  static String row(String userId, String email, String name) {
+    return email + "|" + name + "|https://img.clerk.com/" + userId;
+  }
+
+  @Override
+  public void close() {
+    servers.forEach(TestServer::close);
+    clerk.close();
+  }
+}
