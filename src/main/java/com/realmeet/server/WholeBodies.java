@@ -13,7 +13,7 @@ import org.eclipse.jetty.util.Promise;
 /**
  * Holds a request back until its body is here, so that a slow one has no thread wait for it.
  *
- * <p>Jetty's own EagerContentHandler (12.1.13) never ends a request whose connection breaks, and a
+ * <p>Jetty's own EagerContentHandler (12.1.12) never ends a request whose connection breaks, and a
  * stop waits for it; and it keeps a whole buffer for each piece of a body, however small.
  */
 final class WholeBodies extends ConditionalHandler.ElseNext {
