@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import static java.util.concurrent.CompletableFuture.supplyAsync;
+import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -105,7 +106,7 @@ class DatabaseFaultsTest {
     for (int i = 0; i < 12; i++) {
       answers.add(supplyAsync(DatabaseFaultsTest::syncKnown, threads));
     }
-    answers.forEach(answer -> assertUnavailable(answer.join()));
+    answers.forEach(answer -> assertUnavailable(answer.orTimeout(20, SECONDS).join()));
 
     clerk.heal();
     proxy.thaw();
