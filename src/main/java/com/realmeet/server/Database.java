@@ -280,6 +280,7 @@ final class Database implements AutoCloseable {
           .dataSource(source)
           .locations("classpath:db/migration")
           .defaultSchema(schema)
+          .table("real_meet_server_migrations") // an application may have a Flyway of its own
           .baselineOnMigrate(true) // the Node server's tables may be there
           .baselineVersion("0")
           .load()

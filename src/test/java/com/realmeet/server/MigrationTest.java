@@ -27,7 +27,7 @@ class MigrationTest {
       """;
 
   private static final String HISTORY =
-      "SELECT version, success FROM %s.flyway_schema_history WHERE version IS NOT NULL";
+      "SELECT version, success FROM %s.real_meet_server_migrations WHERE version IS NOT NULL";
 
   /** What Prisma makes of the Node server's schema, and a table of the application. */
   private static final String PRISMA =
