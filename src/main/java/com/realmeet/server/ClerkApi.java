@@ -1,13 +1,14 @@
 package com.realmeet.server;
 
-import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.Failure.Kind;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.UncheckedIOException;
+import java.net.ConnectException;
+import java.net.ProtocolException;
 import java.net.URI;
 import java.net.http.HttpClient;
+import java.net.http.HttpConnectTimeoutException;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
@@ -185,10 +186,8 @@ final class ClerkApi {
   private static <T> T parse(HttpResponse<byte[]> response, Class<T> type) {
     try {
       return Json.CLERK.readValue(response.body(), type);
-    } catch (JsonProcessingException e) { // its message may quote the body
+    } catch (IOException e) { // its message may quote the body
       throw unexpected("not the JSON that was asked for");
-    } catch (IOException e) {
-      throw new UncheckedIOException(e);
     }
   }
 
@@ -243,7 +242,7 @@ final class ClerkApi {
         return response;
       }
     } catch (IOException e) {
-      if (!pauseBeforeRetry(deadline)) {
+      if (wasSentAgain(e) || !pauseBeforeRetry(deadline)) {
         throw unavailable(e.toString());
       }
     }
@@ -252,6 +251,13 @@ final class ClerkApi {
     } catch (IOException e) {
       throw unavailable(e.toString());
     }
+  }
+
+  /** The JDK itself repeats a GET whose connection breaks before the first byte of an answer. */
+  private static boolean wasSentAgain(IOException e) {
+    return !(e instanceof ConnectException
+        || e instanceof HttpConnectTimeoutException
+        || e instanceof BrokenOff);
   }
 
   /** Spreads the second tries of many requests; false if too little time is left for one. */
@@ -286,13 +292,23 @@ final class ClerkApi {
       if (e.getCause() instanceof TooLarge) {
         throw unexpected("more than " + maxBytes + " bytes");
       }
-      throw e.getCause() instanceof IOException io ? io : new IOException(e.getCause());
+      if (e.getCause() instanceof IOException io && !(io instanceof ProtocolException)) {
+        throw io;
+      }
+      throw unexpected("not HTTP"); // the message may quote what came
     } finally {
       future.cancel(true); // closes the connection of an exchange that is still going on
     }
   }
 
   private static final class TooLarge extends IOException {}
+
+  private static final class BrokenOff extends IOException {
+    @Override
+    public String toString() {
+      return "the answer broke off";
+    }
+  }
 
   /** Collects a body up to a limit: an endless one would otherwise fill the heap. */
   private static final class LimitedBody implements HttpResponse.BodySubscriber<byte[]> {
@@ -332,7 +348,7 @@ final class ClerkApi {
 
     @Override
     public void onError(Throwable e) {
-      body.completeExceptionally(e);
+      body.completeExceptionally(new BrokenOff());
     }
 
     @Override

@@ -21,6 +21,9 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
 
   private static final Pattern ID = Pattern.compile("user_[A-Za-z0-9_-]{1,64}");
 
+  /** The end of the year 9999, in milliseconds: Postgres could not store much more. */
+  private static final long END_OF_TIME = 253_402_300_800_000L;
+
   /** Clerk's user object as it comes, less the fields that we do not read; in milliseconds. */
   record Wire(
       String id,
@@ -45,7 +48,7 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
    * @throws Failure CLERK_UNEXPECTED if the id or the time is missing
    */
   static ClerkUser from(Wire wire) {
-    if (wire == null || wire.id == null || !isId(wire.id) || wire.updatedAt == null) {
+    if (wire == null || wire.id == null || !isId(wire.id) || !isTime(wire.updatedAt)) {
       throw Failure.because(Failure.Kind.CLERK_UNEXPECTED, "a user without id or updated_at");
     }
     String name =
@@ -59,6 +62,10 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
         text(name),
         text(wire.imageUrl),
         Instant.ofEpochMilli(wire.updatedAt));
+  }
+
+  private static boolean isTime(Long millis) {
+    return millis != null && millis >= 0 && millis < END_OF_TIME;
   }
 
   /** The address that Clerk calls primary: there is no fallback to the first. */
