@@ -202,21 +202,28 @@ final class ClerkApi {
     }
     if (status == 429) {
       Duration pause = retryAfter(response);
-      gate = Deadline.in(pause);
+      closeGate(pause);
       throw Failure.throttled(reason + ", no calls for " + pause.toSeconds() + " s", pause);
     }
     throw status >= 500 ? unavailable(reason) : unexpected(reason);
   }
 
+  /** The longest pause counts, whichever of several calls under way is answered last. */
+  private synchronized void closeGate(Duration pause) {
+    if (pause.compareTo(gate.left()) > 0) {
+      gate = Deadline.in(pause);
+    }
+  }
+
   private static Duration retryAfter(HttpResponse<byte[]> response) {
-    long seconds =
+    double seconds = // of any size
         response
             .headers()
             .firstValue("Retry-After")
-            .filter(value -> value.matches("\\d{1,9}"))
-            .map(Long::parseLong)
-            .orElse(1L);
-    return Duration.ofSeconds(Math.max(1, Math.min(60, seconds)));
+            .filter(value -> value.matches("\\d+"))
+            .map(Double::parseDouble)
+            .orElse(1.0);
+    return Duration.ofSeconds((long) Math.max(1, Math.min(60, seconds)));
   }
 
   private static Failure unavailable(String reason) {
@@ -260,15 +267,19 @@ final class ClerkApi {
         || e instanceof BrokenOff);
   }
 
-  /** Spreads the second tries of many requests; false if too little time is left for one. */
-  private static boolean pauseBeforeRetry(Deadline deadline) {
+  /**
+   * Spreads the second tries of many requests.
+   *
+   * @return false if there must be none: too little time is left, or Clerk has asked for a pause
+   */
+  private boolean pauseBeforeRetry(Deadline deadline) {
     long millis = ThreadLocalRandom.current().nextLong(50, 250);
     if (deadline.left().toMillis() <= millis) {
       return false;
     }
     try {
       Thread.sleep(millis);
-      return true;
+      return gate.left().isZero();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       return false;
