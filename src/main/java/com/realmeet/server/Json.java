@@ -2,6 +2,7 @@ package com.realmeet.server;
 
 import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.core.json.JsonWriteFeature;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import com.fasterxml.jackson.databind.SerializerProvider;
@@ -31,6 +32,7 @@ final class Json {
   private static final JsonMapper OURS =
       JsonMapper.builder()
           .addModule(new SimpleModule().addSerializer(Instant.class, new ToISOString()))
+          .enable(JsonWriteFeature.COMBINE_UNICODE_SURROGATES_IN_UTF8) // emoji, as JavaScript does
           .build();
 
   private Json() {}
