@@ -44,8 +44,11 @@ final class Database implements AutoCloseable {
    */
   private static final Duration VALIDATION = Duration.ofMillis(500);
 
-  /** A failure later than this is not tried again: the second try could exceed the limit. */
-  private static final Duration RETRY_WITHIN = Duration.ofSeconds(1);
+  /**
+   * A failure later than this is not tried again: the second try could exceed the limit. Postgres
+   * needs 1 s to find a deadlock.
+   */
+  private static final Duration RETRY_WITHIN = Duration.ofMillis(1500);
 
   /** How long the start waits for a database that is not there yet. */
   private static final Duration START_WAIT = Duration.ofSeconds(30);

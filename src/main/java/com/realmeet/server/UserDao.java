@@ -11,6 +11,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.Supplier;
+import java.util.stream.Stream;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.JdbiException;
 import org.jdbi.v3.core.mapper.RowMapper;
@@ -35,11 +36,14 @@ final class UserDao {
 
   /**
    * Refuses an older copy, by Clerk's clock, and any copy of a deleted user: then no row returns.
+   * Nor does it if the address is taken. The index would find that too, but later: two users who
+   * swap addresses at the same moment would each hold their own row and wait for the other's.
    */
   private static final String UPSERT =
       """
       INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
-      VALUES (:id, :email, :name, :imageUrl, :clerkUpdatedAt)
+      SELECT :id, :email, :name, :imageUrl, :clerkUpdatedAt
+      WHERE NOT EXISTS (SELECT FROM <users> WHERE email = :email AND id != :id)
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
         name = excluded.name,
@@ -48,6 +52,24 @@ final class UserDao {
       WHERE old.clerk_updated_at <= excluded.clerk_updated_at
         AND old.deleted_at IS NULL
       RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
+      """;
+
+  /** The row that makes {@link #UPSERT} refuse a copy. */
+  private static final String FIND_NEWER =
+      """
+      SELECT id, email, name, image_url, created_at, updated_at, deleted_at
+      FROM <users>
+      WHERE id = :id
+        AND (clerk_updated_at > :clerkUpdatedAt OR deleted_at IS NOT NULL)
+      """;
+
+  /** Changes nothing, but keeps a row from others, also that of a user who was never here. */
+  private static final String LOCK =
+      """
+      INSERT INTO <users> (id, email)
+      VALUES (:id, :id || '@moved.invalid')
+      ON CONFLICT (id) DO UPDATE SET id = excluded.id
+      WHERE false
       """;
 
   /** Frees the address of a row that {@link #UPSERT} is about to give another one. */
@@ -170,15 +192,19 @@ final class UserDao {
         () ->
             database.inTransaction(
                 handle -> {
+                  // All rows first, and in one order: two servers may do this at once.
+                  Stream.concat(users.stream().map(ClerkUser::id), deleted.stream())
+                      .sorted()
+                      .forEach(id -> handle.createUpdate(LOCK).bind("id", id).execute());
                   deleted.ifPresent(id -> delete(handle, id));
-                  users.stream()
-                      .sorted((a, b) -> a.id().compareTo(b.id()))
-                      .forEach(user -> bind(handle.createUpdate(RELEASE_EMAIL), user).execute());
-                  users.stream()
-                      .skip(1)
+                  users.forEach(user -> bind(handle.createUpdate(RELEASE_EMAIL), user).execute());
+                  if (users.stream()
                       .filter(user -> user.email() != null)
-                      .forEach(user -> upsert(handle, user));
-                  return upsert(handle, users.get(0));
+                      .anyMatch(user -> upsert(handle, user).isEmpty())) {
+                    handle.rollback();
+                    return Optional.empty();
+                  }
+                  return find(handle, users.get(0).id());
                 }));
   }
 
@@ -198,7 +224,7 @@ final class UserDao {
           Map<Change, Integer> counts = new EnumMap<>(Change.class);
           changes.forEach(change -> counts.merge(Change.valueOf(change), 1, Integer::sum));
           counts.merge(Change.KEEP, users.size() - changes.size(), Integer::sum);
-          return counts;
+          return Optional.of(counts);
         });
   }
 
@@ -239,12 +265,11 @@ final class UserDao {
     return handle.createQuery(FIND).bind("id", id).map(USER).findOne();
   }
 
-  private static User upsert(Handle handle, ClerkUser user) {
+  private static Optional<User> upsert(Handle handle, ClerkUser user) {
     return bind(handle.createQuery(UPSERT), user)
         .map(USER)
         .findOne()
-        .or(() -> find(handle, user.id()))
-        .orElseThrow(() -> new IllegalStateException("the row was removed while it was written"));
+        .or(() -> bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne());
   }
 
   private static int delete(Handle handle, String id) {
@@ -274,9 +299,9 @@ final class UserDao {
    * Postgres reports a taken address under the name of the unique index: {@code ON CONFLICT (id)}
    * does not cover it, not even between two upserts of one user.
    */
-  private static <T> Optional<T> unlessEmailTaken(Supplier<T> statement) {
+  private static <T> Optional<T> unlessEmailTaken(Supplier<Optional<T>> statement) {
     try {
-      return Optional.of(statement.get());
+      return statement.get();
     } catch (JdbiException e) {
       if (Database.sqlException(e) instanceof PSQLException cause
           && cause.getServerErrorMessage() != null

@@ -1,0 +1,188 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.net.http.HttpResponse;
+import java.util.List;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** An address belongs to one user, here and at Clerk; if another row holds it, that row is old. */
+class EmailTest {
+  private static TwoServers servers;
+
+  @BeforeAll
+  static void start() {
+    servers = new TwoServers();
+  }
+
+  @AfterAll
+  static void stop() {
+    servers.close();
+  }
+
+  @AfterEach
+  void heal() {
+    servers.clerk.heal();
+  }
+
+  private static void assertSynced(String email, HttpResponse<String> response) {
+    assertEquals(200, response.statusCode(), response.body());
+    assertTrue(response.body().contains("\"email\":\"" + email + "\""), response.body());
+  }
+
+  private static void assertTaken(HttpResponse<String> response) {
+    assertEquals(409, response.statusCode());
+    assertEquals(
+        "{\"error\":\"Conflict\",\"message\":\"Email address is already in use by another user\"}",
+        response.body());
+  }
+
+  private static void assertGone(HttpResponse<String> response) {
+    assertEquals(401, response.statusCode());
+    assertEquals(
+        "{\"error\":\"Unauthorized\",\"message\":\"User no longer exists\"}", response.body());
+  }
+
+  @Test
+  void addressOfAUserWhoHasAnotherNowIsTakenOver() {
+    String email = servers.newAddress();
+    String newEmail = servers.newAddress();
+    servers.putRow("user_moved", email);
+    servers.clerk.putUser("user_moved", newEmail, "Johanna", null);
+    servers.put("user_heir", email);
+    int calls = servers.clerk.userCalls();
+
+    assertSynced(email, servers.sync("user_heir"));
+
+    assertEquals(calls + 2, servers.clerk.userCalls());
+    assertEquals(
+        List.of(newEmail + "|Johanna|t"),
+        servers.query(
+            "SELECT email, name, updated_at > created_at FROM users WHERE id = 'user_moved'"));
+    assertSynced(newEmail, servers.sync("user_moved"));
+  }
+
+  @Test
+  void holderWhoIsDeletedAtClerkLeavesATombstone() {
+    String email = servers.newAddress();
+    servers.putRow("user_deleted", email);
+    servers.clerk.deleteUser("user_deleted");
+    servers.put("user_next", email);
+
+    assertSynced(email, servers.sync("user_next"));
+
+    assertEquals(
+        List.of("user_deleted@deleted.invalid|null|null|t"),
+        servers.query(
+            "SELECT email, name, image_url, deleted_at > created_at FROM users WHERE id = 'user_deleted'"));
+    int calls = servers.clerk.userCalls();
+    assertGone(servers.sync("user_deleted"));
+    assertEquals(calls, servers.clerk.userCalls());
+  }
+
+  @Test
+  void newUserWhoSwappedWithAKnownOneIsSynced() {
+    String email = servers.newAddress();
+    String other = servers.newAddress();
+    servers.putRow("user_swapped", email);
+    servers.put("user_swapped", other);
+    servers.put("user_swapper", email);
+
+    assertSynced(email, servers.sync("user_swapper"));
+
+    assertEquals(other, servers.emailOf("user_swapped"));
+  }
+
+  @Test
+  void addressesMoveUpAlongAChainThatEndsAtADeletedUser() {
+    List<String> emails = Stream.generate(servers::newAddress).limit(3).toList();
+    for (int i = 0; i < 3; i++) {
+      servers.putRow("user_chain" + i, emails.get(i));
+    }
+    servers.put("user_chain0", emails.get(1));
+    servers.put("user_chain1", emails.get(2));
+    servers.clerk.deleteUser("user_chain2");
+    servers.put("user_chain", emails.get(0));
+
+    assertSynced(emails.get(0), servers.sync("user_chain"));
+
+    assertEquals(emails.get(1), servers.emailOf("user_chain0"));
+    assertEquals(emails.get(2), servers.emailOf("user_chain1"));
+    assertEquals("user_chain2@deleted.invalid", servers.emailOf("user_chain2"));
+  }
+
+  @Test
+  void holderWithoutAnAddressGivesItUp() {
+    String email = servers.newAddress();
+    servers.putRow("user_phone", email);
+    servers.put("user_phone", null);
+    servers.put("user_mail", email);
+
+    assertSynced(email, servers.sync("user_mail"));
+
+    assertEquals("user_phone@moved.invalid", servers.emailOf("user_phone"));
+  }
+
+  @Test
+  void addressThatClerkConfirmsForBothIsAConflict() {
+    String email = servers.newAddress();
+    servers.putRow("user_owner", email);
+    servers.put("user_rival", email);
+    List<String> before = servers.table();
+
+    assertTaken(servers.sync("user_rival"));
+
+    assertEquals(before, servers.table());
+  }
+
+  @Test
+  void nothingChangesWhileClerkCannotBeAskedAboutTheHolder() {
+    String email = servers.newAddress();
+    servers.putRow("user_holder", email);
+    servers.put("user_holder", servers.newAddress());
+    servers.put("user_waiting", email);
+    List<String> before = servers.table();
+    servers.clerk.onUser(
+        exchange -> {
+          if (exchange.getRequestURI().getPath().endsWith("user_holder")) {
+            StandInClerk.send(exchange, 500, "{}");
+          } else {
+            servers.clerk.answerUser(exchange);
+          }
+        });
+
+    HttpResponse<String> response = servers.sync("user_waiting");
+
+    assertEquals(503, response.statusCode());
+    assertTrue(response.headers().firstValue("Retry-After").isPresent());
+    assertEquals(before, servers.table());
+    servers.clerk.heal();
+    assertSynced(email, servers.sync("user_waiting"));
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"cltk3x9zw0000", "../jwks", "user_1?a=b", "user_1#x", "user_ü"})
+  void rowThatIsNotClerksKeepsItsAddress(String id) {
+    String email = servers.newAddress();
+    TestPostgres.execute(
+        servers.database, "INSERT INTO users (id, email) VALUES ('%s', '%s')".formatted(id, email));
+    servers.put("user_late", email);
+    List<String> before = servers.table();
+    int calls = servers.clerk.userCalls() + servers.clerk.keyCalls() + servers.clerk.otherCalls();
+
+    assertTaken(servers.sync("user_late"));
+
+    assertEquals(
+        calls + 1,
+        servers.clerk.userCalls() + servers.clerk.keyCalls() + servers.clerk.otherCalls());
+    assertEquals(before, servers.table());
+  }
+}
