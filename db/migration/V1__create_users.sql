@@ -19,7 +19,7 @@ END $$;
 
 CREATE TABLE IF NOT EXISTS users (
   id               text        PRIMARY KEY,                 -- Clerk's user id
-  email            text        NOT NULL,                    -- a tombstone holds <id>@deleted.invalid
+  email            text        NOT NULL CONSTRAINT users_email_key UNIQUE, -- a tombstone holds <id>@deleted.invalid
   name             text,
   image_url        text,
   created_at       timestamptz NOT NULL DEFAULT now(),
@@ -36,7 +36,7 @@ ALTER TABLE users
   ALTER COLUMN updated_at TYPE timestamptz,
   ALTER COLUMN updated_at SET DEFAULT now();
 
-CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (email);
+CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (email); -- Prisma made it, or the constraint did
 
 -- updated_at moves when a column that clients see changes, and only then.
 CREATE FUNCTION users_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
