@@ -5,6 +5,7 @@ import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.Deque;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
@@ -108,6 +109,15 @@ final class ClerkKeys implements AutoCloseable {
     if (outage.lasts() || !isYounger(keys, REFRESH_AFTER)) {
       fetch();
     }
+  }
+
+  /** One of the keys, if there are any yet. */
+  Optional<RSAPublicKey> any() {
+    KeySet current = keys;
+    if (fixed != null || current == null) {
+      return Optional.ofNullable(fixed);
+    }
+    return current.byId().values().stream().findAny();
   }
 
   /**

@@ -13,6 +13,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TimeZone;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
 import java.util.logging.LogManager;
@@ -54,6 +55,7 @@ final class Main implements AutoCloseable {
 
   private final Database database;
   private final ClerkKeys keys;
+  private final UserDao rows;
   private final UserSync users;
   final Javalin app;
   private final AtomicBoolean stopping = new AtomicBoolean();
@@ -158,12 +160,17 @@ final class Main implements AutoCloseable {
         Runtime.version().feature());
     Main server = new Main(config);
     try {
-      server.keys.warm();
+      CompletableFuture<Void> keys = CompletableFuture.runAsync(server::warmUpKeys);
       Database.migrate(config.directUrl());
+      server.warmUpDatabase();
+      keys.join();
       server.app.start();
+    } catch (JavalinBindException e) {
+      server.release();
+      throw cannotListen(config, e);
     } catch (RuntimeException e) {
       server.release();
-      throw e instanceof JavalinBindException ? cannotListen(config, e) : e;
+      throw e.getCause() instanceof StartFailure cause ? cause : e;
     }
     log.info(
         "Ready on http://{}:{} for {}",
@@ -193,11 +200,27 @@ final class Main implements AutoCloseable {
             + e.getMessage());
   }
 
+  /** Fetches the keys and uses one, so that the first token need not wait for classes to load. */
+  private void warmUpKeys() {
+    keys.warm();
+    keys.any().ifPresent(SessionAuth::warmUp);
+  }
+
+  /** Connects and asks once, for the same reason. */
+  private void warmUpDatabase() {
+    try {
+      rows.find("");
+    } catch (Failure e) {
+      log.warn("Starting without the database: {}", e.getMessage());
+    }
+  }
+
   private Main(Config config) {
     ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey());
     keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime);
     database = new Database(config.databaseUrl(), config.poolSize());
-    users = new UserSync(new UserDao(database), clerk);
+    rows = new UserDao(database);
+    users = new UserSync(rows, clerk);
 
     SessionAuth auth = new SessionAuth(keys, config.authorizedParties());
     Cors cors = new Cors(config.origins());
