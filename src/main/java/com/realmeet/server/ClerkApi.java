@@ -25,6 +25,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
+import javax.net.ssl.SSLException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -249,22 +250,24 @@ final class ClerkApi {
         return response;
       }
     } catch (IOException e) {
-      if (wasSentAgain(e) || !pauseBeforeRetry(deadline)) {
-        throw unavailable(e.toString());
+      if (!pauseBeforeRetry(deadline)) {
+        throw lost(e);
       }
     }
     try {
       return exchange(request, maxBytes, deadline);
     } catch (IOException e) {
-      throw unavailable(e.toString());
+      throw lost(e);
     }
   }
 
-  /** The JDK itself repeats a GET whose connection breaks before the first byte of an answer. */
-  private static boolean wasSentAgain(IOException e) {
-    return !(e instanceof ConnectException
-        || e instanceof HttpConnectTimeoutException
-        || e instanceof BrokenOff);
+  /** In the JDK's words, unless they may quote what came. */
+  private static Failure lost(IOException e) {
+    boolean noConnection =
+        e instanceof ConnectException
+            || e instanceof HttpConnectTimeoutException
+            || e instanceof SSLException;
+    return unavailable(noConnection ? e.toString() : "the answer broke off");
   }
 
   /**
@@ -314,13 +317,6 @@ final class ClerkApi {
 
   private static final class TooLarge extends IOException {}
 
-  private static final class BrokenOff extends IOException {
-    @Override
-    public String toString() {
-      return "the answer broke off";
-    }
-  }
-
   /** Collects a body up to a limit: an endless one would otherwise fill the heap. */
   private static final class LimitedBody implements HttpResponse.BodySubscriber<byte[]> {
     private final ByteArrayOutputStream bytes = new ByteArrayOutputStream();
@@ -347,8 +343,8 @@ final class ClerkApi {
     public void onNext(List<ByteBuffer> buffers) {
       for (ByteBuffer buffer : buffers) {
         if (bytes.size() + buffer.remaining() > limit) {
-          subscription.cancel();
           body.completeExceptionally(new TooLarge());
+          subscription.cancel();
           return;
         }
         byte[] chunk = new byte[buffer.remaining()];
@@ -359,7 +355,7 @@ final class ClerkApi {
 
     @Override
     public void onError(Throwable e) {
-      body.completeExceptionally(new BrokenOff());
+      body.completeExceptionally(e);
     }
 
     @Override
