@@ -62,6 +62,10 @@ final class Main implements AutoCloseable {
 
   public static void main(String[] args) {
     LogManager.getLogManager().reset(); // pgjdbc's own log, which is not ours
+    // Seconds. Java 17 keeps idle connections to Clerk for 20 minutes; a NAT forgets them sooner,
+    // and
+    // what is then sent on one is lost without a word.
+    System.setProperty("jdk.httpclient.keepalive.timeout", "30");
     System.exit(run(args, Config::variables));
   }
 
