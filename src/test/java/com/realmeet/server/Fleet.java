@@ -6,6 +6,8 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.time.Instant;
 import java.util.List;
+import java.util.Map;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /** Servers on one database and one stand-in Clerk, which sends them webhooks. */
@@ -14,6 +16,16 @@ final class Fleet implements AutoCloseable {
 
   /** Signs too: a secret that is being replaced. */
   static final String OLD_SECRET = "whsec_" + "b2xkLXNlY3JldC10aGF0LWlzLXJlcGxhY2Vk";
+
+  private static final String ROWS =
+      """
+      SELECT id, CASE
+        WHEN deleted_at IS NULL THEN concat_ws('|', email, name, image_url)
+        WHEN email = id || '@deleted.invalid' AND name IS NULL AND image_url IS NULL
+          THEN 'tombstone'
+        END
+      FROM users
+      """;
 
   private final StandInClerk clerk = new StandInClerk();
   private final String database = TestPostgres.newDatabase();
@@ -70,21 +82,14 @@ final class Fleet implements AutoCloseable {
 
   /** A user's row as "email|name|image_url", "tombstone", or "none". */
   String row(String userId) {
-    return TestPostgres.query(
-            database,
-            """
-            SELECT CASE
-              WHEN deleted_at IS NULL THEN concat_ws('|', email, name, image_url)
-              WHEN email = id || '@deleted.invalid' AND name IS NULL AND image_url IS NULL
-                THEN 'tombstone'
-              END
-            FROM users
-            WHERE id = '%s'
-            """
-                .formatted(userId))
-        .stream()
-        .findFirst()
-        .orElse("none");
+    return rows().getOrDefault(userId, "none");
+  }
+
+  /** All rows by user id, as {@link #row} shows them. */
+  Map<String, String> rows() {
+    return TestPostgres.query(database, ROWS).stream()
+        .map(row -> row.split("\\|", 2))
+        .collect(Collectors.toMap(row -> row[0], row -> row[1]));
   }
 
   /** What {@link #row} shows of a user with this address and name, as the stand-in makes them. */
