@@ -134,7 +134,8 @@ public final class StandInClerk implements AutoCloseable {
       emails.addObject().put("id", "idn_" + id).put("email_address", email);
     }
     user.putObject("public_metadata");
-    user.put("created_at", now());
+    ObjectNode before = users.get(id);
+    user.put("created_at", before == null ? now() : createdAt(before));
     return putUser(user);
   }
 
