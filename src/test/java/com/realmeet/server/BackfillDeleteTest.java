@@ -1,0 +1,164 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.util.List;
+import java.util.Set;
+import java.util.TreeSet;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** The options that delete rows, and the one that writes none. */
+class BackfillDeleteTest {
+  private final StandInClerk clerk = new StandInClerk();
+  private final String database = TestPostgres.newDatabase();
+  private final Backfilling backfill = new Backfilling(clerk, database);
+
+  @BeforeEach
+  void fill() {
+    backfill.putUsers(0, 100);
+    backfill.expect(0, "Backfill done: 100 inserted");
+  }
+
+  @AfterEach
+  void stop() {
+    clerk.close();
+  }
+
+  @Test
+  void rowsThatClerkDoesNotHaveBecomeTombstones() {
+    deleteAtClerk(5);
+    backfill.expect(0, "95 unchanged, 0 deleted");
+    assertEquals(100, backfill.living().size());
+    assertEquals(0, clerk.userCalls());
+
+    backfill.expect(0, "95 unchanged, 5 deleted, 0 skipped", "--delete-missing");
+    assertEquals(clerk.users().keySet(), backfill.living());
+    assertEquals("tombstone", backfill.rows().get("user_0"));
+    assertEquals(5, clerk.userCalls());
+
+    backfill.expect(0, "95 unchanged, 0 deleted, 0 skipped", "--delete-missing");
+    assertEquals(5, clerk.userCalls());
+  }
+
+  @Test
+  void userWhomOnlyTheListingLacksStays() {
+    var hidden = clerk.users().remove("user_7");
+    clerk.onUser(StandInClerk.answering(200, hidden.toString()));
+
+    backfill.expect(0, "99 unchanged, 0 deleted, 0 skipped", "--delete-missing");
+    assertEquals(100, backfill.living().size());
+  }
+
+  @Test
+  void notFoundOfAProxyDeletesNoOne() {
+    deleteAtClerk(1);
+    clerk.onUser(StandInClerk.answering(404, "{\"message\":\"no route\"}"));
+
+    backfill.expect(1, "Backfill failed, start it again", "--delete-missing");
+    assertEquals(100, backfill.living().size());
+  }
+
+  @Test
+  void manyRowsAreDeletedOnlyByForce() {
+    deleteAtClerk(6);
+
+    backfill.expect(
+        1, "Clerk does not have 6 of 100 rows: nothing is deleted.", "--delete-missing");
+    assertEquals(100, backfill.living().size());
+    assertEquals(0, clerk.userCalls());
+
+    backfill.expect(0, "94 unchanged, 6 deleted", "--delete-missing", "--force");
+    assertEquals(clerk.users().keySet(), backfill.living());
+  }
+
+  @Test
+  void emptyListingDeletesOnlyByForce() {
+    TestPostgres.execute(database, "DELETE FROM users WHERE id > 'user_1'");
+    clerk.users().clear();
+
+    backfill.expect(1, "Clerk does not have 2 of 2 rows", "--delete-missing");
+    assertEquals(2, backfill.living().size());
+
+    backfill.expect(0, "0 unchanged, 2 deleted", "--delete-missing", "--force");
+    assertEquals(Set.of(), backfill.living());
+  }
+
+  @Test
+  void emptyListingOfAnEmptyTableIsInOrder() {
+    TestPostgres.execute(database, "DELETE FROM users");
+    clerk.users().clear();
+
+    backfill.expect(0, "0 unchanged, 0 deleted", "--delete-missing");
+  }
+
+  @Test
+  void brokenListingDeletesNoOne() {
+    backfill.putUsers(100, 700);
+    deleteAtClerk(3);
+    clerk.onList(
+        exchange -> {
+          if (exchange.getRequestURI().getQuery().contains("starting_after")) {
+            StandInClerk.send(exchange, 200, "<html>");
+          } else {
+            clerk.answerList(exchange);
+          }
+        });
+
+    backfill.expect(1, "Backfill failed, start it again", "--delete-missing", "--force");
+    assertFalse(backfill.rows().containsValue("tombstone"));
+    assertEquals(0, clerk.userCalls());
+  }
+
+  @Test
+  void rowOfNoClerkUserIsListedAndStays() {
+    TestPostgres.execute(
+        database, "INSERT INTO users (id, email) VALUES ('legacy/1', 'legacy@example.com')");
+
+    backfill.expect(1, "0 deleted, 1 skipped", "--delete-missing");
+    assertTrue(Log.text().contains("Skipped: legacy/1 is not a Clerk user id"), Log.text());
+    assertEquals("legacy@example.com", backfill.rows().get("legacy/1"));
+    assertEquals(0, clerk.userCalls());
+  }
+
+  @Test
+  void dryRunPrintsWhatWouldChangeAndWritesNothing() {
+    deleteAtClerk(1);
+    clerk.putUser("user_50", "user50@example.com", "Changed", null);
+    clerk.putUser("user_51", "user51@example.com", "User", "51"); // only the time
+    clerk.putUser("user_new", "new@example.com", "New", null);
+    List<String> before = TestPostgres.query(database, "TABLE users ORDER BY id");
+
+    backfill.expect(
+        0,
+        "Dry run, nothing written: 1 inserted, 1 updated, 98 unchanged, 1 deleted, 0 skipped",
+        "--dry-run",
+        "--delete-missing");
+
+    assertEquals(
+        Set.of("insert user_new", "update user_50", "delete user_0"),
+        new TreeSet<>(backfill.printed().lines().toList()));
+    assertEquals(before, TestPostgres.query(database, "TABLE users ORDER BY id"));
+  }
+
+  @Test
+  void dryRunDoesNotMigrate() {
+    String empty = TestPostgres.newDatabase();
+
+    new Backfilling(clerk, empty).expect(1, "migrate first", "--dry-run");
+    assertEquals(
+        List.of(),
+        TestPostgres.query(empty, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"));
+  }
+
+  /** Those that were created first. */
+  private void deleteAtClerk(int users) {
+    for (int i = 0; i < users; i++) {
+      clerk.deleteUser("user_" + i);
+    }
+  }
+}
