@@ -315,15 +315,15 @@ final class Backfill {
     }
   }
 
-  /** A bar on a terminal; elsewhere, such as in a log, a line every few seconds. */
-  private static ProgressBar bar(String name, int total) {
+  /** A bar on a terminal that nothing else is printed on; elsewhere a line every few seconds. */
+  private ProgressBar bar(String name, int total) {
     ProgressBarBuilder builder =
         new ProgressBarBuilder()
             .setTaskName(name)
             .setInitialMax(total)
             .setStyle(ProgressBarStyle.ASCII)
             .showSpeed();
-    return System.console() != null
+    return System.console() != null && !options.dryRun
         ? builder.setConsumer(new ConsoleProgressBarConsumer(System.err)).build()
         : builder
             .setUpdateIntervalMillis(5000)
