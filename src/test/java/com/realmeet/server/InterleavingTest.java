@@ -37,7 +37,7 @@ import org.junit.jupiter.params.provider.MethodSource;
  */
 class InterleavingTest {
   private static final int RUNS = 2;
-  private static final int ROUNDS = 25;
+  private static final int ROUNDS = 20;
   private static final int AT_ONCE = 8;
   private static final Duration SPREAD = Duration.ofMillis(50);
 
