@@ -18,9 +18,9 @@ import org.junit.jupiter.api.extension.BeforeEachCallback;
 import org.junit.jupiter.api.extension.ExtensionContext;
 
 /**
- * The log of the servers under test, at debug level. It goes to {@code target/test-1.log} or, from
- * the second JVM, {@code target/test-2.log}; tests can read their part of it; and after each of
- * them no secret, token or address may stand there.
+ * The log of the servers under test, at debug level. It goes to {@code target/test-*.log}, a file
+ * for each JVM of the tests; tests can read their part of it; and after each of them no secret,
+ * token or address may stand there.
  */
 public final class Log implements BeforeEachCallback, AfterEachCallback {
   private static final Pattern SECRET =
@@ -30,8 +30,7 @@ public final class Log implements BeforeEachCallback, AfterEachCallback {
 
   static {
     try {
-      Path file =
-          Path.of("target", "test-" + System.getProperty("surefire.forkNumber", "1") + ".log");
+      Path file = Path.of("target", "test-" + ProcessHandle.current().pid() + ".log");
       Files.createDirectories(file.getParent());
       System.setErr(new PrintStream(new Tee(new FileOutputStream(file.toFile())), true, "UTF-8"));
     } catch (IOException e) {
