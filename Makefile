@@ -11,15 +11,15 @@ dev: ## Run the server; whatever .env does not set is stood in for
 	@$(MVN) -q test-compile dependency:build-classpath -Dmdep.outputFile=target/dev.classpath -Dmdep.includeScope=test
 	@exec java -cp target/classes:target/test-classes:$$(cat target/dev.classpath) com.realmeet.server.dev.Dev
 
-build: ## Make target/real-meet-server.jar
+build: $(JAR) ## Make target/real-meet-server.jar
+
+$(JAR): pom.xml $(shell find src/main db -type f)
 	$(MVN) -q -DskipTests package
 
-start: ## Run the jar with the settings of .env
-	@test -f $(JAR) || $(MAKE) build
+start: $(JAR) ## Run the jar with the settings of .env
 	@exec java -jar $(JAR)
 
-migrate: ## Bring the table up to date
-	@test -f $(JAR) || $(MAKE) build
+migrate: $(JAR) ## Bring the table up to date
 	@exec java -jar $(JAR) migrate
 
 test: ## Make the jar and run all tests

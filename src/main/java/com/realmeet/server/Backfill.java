@@ -51,13 +51,14 @@ final class Backfill {
   /** What the command line asks for beside the listing. */
   record Options(boolean deleteMissing, boolean dryRun, boolean force) {
 
-    /** Empty if an argument is none of these. */
+    /** Empty if an argument is none of these, or forces nothing. */
     static Optional<Options> parse(List<String> arguments) {
       Set<String> given = new HashSet<>(arguments);
       Options options =
           new Options(
               given.remove("--delete-missing"), given.remove("--dry-run"), given.remove("--force"));
-      return given.isEmpty() ? Optional.of(options) : Optional.empty();
+      boolean understood = given.isEmpty() && (options.deleteMissing || !options.force);
+      return understood ? Optional.of(options) : Optional.empty();
     }
   }
 

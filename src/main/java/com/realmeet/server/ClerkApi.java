@@ -198,7 +198,7 @@ final class ClerkApi {
       return response;
     }
     String reason = "status " + status;
-    if (status == 401 || status == 403) {
+    if (status == 401) {
       throw Failure.because(Kind.CLERK_REJECTS_KEY, "it rejects CLERK_SECRET_KEY, " + reason);
     }
     if (status == 429) {
@@ -206,7 +206,7 @@ final class ClerkApi {
       closeGate(pause);
       throw Failure.throttled(reason + ", no calls for " + pause.toSeconds() + " s", pause);
     }
-    throw status >= 500 ? unavailable(reason) : unexpected(reason);
+    throw status == 403 || status >= 500 ? unavailable(reason) : unexpected(reason);
   }
 
   /** The longest pause counts, whichever of several calls under way is answered last. */

@@ -274,7 +274,7 @@ record Config(
       }
       if (key.length < MIN_WEBHOOK_KEY) {
         throw new IllegalArgumentException(
-            "must be the endpoint's signing secret, whsec_…; several are separated by commas");
+            "must be the endpoint's signing secret, whsec_...; several are separated by commas");
       }
       return key;
     }

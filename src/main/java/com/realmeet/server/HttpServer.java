@@ -4,6 +4,8 @@ import io.javalin.compression.CompressionStrategy;
 import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
 import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
 import java.nio.ByteBuffer;
 import java.nio.channels.SelectionKey;
 import java.nio.channels.SocketChannel;
@@ -62,6 +64,30 @@ final class HttpServer {
 
   private HttpServer() {}
 
+  /**
+   * For before anything is changed: a second server on the same port is the usual mistake.
+   *
+   * @throws StartFailure if another has the port
+   */
+  static void requireFreePort(Config config) {
+    try (ServerSocket probe = new ServerSocket()) {
+      probe.setReuseAddress(true); // as the server does, to ignore connections in TIME_WAIT
+      probe.bind(new InetSocketAddress(config.host(), config.port()));
+    } catch (IOException e) {
+      throw cannotListen(config, e);
+    }
+  }
+
+  static StartFailure cannotListen(Config config, Exception e) {
+    return new StartFailure(
+        "Cannot listen on "
+            + config.host()
+            + ":"
+            + config.port()
+            + ", see PORT and HOST: "
+            + e.getMessage());
+  }
+
   /** Applies all this to a Javalin app that is being made. */
   static void configure(JavalinConfig javalin, Config config, Cors cors, Errors errors) {
     javalin.startup.showJavalinBanner = false;
@@ -93,7 +119,9 @@ final class HttpServer {
         server -> {
           server.setErrorHandler(errors.jetty());
           server.setStopTimeout(STOP_WAIT.toMillis());
-          server.insertHandler(webhookBodies());
+          if (!config.webhookSecrets().isEmpty()) {
+            server.insertHandler(webhookBodies());
+          }
           server.insertHandler(new SizeLimitHandler(MAX_BODY, -1));
           server.insertHandler(new GracefulHandler());
           server.insertHandler(readinessEvenWhileStopping());

@@ -4,11 +4,7 @@ import io.javalin.Javalin;
 import io.javalin.http.Context;
 import io.javalin.util.JavalinBindException;
 import io.javalin.util.JavalinException;
-import java.io.IOException;
-import java.net.InetSocketAddress;
-import java.net.ServerSocket;
 import java.time.Duration;
-import java.time.Instant;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -40,15 +36,12 @@ final class Main implements AutoCloseable {
         backfill   bring all users of the Clerk instance into the table
           --delete-missing   then make tombstones of rows that Clerk does not have
           --dry-run          write nothing, print what would change
-          --force            delete even if more than 5 % of the rows are missing
+          --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows
         help       print this
         version    print the version
 
       Settings come from the environment and from a .env file in the working directory.
       """;
-
-  /** The longest that GET /api/ready takes. */
-  private static final Duration READY_WAIT = Duration.ofSeconds(1);
 
   /** The longest that a stop takes, requests under way included. */
   private static final Duration STOP_LIMIT = HttpServer.STOP_WAIT.plusMillis(1500);
@@ -57,15 +50,17 @@ final class Main implements AutoCloseable {
   private final ClerkKeys keys;
   private final UserDao rows;
   private final UserSync users;
+  private final SessionAuth auth;
   final Javalin app;
   private final AtomicBoolean stopping = new AtomicBoolean();
 
   public static void main(String[] args) {
     LogManager.getLogManager().reset(); // pgjdbc's own log, which is not ours
     // Seconds. Java 17 keeps idle connections to Clerk for 20 minutes; a NAT forgets them sooner,
-    // and
-    // what is then sent on one is lost without a word.
+    // and what is then sent on one is lost without a word.
     System.setProperty("jdk.httpclient.keepalive.timeout", "30");
+    System.setProperty(
+        "jdk.console", "java.base"); // on Java 22 to 24, the other takes pipes for terminals
     System.exit(run(args, Config::variables));
   }
 
@@ -102,7 +97,7 @@ final class Main implements AutoCloseable {
     } catch (StartFailure e) {
       log.error(e.getMessage());
       return 1;
-    } catch (RuntimeException e) { // without this, threads still at work would keep the process
+    } catch (Throwable e) { // without this, threads still at work would keep the process
       log.error("A bug in real-meet-server", e);
       return 1;
     }
@@ -156,7 +151,7 @@ final class Main implements AutoCloseable {
    *     key
    */
   static Main start(Config config) {
-    requireFreePort(config);
+    HttpServer.requireFreePort(config);
     log.info(
         "Starting real-meet-server {} ({}) on Java {}",
         Version.NUMBER,
@@ -164,14 +159,14 @@ final class Main implements AutoCloseable {
         Runtime.version().feature());
     Main server = new Main(config);
     try {
-      CompletableFuture<Void> keys = CompletableFuture.runAsync(server::warmUpKeys);
+      CompletableFuture<Void> keys = CompletableFuture.runAsync(server.auth::warmUp);
       Database.migrate(config.directUrl());
-      server.warmUpDatabase();
+      server.rows.warmUp();
       keys.join();
       server.app.start();
     } catch (JavalinBindException e) {
       server.release();
-      throw cannotListen(config, e);
+      throw HttpServer.cannotListen(config, e);
     } catch (RuntimeException e) {
       server.release();
       throw e.getCause() instanceof StartFailure cause ? cause : e;
@@ -184,41 +179,6 @@ final class Main implements AutoCloseable {
     return server;
   }
 
-  /** Before anything is changed; a second server on the same port is the usual mistake. */
-  private static void requireFreePort(Config config) {
-    try (ServerSocket probe = new ServerSocket()) {
-      probe.setReuseAddress(true); // as the server does, to ignore connections in TIME_WAIT
-      probe.bind(new InetSocketAddress(config.host(), config.port()));
-    } catch (IOException e) {
-      throw cannotListen(config, e);
-    }
-  }
-
-  private static StartFailure cannotListen(Config config, Exception e) {
-    return new StartFailure(
-        "Cannot listen on "
-            + config.host()
-            + ":"
-            + config.port()
-            + ", see PORT and HOST: "
-            + e.getMessage());
-  }
-
-  /** Fetches the keys and uses one, so that the first token need not wait for classes to load. */
-  private void warmUpKeys() {
-    keys.warm();
-    keys.any().ifPresent(SessionAuth::warmUp);
-  }
-
-  /** Connects and asks once, for the same reason. */
-  private void warmUpDatabase() {
-    try {
-      rows.find("");
-    } catch (Failure e) {
-      log.warn("Starting without the database: {}", e.getMessage());
-    }
-  }
-
   private Main(Config config) {
     ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey());
     keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime);
@@ -226,9 +186,10 @@ final class Main implements AutoCloseable {
     rows = new UserDao(database);
     users = new UserSync(rows, clerk);
 
-    SessionAuth auth = new SessionAuth(keys, config.authorizedParties());
+    auth = new SessionAuth(keys, config.authorizedParties());
     Cors cors = new Cors(config.origins());
     Errors errors = new Errors(config.isProduction(), cors);
+    Health health = new Health(database, stopping::get);
     app =
         Javalin.create(
             javalin -> {
@@ -236,10 +197,10 @@ final class Main implements AutoCloseable {
               errors.register(javalin);
               javalin
                   .routes
-                  .get("/api/health", this::health)
-                  .head("/api/health", this::health)
-                  .get("/api/ready", this::ready)
-                  .head("/api/ready", this::ready)
+                  .get("/api/health", health::alive)
+                  .head("/api/health", health::alive)
+                  .get("/api/ready", health::ready)
+                  .head("/api/ready", health::ready)
                   .beforeMatched(HttpServer::refuseMalformedChunks)
                   .beforeMatched("/api/user/*", auth)
                   .post("/api/user/sync", this::sync)
@@ -252,26 +213,7 @@ final class Main implements AutoCloseable {
             });
   }
 
-  private record Health(String status, Instant timestamp, String service) {}
-
-  private record Readiness(String status, String database) {}
-
   private record Synced(boolean success, User data) {}
-
-  /** Touches neither database nor Clerk: an uptime monitor must let a Neon database sleep. */
-  private void health(Context ctx) {
-    Json.answer(ctx, 200, new Health("ok", Instant.now(), "real-meet-server"));
-  }
-
-  private void ready(Context ctx) {
-    boolean databaseAnswers = database.answersWithin(READY_WAIT);
-    boolean ready = databaseAnswers && !stopping.get();
-    Json.answer(ctx, ready ? 200 : 503, new Readiness(word(ready), word(databaseAnswers)));
-  }
-
-  private static String word(boolean ok) {
-    return ok ? "ok" : "unavailable";
-  }
 
   private void sync(Context ctx) {
     Json.answer(ctx, 200, new Synced(true, users.sync(SessionAuth.userId(ctx))));

@@ -55,9 +55,15 @@ final class SessionAuth implements Handler {
     this.authorizedParties = authorizedParties;
   }
 
-  /** Does with a key once what takes ten times as long when it is done for the first time. */
-  static void warmUp(RSAPublicKey key) {
-    isSigned(JWT.decode(UNSIGNED), key);
+  /**
+   * Fetches the keys and uses one, so that the first token need not wait for that, and for classes
+   * to load.
+   *
+   * @throws StartFailure if Clerk rejects the secret key
+   */
+  void warmUp() {
+    keys.warm();
+    keys.any().ifPresent(key -> isSigned(JWT.decode(UNSIGNED), key));
   }
 
   /**

@@ -17,9 +17,13 @@ import org.jdbi.v3.core.JdbiException;
 import org.jdbi.v3.core.mapper.RowMapper;
 import org.jdbi.v3.core.statement.SqlStatement;
 import org.postgresql.util.PSQLException;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** The table {@code users}: all SQL of the server. */
 final class UserDao {
+  private static final Logger log = LoggerFactory.getLogger(UserDao.class);
+
   private static final String FIND =
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
@@ -157,6 +161,24 @@ final class UserDao {
 
   UserDao(Database database) {
     this.database = database;
+  }
+
+  /**
+   * Connects and asks once, so that the first request need not wait for that.
+   *
+   * @throws StartFailure if the table cannot be used; that the database has just gone is no reason
+   *     not to start
+   */
+  void warmUp() {
+    try {
+      find("");
+    } catch (Failure e) {
+      log.warn("Starting without the database: {}", e.getMessage());
+    } catch (JdbiException e) {
+      throw new StartFailure(
+          "The table users cannot be used through DATABASE_URL, is DIRECT_URL the same database? "
+              + Database.sqlException(e).getMessage().replaceAll("\\s*\\R\\s*", " "));
+    }
   }
 
   /** The row of a user, tombstones included. */

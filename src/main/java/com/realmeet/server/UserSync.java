@@ -34,7 +34,12 @@ final class UserSync {
    * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
    */
   User sync(String id) {
-    return alive(users.find(id).orElseGet(() -> firstSync(id)));
+    return alive(find(id).orElseGet(() -> firstSync(id)));
+  }
+
+  /** The row, unless another user has taken over its address and left it with a placeholder. */
+  private Optional<User> find(String id) {
+    return users.find(id).filter(user -> !user.email().equals(id + "@moved.invalid"));
   }
 
   /**
@@ -48,7 +53,7 @@ final class UserSync {
     }
     try {
       // Another request may have finished between our look into the table and our turn.
-      mine.complete(users.find(id).orElseGet(() -> fetch(id, Deadline.in(CLERK_TIME))));
+      mine.complete(find(id).orElseGet(() -> fetch(id, Deadline.in(CLERK_TIME))));
     } catch (Throwable e) {
       mine.completeExceptionally(e);
     } finally {

@@ -18,7 +18,8 @@ final class Version {
     Attributes manifest = manifest();
     boolean ours = "real-meet-server".equals(manifest.getValue("Implementation-Title"));
     NUMBER = ours ? manifest.getValue("Implementation-Version") : "development";
-    COMMIT = ours ? manifest.getValue("Implementation-Commit") : "unknown";
+    String commit = ours ? manifest.getValue("Implementation-Commit") : null;
+    COMMIT = commit != null && commit.matches("[0-9a-f]+") ? commit : "unknown"; // without .git
   }
 
   private Version() {}

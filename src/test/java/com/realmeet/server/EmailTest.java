@@ -129,6 +129,10 @@ class EmailTest {
     assertSynced(email, servers.sync("user_mail"));
 
     assertEquals("user_phone@moved.invalid", servers.emailOf("user_phone"));
+    assertEquals(422, servers.sync("user_phone").statusCode());
+    String newEmail = servers.newAddress();
+    servers.put("user_phone", newEmail);
+    assertSynced(newEmail, servers.sync("user_phone"));
   }
 
   @Test

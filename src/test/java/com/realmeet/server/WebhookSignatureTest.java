@@ -185,7 +185,7 @@ class WebhookSignatureTest {
 
     assertEquals(2, Main.run(new String[0], () -> settings));
     assertEquals(
-        "CLERK_WEBHOOK_SIGNING_SECRET must be the endpoint's signing secret, whsec_…; several are"
+        "CLERK_WEBHOOK_SIGNING_SECRET must be the endpoint's signing secret, whsec_...; several are"
             + " separated by commas",
         Log.text().lines().skip(1).collect(joining()));
   }

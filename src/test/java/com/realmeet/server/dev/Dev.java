@@ -25,6 +25,7 @@ import java.security.spec.RSAPublicKeySpec;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.UUID;
 
@@ -66,6 +67,14 @@ public final class Dev {
     Runtime.getRuntime().addShutdownHook(new Thread(this::stop));
     if (isUnset("DATABASE_URL")) {
       startPostgres();
+    } else if (isUnset("CLERK_SECRET_KEY")
+        && !variables
+            .get("DATABASE_URL")
+            .matches(".*[@/](localhost|127\\.0\\.0\\.1|\\[::1])[:/].*")) {
+      System.err.println(
+          "DATABASE_URL is not on this machine and CLERK_SECRET_KEY is not set: the stand-in for"
+              + " Clerk knows none of its users, and would have them deleted. Set both or neither");
+      return 2;
     }
     if (isUnset("CLERK_SECRET_KEY")) {
       startClerk();
@@ -147,7 +156,9 @@ public final class Dev {
       StandInClerk.send(exchange, 400, "{\"error\":\"the body is not JSON\"}\n");
       return;
     }
-    if (!id.isEmpty() && !clerk.users().containsKey(id)) {
+    boolean known = clerk.users().containsKey(id);
+    boolean needsUser = List.of("PATCH", "DELETE").contains(exchange.getRequestMethod());
+    if (!known && (needsUser || !id.isEmpty())) {
       StandInClerk.send(exchange, 404, "{\"error\":\"no such user\"}\n");
       return;
     }
@@ -180,8 +191,12 @@ public final class Dev {
         .forEachRemaining(
             name -> {
               if (name.equals("email")) {
-                ObjectNode address = (ObjectNode) changed.withArray("email_addresses").get(1);
-                address.set("email_address", changes.get(name));
+                changed.put("primary_email_address_id", "idn_new");
+                changed
+                    .putArray("email_addresses")
+                    .addObject()
+                    .put("id", "idn_new")
+                    .set("email_address", changes.get(name));
               } else {
                 changed.set(name, changes.get(name));
               }
@@ -192,7 +207,7 @@ public final class Dev {
   /** As Svix would, but only once. */
   private void sendWebhook(String type, String id) {
     URI url = URI.create(serverUrl() + "/api/webhooks/clerk");
-    String secret = variables.get("CLERK_WEBHOOK_SIGNING_SECRET");
+    String secret = variables.get("CLERK_WEBHOOK_SIGNING_SECRET").split(",")[0].strip();
     HttpRequest request =
         StandInClerk.webhook(url, secret, Instant.now(), clerk.event(type, id)).build();
     HTTP.sendAsync(request, HttpResponse.BodyHandlers.ofString())
