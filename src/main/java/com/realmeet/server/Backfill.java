@@ -157,7 +157,7 @@ final class Backfill {
   }
 
   private CompletableFuture<List<ClerkUser>> fetch(String cursor) {
-    return CompletableFuture.supplyAsync(
+    return Background.supply(
         () -> persistently(() -> clerk.users(cursor, PAGE, Deadline.in(CALL_TIME))));
   }
 

@@ -182,7 +182,7 @@ final class Database implements AutoCloseable {
     CompletableFuture<Void> answer;
     synchronized (this) {
       if (ping.isDone()) {
-        ping = CompletableFuture.runAsync(() -> with(handle -> handle.execute("SELECT 1")));
+        ping = Background.run(() -> with(handle -> handle.execute("SELECT 1")));
       }
       answer = ping;
     }

@@ -159,7 +159,7 @@ final class Main implements AutoCloseable {
         Runtime.version().feature());
     Main server = new Main(config);
     try {
-      CompletableFuture<Void> keys = CompletableFuture.runAsync(server.auth::warmUp);
+      CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
       Database.migrate(config.directUrl());
       server.rows.warmUp();
       keys.join();

@@ -128,7 +128,7 @@ class ClerkKeysTest {
     assertUnavailable(server.sync(junk()));
     int calls = clerk.keyCalls();
     clerk.onKeys(exchange -> awaitOver());
-    CompletableFuture<?> waiting = CompletableFuture.runAsync(() -> server.sync(junk()));
+    CompletableFuture<?> waiting = Background.run(() -> server.sync(junk()));
     TestServer.await("a fetch hangs", () -> clerk.keyCalls() > calls);
 
     List<Long> millis = TestServer.atOnce(5, () -> millisOf(() -> server.sync(junk())));
@@ -159,7 +159,7 @@ class ClerkKeysTest {
     int calls = clerk.keyCalls();
     clerk.heal();
     CompletableFuture<List<List<Integer>>> junk =
-        CompletableFuture.supplyAsync(() -> TestServer.atOnce(50, this::twentyTimesJunk));
+        Background.supply(() -> TestServer.atOnce(50, this::twentyTimesJunk));
     TestServer.await("the junk arrives", () -> clerk.keyCalls() > calls);
 
     assertEquals(200, sync(KEY));

@@ -50,7 +50,7 @@ class ClerkPauseTest {
   }
 
   private CompletableFuture<HttpResponse<String>> syncSoon(String id) {
-    return CompletableFuture.supplyAsync(() -> sync(id), task -> new Thread(task).start());
+    return Background.supply(() -> sync(id));
   }
 
   private List<HttpResponse<String>> syncAtOnce(List<String> ids) {

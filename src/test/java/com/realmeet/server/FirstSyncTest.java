@@ -102,12 +102,7 @@ class FirstSyncTest {
           StandInClerk.send(exchange, 400, "{}");
         });
     List<CompletableFuture<HttpResponse<String>>> waiting =
-        Stream.generate(
-                () ->
-                    CompletableFuture.supplyAsync(
-                        () -> servers.one.sync(token), task -> new Thread(task).start()))
-            .limit(20)
-            .toList();
+        Stream.generate(() -> Background.supply(() -> servers.one.sync(token))).limit(20).toList();
     TestServer.await("Clerk is asked", () -> servers.clerk.userCalls() > calls);
 
     fail.countDown();
@@ -221,8 +216,7 @@ class FirstSyncTest {
     CountDownLatch allowed = new CountDownLatch(1);
     int calls = servers.clerk.userCalls();
     servers.clerk.onUser(late(id, allowed));
-    CompletableFuture<HttpResponse<String>> slower =
-        CompletableFuture.supplyAsync(() -> servers.sync(id));
+    CompletableFuture<HttpResponse<String>> slower = Background.supply(() -> servers.sync(id));
     TestServer.await("the slower one has asked", () -> servers.clerk.userCalls() > calls);
     servers.clerk.heal();
     servers.clerk.putUser(id, id + "-new@example.com", "Newer", null);
@@ -241,8 +235,7 @@ class FirstSyncTest {
     CountDownLatch allowed = new CountDownLatch(1);
     int calls = servers.clerk.userCalls();
     servers.clerk.onUser(late(id, allowed));
-    CompletableFuture<HttpResponse<String>> late =
-        CompletableFuture.supplyAsync(() -> servers.sync(id));
+    CompletableFuture<HttpResponse<String>> late = Background.supply(() -> servers.sync(id));
     TestServer.await("the late one has asked", () -> servers.clerk.userCalls() > calls);
     servers.clerk.heal();
     servers.clerk.deleteUser(id);

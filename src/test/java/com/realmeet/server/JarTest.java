@@ -139,7 +139,7 @@ class JarTest {
    */
   private static CompletableFuture<Answer> answerWhileStopping(int port, String path) {
     String text = request("GET", path);
-    return CompletableFuture.supplyAsync(
+    return Background.supply(
         () -> {
           RawHttp next = new RawHttp(port);
           RawHttp other = new RawHttp(port);

@@ -158,7 +158,7 @@ class MigrationTest {
     String database = with(TestPostgres.newDatabase(), parameter);
     List<CompletableFuture<TestServer>> servers = new ArrayList<>();
     for (int i = 0; i < 2; i++) {
-      servers.add(CompletableFuture.supplyAsync(() -> TestServer.start(clerk, database)));
+      servers.add(Background.supply(() -> TestServer.start(clerk, database)));
     }
     TestServer.atOnce(
         6,
@@ -324,7 +324,7 @@ class MigrationTest {
     try (TcpProxy proxy = TcpProxy.before(database)) {
       proxy.refuse();
       CompletableFuture<TestServer> server =
-          CompletableFuture.supplyAsync(
+          Background.supply(
               () -> TestServer.start(clerk, TestPostgres.withPort(database, proxy.port())));
       TestServer.await("a second attempt", () -> Log.text().contains("unreachable, attempt 2: "));
       assertFalse(server.isDone());

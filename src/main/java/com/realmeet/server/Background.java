@@ -1,0 +1,28 @@
+package com.realmeet.server;
+
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executor;
+import java.util.function.Supplier;
+
+/**
+ * Runs what may block, each on a thread of its own. Never on the JDK's common pool: on two cores
+ * that is a single thread, and on Java 25 it completes the calls of HttpClient.
+ */
+final class Background {
+  private static final Executor THREADS =
+      task -> {
+        Thread thread = new Thread(task, "background");
+        thread.setDaemon(true);
+        thread.start();
+      };
+
+  private Background() {}
+
+  static <T> CompletableFuture<T> supply(Supplier<T> work) {
+    return CompletableFuture.supplyAsync(work, THREADS);
+  }
+
+  static CompletableFuture<Void> run(Runnable work) {
+    return CompletableFuture.runAsync(work, THREADS);
+  }
+}
