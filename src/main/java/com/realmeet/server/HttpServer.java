@@ -94,6 +94,7 @@ final class HttpServer {
     javalin.startup.showOldJavalinVersionWarning = false;
     javalin.startup.startupWatcherEnabled = false;
     javalin.http.compressionStrategy = CompressionStrategy.NONE; // answers fit into one packet
+    javalin.http.maxRequestSize = (long) MAX_BODY;
     javalin.jetty.threadPool = threadPool();
     javalin.jetty.modifyHttpConfiguration(
         http -> {
@@ -134,7 +135,7 @@ final class HttpServer {
 
   /** Clerk's webhooks are the only requests of which the body is read. */
   private static WholeBodies webhookBodies() {
-    WholeBodies bodies = new WholeBodies();
+    WholeBodies bodies = new WholeBodies(IDLE);
     bodies.includePath("/api/webhooks/*");
     return bodies;
   }

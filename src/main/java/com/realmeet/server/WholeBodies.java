@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import java.nio.ByteBuffer;
+import java.time.Duration;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpStatus;
 import org.eclipse.jetty.io.Content;
@@ -8,6 +9,7 @@ import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.util.Callback;
+import org.eclipse.jetty.util.NanoTime;
 import org.eclipse.jetty.util.Promise;
 
 /**
@@ -17,10 +19,17 @@ import org.eclipse.jetty.util.Promise;
  * stop waits for it; and it keeps a whole buffer for each piece of a body, however small.
  */
 final class WholeBodies extends ConditionalHandler.ElseNext {
+  /** The longest that a body takes to come. */
+  private final Duration limit;
+
+  WholeBodies(Duration limit) {
+    this.limit = limit;
+  }
+
   @Override
   protected boolean onConditionsMet(Request request, Response response, Callback callback) {
     Content.Source.asByteBuffer(
-        request,
+        new Arriving(request),
         Promise.from(
             body -> handle(new Whole(request, body), response, callback),
             failure -> refuse(request, response, callback, failure)));
@@ -42,6 +51,21 @@ final class WholeBodies extends ConditionalHandler.ElseNext {
     int status =
         failure instanceof HttpException http ? http.getCode() : HttpStatus.REQUEST_TIMEOUT_408;
     Response.writeError(request, response, callback, status);
+  }
+
+  /** A request that may take its time: during a stop, Jetty finds connections idle after 1 s. */
+  private final class Arriving extends Request.Wrapper {
+    Arriving(Request request) {
+      super(request);
+    }
+
+    @Override
+    public Content.Chunk read() {
+      Content.Chunk chunk = super.read();
+      boolean idle = Content.Chunk.isFailure(chunk, false);
+      boolean tooLong = NanoTime.millisSince(getHeadersNanoTime()) >= limit.toMillis();
+      return idle && !tooLong ? null : chunk;
+    }
   }
 
   /** A request that gives its body without delay. */

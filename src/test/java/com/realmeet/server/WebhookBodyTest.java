@@ -4,11 +4,14 @@ import static java.nio.charset.StandardCharsets.US_ASCII;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.dev.StandInClerk;
 import java.io.IOException;
 import java.net.Socket;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -46,6 +49,16 @@ class WebhookBodyTest {
     }
   }
 
+  @Test
+  void bodyOfAMegabyteIsRead() throws IOException {
+    String event = fleet.clerk().event("user.deleted", "user_large");
+    String large = event + " ".repeat((1 << 20) - event.length());
+
+    assertEquals(200, fleet.webhook(0, large).statusCode());
+    assertEquals(413, fleet.webhook(0, large + " ").statusCode());
+    assertEquals(400, fleet.webhook(0, event + "{}").statusCode());
+  }
+
   /** More of them than the server has platform threads. */
   @Test
   void bodiesThatStallHoldNoThread() throws IOException {
@@ -62,6 +75,32 @@ class WebhookBodyTest {
       for (Socket socket : stalled) {
         socket.close();
       }
+    }
+  }
+
+  @Test
+  void stopWaitsForABodyThatIsStillComing() throws Exception {
+    try (Fleet stopping = new Fleet(1)) {
+      String event = stopping.clerk().event("user.deleted", "user_late");
+      StringBuilder head = new StringBuilder("POST /api/webhooks/clerk HTTP/1.1\r\nHost: x\r\n");
+      StandInClerk.webhook(stopping.webhookUrl(), Fleet.SECRET, Instant.now(), event)
+          .build()
+          .headers()
+          .map()
+          .forEach((name, values) -> head.append(name + ": " + values.get(0) + "\r\n"));
+      head.append("Content-Length: " + event.length() + "\r\n\r\n");
+      try (RawHttp connection = new RawHttp(stopping.server(0).port())) {
+        connection.send(head + event.substring(0, 10));
+        TestServer.await("the request is there", () -> Log.text().contains("Ready"));
+        CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping.server(0)::close);
+        TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
+        Thread.sleep(1500); // longer than Jetty lets a connection be idle during a stop
+        connection.send(event.substring(10));
+
+        assertEquals(200, connection.answer().status());
+        stop.join();
+      }
+      assertEquals("tombstone", stopping.row("user_late"));
     }
   }
 
