@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
+import java.security.InvalidKeyException;
 import java.security.KeyFactory;
 import java.security.interfaces.RSAPublicKey;
 import java.security.spec.X509EncodedKeySpec;
@@ -19,6 +20,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.function.Function;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
@@ -73,7 +75,10 @@ record Config(
   private static final int MIN_WEBHOOK_KEY = 16;
 
   private static final Pattern ORIGIN =
-      Pattern.compile("[a-z][a-z0-9+.-]*://(\\[[0-9a-f:.]+]|[a-z0-9._-]+)(:\\d{1,5})?");
+      Pattern.compile("[a-z][a-z0-9+.-]*://(\\[[0-9a-f:.]+]|[a-z0-9._-]+)(:(?<port>\\d{1,5}))?");
+
+  private static final Pattern API_URL =
+      Pattern.compile("https?://[A-Za-z0-9._-]+(:(?<port>\\d{1,5}))?(/[A-Za-z0-9._~/-]*)?");
 
   private static final Pattern OPENING_QUOTE =
       Pattern.compile("^\\s*([\\w.-]+)\\s*=\\s*[\"']", Pattern.MULTILINE);
@@ -213,7 +218,7 @@ record Config(
     /** An origin as browsers write it (RFC 6454 §6.2), so that it can be compared as text. */
     private String origin(String text) {
       String origin = text.strip().toLowerCase(Locale.ROOT).replaceFirst("/$", "");
-      if (!ORIGIN.matcher(origin).matches()) {
+      if (!isUrl(ORIGIN, origin)) {
         throw new IllegalArgumentException(
             "must be a comma-separated list of origins, each a scheme and a host without a path, "
                 + "such as https://app.example.com; * and null are not origins");
@@ -234,10 +239,16 @@ record Config(
 
     private String apiUrl(String text) {
       String url = text.replaceFirst("/+$", "");
-      if (!url.matches("https?://[A-Za-z0-9._-]+(:\\d{1,5})?(/[A-Za-z0-9._~/-]*)?")) {
+      if (!isUrl(API_URL, url)) {
         throw new IllegalArgumentException("must be a URL such as https://api.clerk.com");
       }
       return url;
+    }
+
+    private static boolean isUrl(Pattern form, String text) {
+      Matcher url = form.matcher(text);
+      return url.matches()
+          && (url.group("port") == null || Integer.parseInt(url.group("port")) <= 65535);
     }
 
     private RSAPublicKey publicKey(String text) {
@@ -247,12 +258,18 @@ record Config(
               .replaceFirst("-----END PUBLIC KEY-----$", "")
               .replaceAll("\\s", "");
       try {
-        return (RSAPublicKey)
-            KeyFactory.getInstance("RSA")
-                .generatePublic(new X509EncodedKeySpec(Base64.getDecoder().decode(base64)));
+        RSAPublicKey key =
+            (RSAPublicKey)
+                KeyFactory.getInstance("RSA")
+                    .generatePublic(new X509EncodedKeySpec(Base64.getDecoder().decode(base64)));
+        if (key.getModulus().bitLength() < KeySet.MIN_RSA_BITS) {
+          throw new InvalidKeyException("too short");
+        }
+        return key;
       } catch (IllegalArgumentException | GeneralSecurityException e) {
         throw new IllegalArgumentException(
-            "must be the instance's public key in PEM, -----BEGIN PUBLIC KEY-----...");
+            "must be the instance's public key in PEM, RSA of 2048 bits or more, "
+                + "-----BEGIN PUBLIC KEY-----...");
       }
     }
 

@@ -22,7 +22,7 @@ record KeySet(Map<String, RSAPublicKey> byId, long fetchedNanos) {
   private static final Logger log = LoggerFactory.getLogger(KeySet.class);
 
   /** What RFC 7518 §3.3 demands for RS256. */
-  private static final int MIN_RSA_BITS = 2048;
+  static final int MIN_RSA_BITS = 2048;
 
   /**
    * Reads a set; one bad entry spoils only itself.

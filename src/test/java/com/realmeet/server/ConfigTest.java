@@ -66,7 +66,8 @@ class ConfigTest {
         List.of(
             "CLERK_API_URL must be a URL such as https://api.clerk.com",
             "CLERK_AUTHORIZED_PARTIES" + ORIGINS,
-            "CLERK_JWT_KEY must be the instance's public key in PEM, -----BEGIN PUBLIC KEY-----...",
+            "CLERK_JWT_KEY must be the instance's public key in PEM, RSA of 2048 bits or more,"
+                + " -----BEGIN PUBLIC KEY-----...",
             "CLERK_SECRET_KEY is required: sk_test_... or sk_live_...",
             "CLIENT_URL" + ORIGINS,
             "DATABASE_POOL_SIZE must be a number between 1 and 1000",
@@ -98,6 +99,7 @@ class ConfigTest {
     "CLERK_API_URL, ftp://hidden",
     "CLERK_API_URL, https://user:hidden@host",
     "CLERK_API_URL, 'https://hidden/?a=b'",
+    "CLERK_API_URL, https://hidden:65536",
     "CLERK_JWT_KEY, -----BEGIN PUBLIC KEY-----hidden-----END PUBLIC KEY-----",
     "CLERK_AUTHORIZED_PARTIES, '*'"
   })
@@ -152,6 +154,7 @@ class ConfigTest {
         "https://*.example.com",
         "app.example.com",
         "localhost:3000",
+        "http://localhost:65536",
         "https://",
         "https://app.example.com/path",
         "https://app.example.com//",
