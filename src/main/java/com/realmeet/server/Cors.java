@@ -53,6 +53,7 @@ final class Cors {
         || !ctx.res().containsHeader(ALLOWED)) {
       return false;
     }
+    ctx.res().setContentType(null); // Javalin's default: there is no content
     ctx.status(204)
         .header("Access-Control-Allow-Methods", methods)
         .header("Access-Control-Allow-Headers", "Authorization, Content-Type")

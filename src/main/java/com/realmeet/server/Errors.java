@@ -103,6 +103,10 @@ final class Errors {
    */
   private static String sentence(int status, String detail) {
     return switch (status) {
+      case 400 ->
+          detail == null || detail.equals(HttpStatus.getMessage(400))
+              ? "Malformed request line or header"
+              : detail;
       case 404 -> "Not found";
       case 405 -> "Method not allowed";
       case 413 -> "Request body is too large";

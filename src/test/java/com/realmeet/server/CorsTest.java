@@ -142,6 +142,7 @@ class CorsTest {
 
     assertEquals(204, answer.status());
     assertEquals("", answer.body());
+    assertEquals(List.of(), answer.header("Content-Type"));
     assertEquals(
         List.of(
             "Access-Control-Allow-Headers: Authorization, Content-Type",

@@ -86,6 +86,7 @@ class MalformedHttpTest {
     assertTrue(
         answer.body().matches("\\{\"error\":\"[A-Z][^\"]+\",\"message\":\"[A-Z][^\"]+\"}"),
         answer.body());
+    assertFalse(answer.body().contains("\"message\":\"Bad Request\""), "it says which part");
     assertFalse(Log.text().contains(" WARN "), Log.text());
     assertFalse(Log.text().contains(" ERROR "), Log.text());
   }
