@@ -6,16 +6,20 @@ import org.slf4j.Logger;
 
 /**
  * Keeps the log readable while something we depend on is down: one line when a fault begins, at
- * most one a minute while it lasts, one when it ends.
+ * most one a minute while it lasts, one when it ends. What comes and goes is one fault that lasts.
  */
 final class Outage {
   private static final Duration REMINDER = Duration.ofMinutes(1);
 
-  private record Since(long beganNanos, long loggedNanos) {}
+  /**
+   * @param loggedNanos when the last line about a failure was written
+   * @param announced whether there was one about this fault
+   */
+  private record State(boolean down, long beganNanos, long loggedNanos, boolean announced) {}
 
   private final Logger log;
   private final String what;
-  private final AtomicReference<Since> since = new AtomicReference<>();
+  private final AtomicReference<State> state;
 
   /**
    * @param what the name of the thing, as the subject of a sentence: "Clerk", "Database"
@@ -23,6 +27,8 @@ final class Outage {
   Outage(Logger log, String what) {
     this.log = log;
     this.what = what;
+    state =
+        new AtomicReference<>(new State(false, 0, System.nanoTime() - REMINDER.toNanos(), false));
   }
 
   /**
@@ -32,35 +38,43 @@ final class Outage {
    */
   void failed(String reason) {
     long now = System.nanoTime();
-    Since before = since.get();
-    boolean begins = before == null;
-    if (!begins && now - before.loggedNanos < REMINDER.toNanos()) {
+    State before = state.get();
+    boolean due = now - before.loggedNanos >= REMINDER.toNanos();
+    if (before.down && !due) {
       return;
     }
+    State after =
+        new State(
+            true,
+            before.down ? before.beganNanos : now,
+            due ? now : before.loggedNanos,
+            due || before.down && before.announced);
     // Of many threads that fail at once, the one that gets its value in writes the line.
-    if (since.compareAndSet(before, new Since(begins ? now : before.beganNanos, now))) {
-      if (begins) {
-        log.error("{} is unavailable: {}", what, reason);
+    if (state.compareAndSet(before, after) && due) {
+      if (before.announced) {
+        log.error("{} is still unavailable after {} s: {}", what, seconds(after, now), reason);
       } else {
-        log.error("{} is still unavailable after {} s: {}", what, seconds(before, now), reason);
+        log.error("{} is unavailable: {}", what, reason);
       }
     }
   }
 
   /** Notes that a use of the thing has just succeeded. */
   void succeeded() {
-    Since before = since.get();
-    if (before != null && since.compareAndSet(before, null)) {
+    State before = state.get();
+    if (before.down
+        && state.compareAndSet(before, new State(false, 0, before.loggedNanos, false))
+        && before.announced) {
       log.info("{} is available again after {} s", what, seconds(before, System.nanoTime()));
     }
   }
 
   /** Whether the last use failed. */
   boolean lasts() {
-    return since.get() != null;
+    return state.get().down;
   }
 
-  private static long seconds(Since since, long now) {
+  private static long seconds(State since, long now) {
     return Duration.ofNanos(now - since.beganNanos).toSeconds();
   }
 }
