@@ -5,6 +5,7 @@ import com.realmeet.server.UserDao.Change;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.EnumSet;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -13,7 +14,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CompletionException;
 import java.util.function.Supplier;
 import me.tongfei.progressbar.ConsoleProgressBarConsumer;
 import me.tongfei.progressbar.DelegatingProgressBarConsumer;
@@ -39,6 +39,10 @@ final class Backfill {
 
   /** So many failures in a row end the run; a pause that Clerk asks for is none. */
   private static final int TRIES = 10;
+
+  /** Outages, and the nonsense that a proxy answers in Clerk's place meanwhile. */
+  private static final Set<Kind> PASSING =
+      EnumSet.of(Kind.CLERK_UNAVAILABLE, Kind.CLERK_UNEXPECTED, Kind.DATABASE_UNAVAILABLE);
 
   /**
    * More rows than this part are never deleted unasked: a key of another instance looks like that.
@@ -117,7 +121,7 @@ final class Backfill {
     try (ProgressBar bar = bar("Users", total)) {
       CompletableFuture<List<ClerkUser>> next = fetch("");
       while (next != null) {
-        List<ClerkUser> page = join(next);
+        List<ClerkUser> page = Background.join(next);
         List<ClerkUser> certain = page.size() < PAGE ? upToSurvivor(before) : page;
         boolean last = certain == before;
         next = last ? null : fetch(cursor(certain, cursors)); // while this page is stored
@@ -159,14 +163,6 @@ final class Backfill {
   private CompletableFuture<List<ClerkUser>> fetch(String cursor) {
     return Background.supply(
         () -> persistently(() -> clerk.users(cursor, PAGE, Deadline.in(CALL_TIME))));
-  }
-
-  private static List<ClerkUser> join(CompletableFuture<List<ClerkUser>> page) {
-    try {
-      return page.join();
-    } catch (CompletionException e) {
-      throw e.getCause() instanceof RuntimeException cause ? cause : e;
-    }
   }
 
   private void store(List<ClerkUser> page) {
@@ -214,7 +210,7 @@ final class Backfill {
       if (e.kind() != Kind.EMAIL_IN_USE) {
         throw e;
       }
-      persistently(() -> sync.refresh(user.id()));
+      persistently(() -> sync.refresh(user.id(), Deadline.in(CALL_TIME)));
     }
   }
 
@@ -279,7 +275,7 @@ final class Backfill {
       if (options.dryRun) {
         wouldChange(id, Change.DELETE);
       } else {
-        persistently(() -> users.delete(id));
+        persistently(() -> users.delete(id, Deadline.in(CALL_TIME)));
         count(Map.of(Change.DELETE, 1));
       }
     }
@@ -292,7 +288,7 @@ final class Backfill {
     }
     log.info(
         "{}: {} inserted, {} updated, {} unchanged, {} deleted, {} skipped",
-        options.dryRun ? "Dry run, nothing written" : "Backfill done",
+        options.dryRun ? "Dry run, nothing written; without it" : "Backfill done",
         counts.getOrDefault(Change.INSERT, 0),
         counts.getOrDefault(Change.UPDATE, 0),
         counts.getOrDefault(Change.KEEP, 0),
@@ -300,15 +296,13 @@ final class Backfill {
         skippedCount);
   }
 
-  /** Sits out what passes: a pause that Clerk asks for, an outage of Clerk or the database. */
+  /** Sits out what passes, and a pause that Clerk asks for. */
   private static <T> T persistently(Supplier<T> call) {
     for (int failures = 0; ; ) {
       try {
         return call.get();
       } catch (Failure e) {
-        boolean passes =
-            e.kind() == Kind.CLERK_UNAVAILABLE || e.kind() == Kind.DATABASE_UNAVAILABLE;
-        if (!passes || !e.isPause() && ++failures == TRIES) {
+        if (!PASSING.contains(e.kind()) || !e.isPause() && ++failures == TRIES) {
           throw e;
         }
         Pause.of(Duration.ofSeconds(e.retryAfter()));

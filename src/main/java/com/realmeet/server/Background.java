@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
 import java.util.function.Supplier;
 
@@ -18,11 +19,21 @@ final class Background {
 
   private Background() {}
 
+  /** Runs what has a result; its failure comes out of {@link #join}. */
   static <T> CompletableFuture<T> supply(Supplier<T> work) {
     return CompletableFuture.supplyAsync(work, THREADS);
   }
 
   static CompletableFuture<Void> run(Runnable work) {
     return CompletableFuture.runAsync(work, THREADS);
+  }
+
+  /** The result that another thread computes, or its failure as it was thrown there. */
+  static <T> T join(CompletableFuture<T> result) {
+    try {
+      return result.join();
+    } catch (CompletionException e) {
+      throw e.getCause() instanceof RuntimeException cause ? cause : e;
+    }
   }
 }

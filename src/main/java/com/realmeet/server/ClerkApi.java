@@ -54,6 +54,11 @@ final class ClerkApi {
   /** More calls than this at once only queue up at Clerk: 1000 in 10 s is all it allows. */
   private static final int MAX_CALLS = 32;
 
+  /**
+   * A burst of new users passes through those in this time; while Clerk hangs, nobody waits longer.
+   */
+  private static final Duration TURN_WAIT = Duration.ofMillis(500);
+
   private final HttpClient http =
       HttpClient.newBuilder()
           .version(HttpClient.Version.HTTP_1_1)
@@ -95,13 +100,22 @@ final class ClerkApi {
    */
   Optional<ClerkUser> user(String id, Deadline deadline) {
     requireOpenGate();
-    if (!calls.tryAcquire()) {
+    if (!acquireCall()) {
       throw Failure.throttled(MAX_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
     }
     try {
       return noted(() -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline)));
     } finally {
       calls.release();
+    }
+  }
+
+  private boolean acquireCall() {
+    try {
+      return calls.tryAcquire(TURN_WAIT.toNanos(), TimeUnit.NANOSECONDS);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      return false;
     }
   }
 

@@ -33,8 +33,8 @@ import org.slf4j.LoggerFactory;
 final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
 
-  /** What a request may spend here; a little less than the 5 s in which it is answered. */
-  private static final Duration LIMIT = Duration.ofMillis(4500);
+  /** The longest that any work waits; a little less than the 5 s in which a request is answered. */
+  static final Duration LIMIT = Duration.ofMillis(4500);
 
   /** For a connection, and so for a Neon database that is just waking up. */
   private static final Duration POOL_WAIT = Duration.ofSeconds(3);
@@ -112,12 +112,21 @@ final class Database implements AutoCloseable {
    * @throws JdbiException if the statement itself is at fault
    */
   <T> T with(HandleCallback<T, RuntimeException> work) {
-    Deadline deadline = Deadline.in(LIMIT);
+    return with(Deadline.in(LIMIT), work);
+  }
+
+  /**
+   * Like {@link #with(HandleCallback)}.
+   *
+   * @param deadline of the request; the work fails sooner if it takes longer than it may
+   */
+  <T> T with(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    Deadline retry = Deadline.in(RETRY_WITHIN);
     try {
       return once(work, deadline);
     } catch (JdbiException e) {
       SQLException cause = sqlException(e);
-      if (!isTransient(cause) || deadline.left().compareTo(LIMIT.minus(RETRY_WITHIN)) < 0) {
+      if (!isTransient(cause) || retry.left().isZero()) {
         throw failed(e, cause);
       }
       if (!cause.getSQLState().startsWith("40")) {
@@ -133,18 +142,21 @@ final class Database implements AutoCloseable {
   }
 
   /** Like {@link #with}, for work that changes the table. */
-  <T> T write(HandleCallback<T, RuntimeException> work) {
-    T result = with(work);
+  <T> T write(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    T result = with(deadline, work);
     readOnly.succeeded();
     return result;
   }
 
   /** Like {@link #write}, all or nothing. */
-  <T> T inTransaction(HandleCallback<T, RuntimeException> work) {
-    return write(handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
+  <T> T inTransaction(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    return write(deadline, handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
   }
 
   private <T> T once(HandleCallback<T, RuntimeException> work, Deadline deadline) {
+    if (deadline.left().isZero()) { // spent on earlier work, which was slow
+      throw Failure.because(Failure.Kind.DATABASE_UNAVAILABLE, "no time is left");
+    }
     T result =
         jdbi.withHandle(
             handle -> {
@@ -157,9 +169,9 @@ final class Database implements AutoCloseable {
 
   /** Until the connection returns to the pool, which sets it back. */
   private static void limitWait(Connection connection, Deadline deadline) {
+    long millis = Math.min(LIMIT.toMillis(), deadline.left().toMillis());
     try {
-      connection.setNetworkTimeout(
-          Runnable::run, (int) Math.max(VALIDATION.toMillis(), deadline.left().toMillis()));
+      connection.setNetworkTimeout(Runnable::run, (int) Math.max(VALIDATION.toMillis(), millis));
     } catch (SQLException e) {
       throw new ConnectionException(e);
     }

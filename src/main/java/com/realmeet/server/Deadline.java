@@ -12,6 +12,10 @@ record Deadline(long nanoTime) {
     return new Deadline(System.nanoTime() + time.toNanos());
   }
 
+  Deadline minus(Duration time) {
+    return new Deadline(nanoTime - time.toNanos());
+  }
+
   /** What is left, never negative. */
   Duration left() {
     return Duration.ofNanos(Math.max(0, nanoTime - System.nanoTime()));

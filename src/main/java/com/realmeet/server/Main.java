@@ -162,14 +162,14 @@ final class Main implements AutoCloseable {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
       Database.migrate(config.directUrl());
       server.rows.warmUp();
-      keys.join();
+      Background.join(keys);
       server.app.start();
     } catch (JavalinBindException e) {
       server.release();
       throw HttpServer.cannotListen(config, e);
     } catch (RuntimeException e) {
       server.release();
-      throw e.getCause() instanceof StartFailure cause ? cause : e;
+      throw e;
     }
     log.info(
         "Ready on http://{}:{} for {}",

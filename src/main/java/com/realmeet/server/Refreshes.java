@@ -1,9 +1,9 @@
 package com.realmeet.server;
 
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.CompletionException;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentMap;
+import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 
 /**
@@ -29,9 +29,10 @@ final class Refreshes {
   /**
    * The result of a refresh that begins after this call.
    *
+   * @param deadline for the one under way to end
    * @param work the refresh; run by one of those who share it
    */
-  User next(String id, Supplier<User> work) {
+  User next(String id, Deadline deadline, Supplier<User> work) {
     boolean[] mine = new boolean[1];
     Turn turn =
         lastTurns.compute(
@@ -44,15 +45,19 @@ final class Refreshes {
               return new Turn(last == null ? null : last.result);
             });
     if (mine[0]) {
-      run(id, turn, work);
+      run(id, turn, deadline, work);
     }
-    return join(turn.result);
+    return Background.join(turn.result);
   }
 
-  private void run(String id, Turn turn, Supplier<User> work) {
+  private void run(String id, Turn turn, Deadline deadline, Supplier<User> work) {
     try {
       if (turn.before != null) {
-        turn.before.exceptionally(e -> null).join();
+        // If time runs out, the work fails for want of it.
+        turn.before
+            .exceptionally(e -> null)
+            .completeOnTimeout(null, deadline.left().toNanos(), TimeUnit.NANOSECONDS)
+            .join();
       }
       lastTurns.computeIfPresent(
           id,
@@ -65,18 +70,6 @@ final class Refreshes {
       turn.result.completeExceptionally(e);
     } finally {
       lastTurns.remove(id, turn);
-    }
-  }
-
-  /** The result that another thread computes, with its failure as it was thrown there. */
-  static User join(CompletableFuture<User> future) {
-    try {
-      return future.join();
-    } catch (CompletionException e) {
-      if (e.getCause() instanceof RuntimeException cause) {
-        throw cause;
-      }
-      throw e;
     }
   }
 }

@@ -171,7 +171,7 @@ final class UserDao {
    */
   void warmUp() {
     try {
-      find("");
+      find("", Deadline.in(Database.LIMIT));
     } catch (Failure e) {
       log.warn("Starting without the database: {}", e.getMessage());
     } catch (JdbiException e) {
@@ -182,13 +182,14 @@ final class UserDao {
   }
 
   /** The row of a user, tombstones included. */
-  Optional<User> find(String id) {
-    return database.with(handle -> find(handle, id));
+  Optional<User> find(String id, Deadline deadline) {
+    return database.with(deadline, handle -> find(handle, id));
   }
 
   /** The id of the user who has an email address here. */
-  Optional<String> findHolder(String email) {
+  Optional<String> findHolder(String email, Deadline deadline) {
     return database.with(
+        deadline,
         handle ->
             handle.createQuery(FIND_HOLDER).bind("email", email).mapTo(String.class).findOne());
   }
@@ -199,8 +200,8 @@ final class UserDao {
    * @return the row as it now is, which may be newer than this copy, or a tombstone; empty if
    *     another row has the email address
    */
-  Optional<User> upsert(ClerkUser user) {
-    return unlessEmailTaken(() -> database.write(handle -> upsert(handle, user)));
+  Optional<User> upsert(ClerkUser user, Deadline deadline) {
+    return unlessEmailTaken(() -> database.write(deadline, handle -> upsert(handle, user)));
   }
 
   /**
@@ -209,10 +210,11 @@ final class UserDao {
    *
    * @return the row of the first; empty if yet another row has one of the addresses
    */
-  Optional<User> upsertAll(List<ClerkUser> users, Optional<String> deleted) {
+  Optional<User> upsertAll(List<ClerkUser> users, Optional<String> deleted, Deadline deadline) {
     return unlessEmailTaken(
         () ->
             database.inTransaction(
+                deadline,
                 handle -> {
                   // All rows first, and in one order: two servers may do this at once.
                   Stream.concat(users.stream().map(ClerkUser::id), deleted.stream())
@@ -241,6 +243,7 @@ final class UserDao {
         () -> {
           List<String> changes =
               database.write(
+                  Deadline.in(Database.LIMIT),
                   handle ->
                       bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
           Map<Change, Integer> counts = new EnumMap<>(Change.class);
@@ -279,8 +282,8 @@ final class UserDao {
    *
    * @return the number of rows changed, 0 or 1
    */
-  int delete(String id) {
-    return database.write(handle -> delete(handle, id));
+  int delete(String id, Deadline deadline) {
+    return database.write(deadline, handle -> delete(handle, id));
   }
 
   private static Optional<User> find(Handle handle, String id) {

@@ -11,8 +11,14 @@ import java.util.concurrent.ConcurrentMap;
 
 /** Brings one user from Clerk into the table. */
 final class UserSync {
-  /** For all calls to Clerk of one request; with 2 s for keys before it, a request ends in 5 s. */
-  private static final Duration CLERK_TIME = Duration.ofMillis(2900);
+  /** For all that one request waits for. */
+  private static final Duration REQUEST_TIME = Database.LIMIT;
+
+  /**
+   * Kept for the database when Clerk is slow: 2.9 s remain for Clerk, which with 2 s for its keys
+   * before it makes 5 s.
+   */
+  private static final Duration DATABASE_SHARE = Duration.ofMillis(1600);
 
   /** Each try refreshes the rows that hold the address; others may move meanwhile. */
   private static final int EMAIL_TRIES = 3;
@@ -34,36 +40,37 @@ final class UserSync {
    * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
    */
   User sync(String id) {
-    return alive(find(id).orElseGet(() -> firstSync(id)));
+    Deadline deadline = Deadline.in(REQUEST_TIME);
+    return alive(find(id, deadline).orElseGet(() -> firstSync(id, deadline)));
   }
 
   /** The row, unless another user has taken over its address and left it with a placeholder. */
-  private Optional<User> find(String id) {
-    return users.find(id).filter(user -> !user.email().equals(id + "@moved.invalid"));
+  private Optional<User> find(String id, Deadline deadline) {
+    return users.find(id, deadline).filter(user -> !user.email().equals(id + "@moved.invalid"));
   }
 
   /**
    * Of several first requests of one user, one does the work and the others wait for its result.
    */
-  private User firstSync(String id) {
+  private User firstSync(String id, Deadline deadline) {
     CompletableFuture<User> mine = new CompletableFuture<>();
     CompletableFuture<User> others = firstSyncs.putIfAbsent(id, mine);
     if (others != null) {
-      return Refreshes.join(others);
+      return Background.join(others);
     }
     try {
       // Another request may have finished between our look into the table and our turn.
-      mine.complete(find(id).orElseGet(() -> fetch(id, Deadline.in(CLERK_TIME))));
+      mine.complete(find(id, deadline).orElseGet(() -> fetch(id, deadline)));
     } catch (Throwable e) {
       mine.completeExceptionally(e);
     } finally {
       firstSyncs.remove(id);
     }
-    return Refreshes.join(mine);
+    return Background.join(mine);
   }
 
   private User fetch(String id, Deadline deadline) {
-    ClerkUser user = clerk.user(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_GONE));
+    ClerkUser user = ask(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_GONE));
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
@@ -78,9 +85,13 @@ final class UserSync {
    * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
    */
   User refresh(String id) {
-    users.find(id).ifPresent(UserSync::alive);
-    Deadline deadline = Deadline.in(CLERK_TIME);
-    return alive(refreshes.next(id, () -> fetchAgain(id, deadline)));
+    return refresh(id, Deadline.in(REQUEST_TIME));
+  }
+
+  /** Like {@link #refresh(String)}, for who has more or less time than a request. */
+  User refresh(String id, Deadline deadline) {
+    users.find(id, deadline).ifPresent(UserSync::alive);
+    return alive(refreshes.next(id, deadline, () -> fetchAgain(id, deadline)));
   }
 
   private User fetchAgain(String id, Deadline deadline) {
@@ -88,7 +99,7 @@ final class UserSync {
       return fetch(id, deadline);
     } catch (Failure e) {
       if (e.kind() == Kind.USER_GONE) {
-        users.delete(id);
+        users.delete(id, deadline);
       }
       throw e;
     }
@@ -96,23 +107,25 @@ final class UserSync {
 
   /** Makes a tombstone of a user who is gone at Clerk, also of one who was never here. */
   void delete(String id) {
-    users.delete(id);
+    users.delete(id, Deadline.in(REQUEST_TIME));
   }
 
   /**
    * Stores a copy of a user. The email address is unique at Clerk, so if another row has it, that
    * row is out of date: it is brought up to date first.
    *
-   * @param deadline for calls to Clerk about such rows
    * @throws Failure EMAIL_IN_USE, or a fault of Clerk or the database
    */
   User store(ClerkUser user, Deadline deadline) {
     // Two upserts of one user can collide on the address; the second try meets the finished first.
-    Optional<User> row = users.upsert(user).or(() -> users.upsert(user));
+    Optional<User> row = users.upsert(user, deadline).or(() -> users.upsert(user, deadline));
     for (int tries = 0; row.isEmpty() && tries < EMAIL_TRIES; tries++) {
       row = storeWithHolders(user, deadline);
     }
-    return row.orElseThrow(() -> Failure.of(Kind.EMAIL_IN_USE));
+    return row.orElseThrow(
+        () ->
+            Failure.because(
+                Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try"));
   }
 
   /** Follows the address from holder to holder, since several users may have swapped theirs. */
@@ -120,16 +133,17 @@ final class UserSync {
     List<ClerkUser> moved = new ArrayList<>(List.of(user));
     String email = user.email();
     while (email != null) {
-      Optional<String> holder = users.findHolder(email).filter(id -> !contains(moved, id));
+      Optional<String> holder =
+          users.findHolder(email, deadline).filter(id -> !contains(moved, id));
       if (holder.isEmpty()) {
         break;
       }
       if (!ClerkUser.isId(holder.get())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // somebody else's row: Clerk cannot be asked about it
       }
-      Optional<ClerkUser> current = clerk.user(holder.get(), deadline);
+      Optional<ClerkUser> current = ask(holder.get(), deadline);
       if (current.isEmpty()) {
-        return users.upsertAll(moved, holder);
+        return users.upsertAll(moved, holder, deadline);
       }
       if (email.equals(current.get().email())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // Clerk confirms both
@@ -137,7 +151,11 @@ final class UserSync {
       moved.add(current.get());
       email = current.get().email();
     }
-    return users.upsertAll(moved, Optional.empty());
+    return users.upsertAll(moved, Optional.empty(), deadline);
+  }
+
+  private Optional<ClerkUser> ask(String id, Deadline deadline) {
+    return clerk.user(id, deadline.minus(DATABASE_SHARE));
   }
 
   private static boolean contains(List<ClerkUser> users, String id) {

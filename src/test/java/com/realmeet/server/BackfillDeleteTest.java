@@ -135,7 +135,7 @@ class BackfillDeleteTest {
 
     backfill.expect(
         0,
-        "Dry run, nothing written: 1 inserted, 1 updated, 98 unchanged, 1 deleted, 0 skipped",
+        "Dry run, nothing written; without it: 1 inserted, 1 updated, 98 unchanged, 1 deleted, 0 skipped",
         "--dry-run",
         "--delete-missing");
 

@@ -92,7 +92,9 @@ class SwapTest {
 
     try (Database database = new Database(DatabaseUrl.parse(servers.database), 1)) {
       assertEquals(
-          Optional.empty(), new UserDao(database).upsertAll(users, Optional.of("user_undo_x")));
+          Optional.empty(),
+          new UserDao(database)
+              .upsertAll(users, Optional.of("user_undo_x"), Deadline.in(Database.LIMIT)));
     }
 
     assertEquals(before, servers.table());
