@@ -21,13 +21,13 @@ import org.eclipse.jetty.io.SocketChannelEndPoint;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.HttpConnectionFactory;
+import org.eclipse.jetty.server.LowResourceMonitor;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.server.handler.GracefulHandler;
-import org.eclipse.jetty.server.handler.SizeLimitHandler;
 import org.eclipse.jetty.util.NanoTime;
 import org.eclipse.jetty.util.VirtualThreads;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
@@ -102,7 +102,7 @@ final class HttpServer {
           http.addCustomizer(
               (request, headers) -> {
                 restartIdleTime(request);
-                refuseLargeHead(request);
+                refuseLarge(request);
                 addHeaders(cors, request.getHeaders(), headers);
                 return isPlain(request) ? request : new PlainRequest(request);
               });
@@ -120,10 +120,11 @@ final class HttpServer {
         server -> {
           server.setErrorHandler(errors.jetty());
           server.setStopTimeout(STOP_WAIT.toMillis());
+          server.removeBean(server.getBean(LowResourceMonitor.class));
+          server.setHandler((Handler) null); // Javalin's statistics
           if (!config.webhookSecrets().isEmpty()) {
             server.insertHandler(webhookBodies());
           }
-          server.insertHandler(new SizeLimitHandler(MAX_BODY, -1));
           server.insertHandler(new GracefulHandler());
           server.insertHandler(readinessEvenWhileStopping());
           if (config.environment() == Config.Environment.DEVELOPMENT) {
@@ -135,7 +136,7 @@ final class HttpServer {
 
   /** Clerk's webhooks are the only requests of which the body is read. */
   private static WholeBodies webhookBodies() {
-    WholeBodies bodies = new WholeBodies(IDLE);
+    WholeBodies bodies = new WholeBodies(MAX_BODY, IDLE);
     bodies.includePath("/api/webhooks/*");
     return bodies;
   }
@@ -172,12 +173,19 @@ final class HttpServer {
         NanoTime.millisSince(request.getHeadersNanoTime()));
   }
 
-  private static void refuseLargeHead(Request request) {
+  private static void refuseLarge(Request request) {
     if (request.getHttpURI().asString().length() > MAX_HEADERS) {
       throw new HttpException.RuntimeException(414);
     }
-    if (request.getHeaders().stream().mapToInt(HttpServer::length).sum() > MAX_HEADERS) {
+    int length = 0;
+    for (HttpField header : request.getHeaders()) {
+      length += length(header);
+    }
+    if (length > MAX_HEADERS) {
       throw new HttpException.RuntimeException(431);
+    }
+    if (request.getLength() > MAX_BODY) {
+      throw new HttpException.RuntimeException(413);
     }
   }
 

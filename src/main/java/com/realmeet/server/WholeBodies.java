@@ -19,11 +19,16 @@ import org.eclipse.jetty.util.Promise;
  * stop waits for it; and it keeps a whole buffer for each piece of a body, however small.
  */
 final class WholeBodies extends ConditionalHandler.ElseNext {
-  /** The longest that a body takes to come. */
-  private final Duration limit;
+  private final int maxBytes;
+  private final Duration maxTime;
 
-  WholeBodies(Duration limit) {
-    this.limit = limit;
+  /**
+   * @param maxBytes of a body; a longer one is answered with 413
+   * @param maxTime in which it has to come; a slower one is answered with 408
+   */
+  WholeBodies(int maxBytes, Duration maxTime) {
+    this.maxBytes = maxBytes;
+    this.maxTime = maxTime;
   }
 
   @Override
@@ -53,8 +58,10 @@ final class WholeBodies extends ConditionalHandler.ElseNext {
     Response.writeError(request, response, callback, status);
   }
 
-  /** A request that may take its time: during a stop, Jetty finds connections idle after 1 s. */
+  /** A request whose body comes within the limits, or fails. */
   private final class Arriving extends Request.Wrapper {
+    private long bytes;
+
     Arriving(Request request) {
       super(request);
     }
@@ -62,9 +69,19 @@ final class WholeBodies extends ConditionalHandler.ElseNext {
     @Override
     public Content.Chunk read() {
       Content.Chunk chunk = super.read();
-      boolean idle = Content.Chunk.isFailure(chunk, false);
-      boolean tooLong = NanoTime.millisSince(getHeadersNanoTime()) >= limit.toMillis();
-      return idle && !tooLong ? null : chunk;
+      if (Content.Chunk.isFailure(chunk, false) && isInTime()) {
+        return null; // a stop makes Jetty find all connections idle after 1 s
+      }
+      bytes += chunk == null ? 0 : chunk.remaining();
+      if (bytes > maxBytes) {
+        chunk.release();
+        return Content.Chunk.from(new HttpException.RuntimeException(413));
+      }
+      return chunk;
+    }
+
+    private boolean isInTime() {
+      return NanoTime.millisSince(getHeadersNanoTime()) < maxTime.toMillis();
     }
   }
 
