@@ -2,6 +2,7 @@ package com.realmeet.server;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.Failure.Kind;
+import io.micrometer.core.instrument.MeterRegistry;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.net.ConnectException;
@@ -71,23 +72,30 @@ final class ClerkApi {
   private final String secretKey;
   private final String userAgent;
   private final Runnable beforeEachCall;
+  private final CallTimes times;
 
   /** Until when Clerk wants no calls: its quota is one for all of them. */
   private volatile Deadline gate = Deadline.in(Duration.ZERO);
 
   /** For a server: it calls when it must. */
-  ClerkApi(String url, String secretKey) {
-    this(url, secretKey, () -> {});
+  ClerkApi(String url, String secretKey, MeterRegistry meters) {
+    this(url, secretKey, meters, () -> {});
+  }
+
+  /** For a backfill, which nobody watches: it keeps to a pace. */
+  ClerkApi(String url, String secretKey, Pace pace) {
+    this(url, secretKey, Metrics.none(), pace::await);
   }
 
   /**
    * @param url without a slash at the end
    * @param beforeEachCall may make it wait
    */
-  ClerkApi(String url, String secretKey, Runnable beforeEachCall) {
+  private ClerkApi(String url, String secretKey, MeterRegistry meters, Runnable beforeEachCall) {
     this.url = url;
     this.secretKey = secretKey;
     this.beforeEachCall = beforeEachCall;
+    this.times = new CallTimes(meters);
     this.userAgent = "real-meet-server/" + Version.NUMBER;
   }
 
@@ -104,7 +112,7 @@ final class ClerkApi {
       throw Failure.throttled(MAX_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
     }
     try {
-      return noted(() -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline)));
+      return noted("user", () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline)));
     } finally {
       calls.release();
     }
@@ -131,6 +139,7 @@ final class ClerkApi {
     String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
     String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
     return noted(
+        "users",
         () -> {
           ClerkUser.Wire[] page =
               parse(ok(get(path, MAX_PAGE_BYTES, deadline)), ClerkUser.Wire[].class);
@@ -146,6 +155,7 @@ final class ClerkApi {
   int userCount(Deadline deadline) {
     requireOpenGate();
     return noted(
+        "count",
         () -> {
           JsonNode count = parse(ok(get("/v1/users/count", MAX_BYTES, deadline)), JsonNode.class);
           if (!count.path("total_count").isInt()) {
@@ -169,13 +179,14 @@ final class ClerkApi {
    * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_REJECTS_KEY, or CLERK_UNEXPECTED
    */
   JsonNode keySet(Deadline deadline) {
-    return parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline)), JsonNode.class);
+    return times.measure(
+        "keys", () -> parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline)), JsonNode.class));
   }
 
   /** Tells the log when Clerk's troubles begin and end. */
-  private <T> T noted(Supplier<T> call) {
+  private <T> T noted(String what, Supplier<T> call) {
     try {
-      T result = call.get();
+      T result = times.measure(what, call);
       outage.succeeded();
       return result;
     } catch (Failure e) {

@@ -1,6 +1,8 @@
 package com.realmeet.server;
 
 import com.realmeet.server.Failure.Kind;
+import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.TimeGauge;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.ArrayDeque;
@@ -75,10 +77,21 @@ final class ClerkKeys implements AutoCloseable {
    * @param fixedKey verifies all tokens without asking Clerk; null: Clerk's key set does
    * @param nanoTime the clock by which keys age
    */
-  ClerkKeys(ClerkApi clerk, RSAPublicKey fixedKey, LongSupplier nanoTime) {
+  ClerkKeys(ClerkApi clerk, RSAPublicKey fixedKey, LongSupplier nanoTime, MeterRegistry meters) {
     this.clerk = clerk;
     this.fixed = fixedKey;
     this.nanoTime = nanoTime;
+    if (fixedKey == null) {
+      long began = nanoTime.getAsLong();
+      TimeGauge.builder("clerk.keys.age", () -> age(began), TimeUnit.NANOSECONDS)
+          .description("Time since Clerk's keys were fetched; since the start, if never")
+          .register(meters);
+    }
+  }
+
+  private long age(long began) {
+    KeySet current = keys;
+    return nanoTime.getAsLong() - (current == null ? began : current.fetchedNanos());
   }
 
   /**

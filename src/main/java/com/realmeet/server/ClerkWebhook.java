@@ -3,6 +3,7 @@ package com.realmeet.server;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.Failure.Kind;
 import io.javalin.http.Context;
+import io.micrometer.core.instrument.MeterRegistry;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.security.GeneralSecurityException;
@@ -34,13 +35,15 @@ final class ClerkWebhook {
 
   private final List<byte[]> secrets;
   private final UserSync users;
+  private final WebhookCounts counts;
 
   /**
    * @param secrets the keys in use: several while one is being replaced
    */
-  ClerkWebhook(List<byte[]> secrets, UserSync users) {
+  ClerkWebhook(List<byte[]> secrets, UserSync users, MeterRegistry meters) {
     this.secrets = secrets;
     this.users = users;
+    this.counts = new WebhookCounts(meters);
   }
 
   /**
@@ -50,9 +53,18 @@ final class ClerkWebhook {
    *     of Clerk or the database; never a 4xx for these, since that would look like a forgery
    */
   void receive(Context ctx) {
-    byte[] body = ctx.bodyAsBytes();
-    verify(ctx, body);
-    apply(parse(body));
+    String type = WebhookCounts.UNVERIFIED;
+    try {
+      byte[] body = ctx.bodyAsBytes();
+      verify(ctx, body);
+      JsonNode event = parse(body);
+      type = event.get("type").asText();
+      apply(event);
+      counts.good(type);
+    } catch (RuntimeException e) {
+      counts.bad(type, e);
+      throw e;
+    }
     Json.answer(ctx, 200, new Received(true));
   }
 

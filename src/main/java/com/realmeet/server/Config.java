@@ -39,6 +39,7 @@ import java.util.stream.Collectors;
  * @param clerkApiUrl without a slash at the end
  * @param clerkJwtKey verifies tokens without fetching keys, or null
  * @param webhookSecrets keys of which any may sign a webhook; empty: there is no webhook route
+ * @param metricsPort where metrics are shown, 0 picks a free one; null: nowhere
  */
 record Config(
     DatabaseUrl databaseUrl,
@@ -52,7 +53,8 @@ record Config(
     Set<String> authorizedParties,
     String clerkApiUrl,
     RSAPublicKey clerkJwtKey,
-    List<byte[]> webhookSecrets) {
+    List<byte[]> webhookSecrets,
+    Integer metricsPort) {
 
   /** NODE_ENV: the name is kept so that an existing {@code .env} works. */
   enum Environment {
@@ -183,7 +185,8 @@ record Config(
               parties,
               optional("CLERK_API_URL", "https://api.clerk.com", this::apiUrl),
               optional("CLERK_JWT_KEY", null, this::publicKey),
-              optional("CLERK_WEBHOOK_SIGNING_SECRET", List.of(), this::webhookSecrets));
+              optional("CLERK_WEBHOOK_SIGNING_SECRET", List.of(), this::webhookSecrets),
+              optional("METRICS_PORT", null, text -> metricsPort(text, port)));
       if (!problems.isEmpty()) {
         throw new Invalid(problems);
       }
@@ -294,6 +297,15 @@ record Config(
             "must be the endpoint's signing secret, whsec_...; several are separated by commas");
       }
       return key;
+    }
+
+    private Integer metricsPort(String text, int port) {
+      int metricsPort = number(text, 0, 65535);
+      if (metricsPort == port && port != 0) {
+        throw new IllegalArgumentException(
+            "is the same as PORT: whoever may use the server need not see its metrics");
+      }
+      return metricsPort;
     }
 
     private int number(String text, int least, int most) {

@@ -3,6 +3,7 @@ package com.realmeet.server;
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
 import com.zaxxer.hikari.SQLExceptionOverride;
+import io.micrometer.core.instrument.MeterRegistry;
 import java.sql.Connection;
 import java.sql.SQLException;
 import java.sql.Statement;
@@ -75,7 +76,7 @@ final class Database implements AutoCloseable {
   private CompletableFuture<Void> ping = CompletableFuture.completedFuture(null); // guarded by this
 
   /** A pool that is empty at first: nothing is connected before the first use. */
-  Database(DatabaseUrl url, int poolSize) {
+  Database(DatabaseUrl url, int poolSize, MeterRegistry meters) {
     HikariConfig config = new HikariConfig();
     config.setPoolName("database");
     config.setDataSource(url.dataSource((int) LIMIT.toSeconds()));
@@ -88,6 +89,7 @@ final class Database implements AutoCloseable {
     config.setConnectionTimeout(url.poolTimeoutMillis(POOL_WAIT.toMillis()));
     config.setValidationTimeout(VALIDATION.toMillis());
     config.setExceptionOverride(new EvictReadOnly());
+    config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);
     jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
     jdbi.define("users", url.qualified("users"));

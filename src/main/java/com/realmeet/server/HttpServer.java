@@ -4,6 +4,7 @@ import io.javalin.compression.CompressionStrategy;
 import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
 import java.io.IOException;
+import java.net.BindException;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.nio.ByteBuffer;
@@ -79,13 +80,22 @@ final class HttpServer {
   }
 
   static StartFailure cannotListen(Config config, Exception e) {
+    return cannotListen(config.host(), config.port(), "PORT", e);
+  }
+
+  /**
+   * Says why a port cannot be had.
+   *
+   * @param setting the name of the variable that chose it
+   */
+  static StartFailure cannotListen(String host, int port, String setting, Exception e) {
     return new StartFailure(
-        "Cannot listen on "
-            + config.host()
-            + ":"
-            + config.port()
-            + ", see PORT and HOST: "
-            + e.getMessage());
+        "Cannot listen on %s:%d, see %s and HOST: %s".formatted(host, port, setting, reason(e)));
+  }
+
+  /** Jetty's own message repeats the address. */
+  private static String reason(Exception e) {
+    return e.getCause() instanceof BindException cause ? cause.getMessage() : e.getMessage();
   }
 
   /** Applies all this to a Javalin app that is being made. */
@@ -245,7 +255,8 @@ final class HttpServer {
     }
   }
 
-  private static final class Connector extends ServerConnector {
+  /** Of connections that end after their idle time, however slowly something comes in. */
+  static final class Connector extends ServerConnector {
     Connector(Server server, HttpConfiguration http) {
       super(server, new HttpConnectionFactory(http));
     }

@@ -46,6 +46,7 @@ final class Main implements AutoCloseable {
   /** The longest that a stop takes, requests under way included. */
   private static final Duration STOP_LIMIT = HttpServer.STOP_WAIT.plusMillis(1500);
 
+  private final Metrics metrics;
   private final Database database;
   private final ClerkKeys keys;
   private final UserDao rows;
@@ -113,9 +114,10 @@ final class Main implements AutoCloseable {
     if (!options.dryRun()) {
       Database.migrate(config.directUrl());
     }
-    try (Database database = new Database(config.databaseUrl(), config.poolSize())) {
+    try (Database database =
+        new Database(config.databaseUrl(), config.poolSize(), Metrics.none())) {
       String key = config.clerkSecretKey();
-      ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.pace(key)::await);
+      ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.pace(key));
       UserDao users = new UserDao(database);
       return new Backfill(clerk, users, new UserSync(users, clerk), options).run();
     }
@@ -152,12 +154,13 @@ final class Main implements AutoCloseable {
    */
   static Main start(Config config) {
     HttpServer.requireFreePort(config);
+    Metrics metrics = Metrics.start(config);
     log.info(
         "Starting real-meet-server {} ({}) on Java {}",
         Version.NUMBER,
         Version.COMMIT,
         Runtime.version().feature());
-    Main server = new Main(config);
+    Main server = new Main(config, metrics);
     try {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
       Database.migrate(config.directUrl());
@@ -179,10 +182,11 @@ final class Main implements AutoCloseable {
     return server;
   }
 
-  private Main(Config config) {
-    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey());
-    keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime);
-    database = new Database(config.databaseUrl(), config.poolSize());
+  private Main(Config config, Metrics metrics) {
+    this.metrics = metrics;
+    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.meters);
+    keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.meters);
+    database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
     rows = new UserDao(database);
     users = new UserSync(rows, clerk);
 
@@ -195,6 +199,7 @@ final class Main implements AutoCloseable {
             javalin -> {
               HttpServer.configure(javalin, config, cors, errors);
               errors.register(javalin);
+              metrics.observe(javalin);
               javalin
                   .routes
                   .get("/api/health", health::alive)
@@ -208,7 +213,7 @@ final class Main implements AutoCloseable {
               if (!config.webhookSecrets().isEmpty()) {
                 javalin.routes.post(
                     "/api/webhooks/clerk",
-                    new ClerkWebhook(config.webhookSecrets(), users)::receive);
+                    new ClerkWebhook(config.webhookSecrets(), users, metrics.meters)::receive);
               }
             });
   }
@@ -247,5 +252,6 @@ final class Main implements AutoCloseable {
     }
     keys.close();
     database.close();
+    metrics.close();
   }
 }

@@ -14,6 +14,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** The commands of the jar, what they print, and their exit codes. */
 class CommandsTest {
@@ -54,19 +55,22 @@ class CommandsTest {
     }
   }
 
-  @Test
-  void portInUseIsToldInOneLineBeforeAnythingElse() throws IOException {
+  @ParameterizedTest
+  @ValueSource(strings = {"PORT", "METRICS_PORT"})
+  void portInUseIsToldInOneLineBeforeAnythingElse(String setting) throws IOException {
     String database = TestPostgres.newDatabase();
     try (StandInClerk clerk = new StandInClerk();
         ServerSocket other = new ServerSocket(0, 1, InetAddress.getByName("127.0.0.1"))) {
       Map<String, String> settings = TestServer.settings(clerk, database);
-      settings.put("PORT", String.valueOf(other.getLocalPort()));
+      settings.put(setting, String.valueOf(other.getLocalPort()));
       try (ServerProcess jar = new ServerProcess(directory, settings)) {
         assertEquals(1, jar.exitCode());
         assertEquals(1, jar.lines().size(), jar::output);
         assertTrue(
             jar.output()
-                .contains("ERROR Main - Cannot listen on 127.0.0.1:" + other.getLocalPort()),
+                .endsWith(
+                    "ERROR Main - Cannot listen on 127.0.0.1:%d, see %s and HOST: %s\n"
+                        .formatted(other.getLocalPort(), setting, "Address already in use")),
             jar::output);
       }
       assertEquals(0, clerk.keyCalls());

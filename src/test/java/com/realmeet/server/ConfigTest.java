@@ -61,6 +61,7 @@ class ConfigTest {
     variables.put("CLERK_AUTHORIZED_PARTIES", "hidden");
     variables.put("CLERK_API_URL", "hidden");
     variables.put("CLERK_JWT_KEY", "hidden");
+    variables.put("METRICS_PORT", "hidden");
 
     assertEquals(
         List.of(
@@ -73,6 +74,7 @@ class ConfigTest {
             "DATABASE_POOL_SIZE must be a number between 1 and 1000",
             "DATABASE_URL is required: postgresql://user:password@host/database?sslmode=require",
             "DIRECT_URL must look like postgresql://user:password@host/database?sslmode=require",
+            "METRICS_PORT must be a number between 0 and 65535",
             "NODE_ENV must be development, production or test",
             "PORT must be a number between 0 and 65535"),
         problems(variables).stream().sorted().toList());
@@ -101,7 +103,9 @@ class ConfigTest {
     "CLERK_API_URL, 'https://hidden/?a=b'",
     "CLERK_API_URL, https://hidden:65536",
     "CLERK_JWT_KEY, -----BEGIN PUBLIC KEY-----hidden-----END PUBLIC KEY-----",
-    "CLERK_AUTHORIZED_PARTIES, '*'"
+    "CLERK_AUTHORIZED_PARTIES, '*'",
+    "METRICS_PORT, 65536",
+    "METRICS_PORT, 3001"
   })
   void valueIsRefusedAndNotShown(String name, String value) {
     List<String> problems = problems(good(name, value));

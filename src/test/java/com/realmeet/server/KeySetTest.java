@@ -55,7 +55,12 @@ class KeySetTest {
   @BeforeEach
   void start() {
     clerk = new StandInClerk(0, KEY);
-    keys = new ClerkKeys(new ClerkApi(clerk.url(), StandInClerk.SECRET_KEY), null, nanos::get);
+    keys =
+        new ClerkKeys(
+            new ClerkApi(clerk.url(), StandInClerk.SECRET_KEY, Metrics.none()),
+            null,
+            nanos::get,
+            Metrics.none());
   }
 
   @AfterEach

@@ -90,7 +90,7 @@ class SwapTest {
             .map(id -> new ClerkUser(id, id.endsWith("a") ? email : id, null, null, Instant.now()))
             .toList();
 
-    try (Database database = new Database(DatabaseUrl.parse(servers.database), 1)) {
+    try (Database database = new Database(DatabaseUrl.parse(servers.database), 1, Metrics.none())) {
       assertEquals(
           Optional.empty(),
           new UserDao(database)
