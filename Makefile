@@ -3,13 +3,17 @@
 
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
+JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
+
+$(foreach tool,mvn $(JAVA),$(if $(shell command -v $(tool) 2>/dev/null),,\
+  $(error $(tool) is not there: install a JDK 17 or later and Maven 3.6.3 or later)))
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: ## Run the server; whatever .env does not set is stood in for
 	@$(MVN) -q test-compile dependency:build-classpath -Dmdep.outputFile=target/dev.classpath -Dmdep.includeScope=test
-	@exec java -cp target/classes:target/test-classes:$$(cat target/dev.classpath) com.realmeet.server.dev.Dev
+	@exec $(JAVA) -cp target/classes:target/test-classes:$$(cat target/dev.classpath) com.realmeet.server.dev.Dev
 
 build: $(JAR) ## Make target/real-meet-server.jar
 
@@ -17,10 +21,10 @@ $(JAR): pom.xml $(shell find src/main db -type f)
 	$(MVN) -q -DskipTests package
 
 start: $(JAR) ## Run the jar with the settings of .env
-	@exec java -jar $(JAR)
+	@exec $(JAVA) -jar $(JAR)
 
 migrate: $(JAR) ## Bring the table up to date
-	@exec java -jar $(JAR) migrate
+	@exec $(JAVA) -jar $(JAR) migrate
 
 test: ## Make the jar and run all tests
 	$(MVN) verify

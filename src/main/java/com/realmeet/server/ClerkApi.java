@@ -14,6 +14,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
@@ -73,6 +74,7 @@ final class ClerkApi {
   private final String userAgent;
   private final Runnable beforeEachCall;
   private final CallTimes times;
+  private final ClerkClock clock = new ClerkClock();
 
   /** Until when Clerk wants no calls: its quota is one for all of them. */
   private volatile Deadline gate = Deadline.in(Duration.ZERO);
@@ -318,10 +320,13 @@ final class ClerkApi {
   private HttpResponse<byte[]> exchange(HttpRequest request, int maxBytes, Deadline deadline)
       throws IOException {
     beforeEachCall.run();
+    Instant asked = Instant.now();
     CompletableFuture<HttpResponse<byte[]>> future =
         http.sendAsync(request, info -> new LimitedBody(maxBytes));
     try {
-      return future.get(deadline.left().toNanos(), TimeUnit.NANOSECONDS);
+      HttpResponse<byte[]> response = future.get(deadline.left().toNanos(), TimeUnit.NANOSECONDS);
+      response.headers().firstValue("Date").ifPresent(date -> clock.compare(asked, date));
+      return response;
     } catch (TimeoutException e) {
       throw unavailable("no answer in time");
     } catch (InterruptedException e) {

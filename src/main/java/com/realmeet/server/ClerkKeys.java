@@ -265,6 +265,23 @@ final class ClerkKeys implements AutoCloseable {
     return Failure.because(Kind.CLERK_UNAVAILABLE, "no signing keys: " + reason);
   }
 
+  /**
+   * Says, for the log, which keys there are instead of one.
+   *
+   * @return the rest of a sentence, or null if there is a key of that name
+   */
+  String otherThan(String id) {
+    if (fixed != null) {
+      return "CLERK_JWT_KEY is another";
+    }
+    KeySet current = keys;
+    if (current == null || current.byId().containsKey(id)) {
+      return null;
+    }
+    String ids = String.join(", ", current.byId().keySet()).replaceAll("[^\\w, -]", "?");
+    return "CLERK_SECRET_KEY's instance has " + ids;
+  }
+
   @Override
   public void close() {
     fetcher.shutdownNow();

@@ -71,6 +71,11 @@ record Config(
       super(String.join("\n", problems));
       this.problems = problems;
     }
+
+    /** Whether one of them is that a setting is not there. */
+    boolean lacksSettings() {
+      return problems.stream().anyMatch(problem -> problem.contains(" is required: "));
+    }
   }
 
   /** Bytes; Svix's own secrets have 24. */
@@ -124,6 +129,11 @@ record Config(
    */
   static Config from(Map<String, String> variables) {
     return new Reader(variables).read();
+  }
+
+  /** Whether a text is an origin as browsers write it, and no longer than a host's name may be. */
+  static boolean isOrigin(String text) {
+    return text.length() < 300 && ORIGIN.matcher(text).matches();
   }
 
   boolean isProduction() {

@@ -3,10 +3,13 @@ package com.realmeet.server;
 import io.javalin.http.Context;
 import java.util.List;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
 import org.eclipse.jetty.http.PreEncodedHttpField;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
  * Lets the pages of allowed origins read our answers. A foreign origin gets no header at all, and
@@ -15,6 +18,8 @@ import org.eclipse.jetty.http.PreEncodedHttpField;
  * @see <a href="https://fetch.spec.whatwg.org/#http-cors-protocol">The CORS protocol</a>
  */
 final class Cors {
+  private static final Logger log = LoggerFactory.getLogger(Cors.class);
+
   /** In every answer, so that a cache keeps the answers to two origins apart. */
   private static final HttpField VARY = new PreEncodedHttpField(HttpHeader.VARY, "Origin");
 
@@ -23,7 +28,11 @@ final class Cors {
   /** Two hours: the longest that Chromium keeps the answer to a preflight. */
   private static final String MAX_AGE_SECONDS = "7200";
 
+  /** So many foreign origins are told of. */
+  private static final int MOST_TOLD = 10;
+
   private final Set<String> origins;
+  private final Set<String> told = ConcurrentHashMap.newKeySet();
 
   /**
    * @param origins as browsers write them: compared as text
@@ -36,8 +45,27 @@ final class Cors {
   void addHeaders(HttpFields request, HttpFields.Mutable response) {
     response.put(VARY);
     List<String> sent = request.getValuesList(HttpHeader.ORIGIN);
-    if (sent.size() == 1 && origins.contains(sent.get(0))) {
+    if (sent.size() != 1) {
+      return;
+    }
+    if (origins.contains(sent.get(0))) {
       response.put(ALLOWED, sent.get(0));
+    } else if (told.size() < MOST_TOLD && !isOwn(sent.get(0), request)) {
+      tell(sent.get(0));
+    }
+  }
+
+  private static boolean isOwn(String origin, HttpFields request) {
+    return origin.endsWith("://" + request.get(HttpHeader.HOST));
+  }
+
+  /** Once for each origin, and for a few only: anybody can make them up. */
+  private synchronized void tell(String origin) {
+    if (Config.isOrigin(origin) && told.size() < MOST_TOLD && told.add(origin)) {
+      log.warn(
+          "A page of {} may not read answers: if it is yours, add it to CLIENT_URL, now {}",
+          origin,
+          String.join(",", origins));
     }
   }
 

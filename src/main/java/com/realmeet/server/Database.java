@@ -276,9 +276,17 @@ final class Database implements AutoCloseable {
         Duration pause = Duration.ofSeconds(Math.min(attempt, 5));
         if (deadline.left().compareTo(pause) < 0) {
           throw new StartFailure(
-              "The database at " + url + " cannot be reached, see DATABASE_URL: " + reason);
+              "The database at "
+                  + url
+                  + " cannot be reached, see DATABASE_URL and DIRECT_URL: "
+                  + reason);
         }
-        log.warn("Database {} is unreachable, attempt {}: {}", url, attempt, reason);
+        log.warn(
+            "Database {} is unreachable, attempt {}: {}; trying for {} s more",
+            url,
+            attempt,
+            reason,
+            deadline.left().toSeconds());
         Pause.of(pause);
       }
     }
@@ -313,7 +321,10 @@ final class Database implements AutoCloseable {
     String reason = describe(cause);
     if (String.valueOf(cause.getSQLState()).matches("28.*|3D.*|08004")) { // waiting cures none
       throw new StartFailure(
-          "The database at " + url + " refuses the login, see DATABASE_URL: " + reason);
+          "The database at "
+              + url
+              + " refuses the login, see DATABASE_URL and DIRECT_URL: "
+              + reason);
     }
     if (!isUnavailable(cause)) {
       throw new StartFailure("Migration of the database failed: " + reason);

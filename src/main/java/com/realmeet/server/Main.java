@@ -4,6 +4,8 @@ import io.javalin.Javalin;
 import io.javalin.http.Context;
 import io.javalin.util.JavalinBindException;
 import io.javalin.util.JavalinException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.Map;
@@ -94,6 +96,12 @@ final class Main implements AutoCloseable {
       return 0;
     } catch (Config.Invalid e) {
       e.problems.forEach(System.err::println);
+      if (e.lacksSettings() && Files.notExists(Path.of(".env"))) {
+        System.err.println(
+            "There is no .env in "
+                + Path.of("").toAbsolutePath()
+                + ": copy .env.example there and fill it in, or set these in the environment");
+      }
       return 2;
     } catch (StartFailure e) {
       log.error(e.getMessage());

@@ -11,6 +11,7 @@ import java.security.GeneralSecurityException;
 import java.security.Signature;
 import java.security.SignatureException;
 import java.security.interfaces.RSAPublicKey;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.Base64;
 import java.util.Collections;
@@ -36,8 +37,8 @@ final class SessionAuth implements Handler {
   private static final Set<String> SESSION_CATEGORIES =
       Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
 
-  /** Seconds by which two clocks may differ. */
-  private static final double SKEW = 5;
+  /** By how much two clocks may differ. */
+  static final Duration SKEW = Duration.ofSeconds(5);
 
   /** A token in form only: its signature is of the right length. */
   private static final String UNSIGNED = "eyJhbGciOiJSUzI1NiJ9.e30." + "A".repeat(342);
@@ -46,6 +47,7 @@ final class SessionAuth implements Handler {
 
   private final ClerkKeys keys;
   private final Set<String> authorizedParties;
+  private final ForeignTokens foreignTokens;
 
   /**
    * @param authorizedParties accepted {@code azp} claims; empty: any
@@ -53,6 +55,7 @@ final class SessionAuth implements Handler {
   SessionAuth(ClerkKeys keys, Set<String> authorizedParties) {
     this.keys = keys;
     this.authorizedParties = authorizedParties;
+    this.foreignTokens = new ForeignTokens(keys);
   }
 
   /**
@@ -122,11 +125,18 @@ final class SessionAuth implements Handler {
   private void checkSignature(DecodedJWT jwt) {
     String id = jwt.getHeaderClaim("kid").asString();
     RSAPublicKey key = keys.get(id);
-    require(key != null, "no key of this kid");
+    if (key == null) {
+      foreignTokens.seen(jwt);
+      throw invalid("no key of this kid");
+    }
     if (!isSigned(jwt, key)) {
       RSAPublicKey successor = keys.successor(id, key);
-      require(successor != null && isSigned(jwt, successor), "signature is wrong");
+      if (successor == null || !isSigned(jwt, successor)) {
+        foreignTokens.seen(jwt);
+        throw invalid("signature is wrong");
+      }
     }
+    foreignTokens.ownSeen();
   }
 
   /**
@@ -150,10 +160,11 @@ final class SessionAuth implements Handler {
   private String checkClaims(DecodedJWT jwt) {
     double now = Instant.now().toEpochMilli() / 1000.0;
     Double expires = seconds(jwt, "exp");
-    require(expires != null && expires > now - SKEW, "expired");
+    double skew = SKEW.toSeconds();
+    require(expires != null && expires > now - skew, "expired");
     for (String name : List.of("nbf", "iat")) {
       Double begins = seconds(jwt, name);
-      require(begins == null || begins <= now + SKEW, name + " lies in the future");
+      require(begins == null || begins <= now + skew, name + " lies in the future");
     }
     require(!"pending".equals(jwt.getClaim("sts").asString()), "the session is pending");
     String party = jwt.getClaim("azp").asString();

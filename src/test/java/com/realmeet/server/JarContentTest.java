@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.io.IOException;
+import java.io.InputStream;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Set;
@@ -28,8 +29,13 @@ class JarContentTest {
           names.stream().anyMatch(name -> name.matches(".*(junit|zonky|testcontainers).*")));
       assertFalse(names.stream().anyMatch(name -> name.matches("META-INF/.*\\.(SF|RSA|DSA)")));
 
+      try (InputStream launcher =
+          jar.getInputStream(jar.getEntry("com/realmeet/server/Launcher.class"))) {
+        assertEquals(52, launcher.readNBytes(8)[7], "not for Java 8");
+      }
+
       Attributes manifest = jar.getManifest().getMainAttributes();
-      assertEquals("com.realmeet.server.Main", manifest.getValue("Main-Class"));
+      assertEquals("com.realmeet.server.Launcher", manifest.getValue("Main-Class"));
       assertTrue(manifest.getValue("Implementation-Version").matches("\\d+\\.\\d+\\.\\d+.*"));
       assertTrue(manifest.getValue("Implementation-Commit").matches("[0-9a-f]{7,}|unknown"));
     }

@@ -1,0 +1,261 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.dev.StandInClerk.SigningKey;
+import java.io.IOException;
+import java.net.http.HttpRequest;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.time.ZoneOffset;
+import java.time.ZonedDateTime;
+import java.time.format.DateTimeFormatter;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** The mistakes that people make first: one line names each, and what to do. */
+class FirstErrorsTest {
+  private static final SigningKey FOREIGN = SigningKey.generate("ins_foreign");
+
+  @TempDir private Path directory;
+  private StandInClerk clerk;
+
+  @BeforeEach
+  void start() {
+    clerk = new StandInClerk();
+    clerk.putUser("user_1", "one@example.com", "Ann", null);
+  }
+
+  @AfterEach
+  void stop() {
+    clerk.close();
+  }
+
+  private TestServer server(String... changes) {
+    return TestServer.start(clerk, TestPostgres.newDatabase(), changes);
+  }
+
+  /** What was warned of, each line without its time. */
+  private static List<String> warnings() {
+    return Log.text()
+        .lines()
+        .filter(line -> line.contains(" WARN "))
+        .map(line -> line.substring(line.indexOf("WARN")))
+        .toList();
+  }
+
+  // Before the server runs
+
+  /** Begins the jar on what calls itself Java 11. */
+  public static void main(String[] arguments) {
+    System.setProperty("java.specification.version", arguments[0]);
+    Launcher.main(new String[] {"version"});
+  }
+
+  @ParameterizedTest
+  @CsvSource({"1.8, 1", "11, 1", "17, 0"})
+  void oldJavaIsToldWhichOneIsNeeded(String version, int exitCode) throws Exception {
+    String classes =
+        ServerProcess.JAR + System.getProperty("path.separator") + "target/test-classes";
+    Process java =
+        run(
+            System.getProperty("java.home") + "/bin/java",
+            "-cp",
+            classes,
+            getClass().getName(),
+            version);
+    String line = new String(java.getInputStream().readAllBytes(), StandardCharsets.UTF_8).strip();
+
+    assertEquals(exitCode, java.waitFor(), line);
+    assertTrue(
+        line.startsWith(
+            exitCode == 0
+                ? "real-meet-server 1."
+                : "real-meet-server needs Java 17 or later, and this is Java " + version + " in /"),
+        line);
+    assertEquals(1, line.lines().count(), line);
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"dev", "start"})
+  void makeNamesTheToolThatIsMissing(String goal) throws Exception {
+    Path make = Path.of("/usr/bin/make");
+    Assumptions.assumeTrue(Files.isExecutable(make), "there is no make");
+    Process process = run(make.toString(), goal);
+    String line = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+
+    assertEquals(2, process.waitFor(), line);
+    assertTrue(line.contains("*** mvn is not there: install a JDK 17 or later and Maven"), line);
+    assertEquals(1, line.lines().count(), line);
+  }
+
+  private static Process run(String... command) throws IOException {
+    ProcessBuilder builder = new ProcessBuilder(command).redirectErrorStream(true);
+    builder.environment().clear();
+    builder.environment().put("PATH", "/nowhere");
+    return builder.start();
+  }
+
+  @Test
+  void missingSettingsAndWhereTheyMayBeWritten() throws IOException {
+    try (ServerProcess jar = new ServerProcess(directory, Map.of())) {
+      assertEquals(2, jar.exitCode());
+      assertEquals(
+          List.of(
+              "DATABASE_URL is required: postgresql://user:password@host/database?sslmode=require",
+              "CLERK_SECRET_KEY is required: sk_test_... or sk_live_...",
+              "There is no .env in "
+                  + directory.toRealPath()
+                  + ": copy .env.example there and fill it in, or set these in the environment"),
+          jar.lines());
+    }
+    Files.writeString(directory.resolve(".env"), "DATABASE_URL=postgresql://a@b/c\n");
+    try (ServerProcess jar = new ServerProcess(directory, Map.of())) {
+      assertEquals(2, jar.exitCode());
+      assertEquals(
+          List.of("CLERK_SECRET_KEY is required: sk_test_... or sk_live_..."), jar.lines());
+    }
+  }
+
+  @Test
+  void migrationThroughAPoolerIsWarnedOf() {
+    String database = TestPostgres.newDatabase();
+    String pooled = database + (database.contains("?") ? "&" : "?") + "pgbouncer=true";
+    try (ServerProcess jar =
+        new ServerProcess(directory, TestServer.settings(clerk, pooled), "migrate")) {
+      assertEquals(0, jar.exitCode(), jar::output);
+      assertTrue(
+          jar.lines()
+              .get(0)
+              .endsWith("DIRECT_URL: migrations go through a pooler, set it to the direct host"),
+          jar::output);
+    }
+  }
+
+  // A key of another instance
+
+  private String foreignToken(String keyId, String issuer) {
+    ObjectNode header = clerk.header().put("kid", keyId);
+    ObjectNode claims = clerk.claims("user_1", Duration.ofMinutes(1)).put("iss", issuer);
+    return StandInClerk.sign(header, claims, FOREIGN.pair().getPrivate());
+  }
+
+  @Test
+  void tokenOfAnotherInstanceIsToldOnce() {
+    try (TestServer server = server()) {
+      for (String issuer : List.of("https://clerk.example.com", "https://clerk.example.org")) {
+        assertEquals(401, server.sync(foreignToken("ins_foreign", issuer)).statusCode());
+      }
+      assertEquals(
+          List.of(
+              "WARN ForeignTokens - A token comes from https://clerk.example.com and is signed with"
+                  + " key ins_foreign, but CLERK_SECRET_KEY's instance has ins_1: copy both keys"
+                  + " from the Clerk instance whose publishable key the front end has"),
+          warnings());
+    }
+  }
+
+  @Test
+  void givenKeyOfAnotherInstanceIsToldToo() {
+    try (TestServer server = server("CLERK_JWT_KEY", FaultyClerk.pem(clerk))) {
+      assertEquals(
+          401, server.sync(foreignToken("ins_1", "https://clerk.example.com")).statusCode());
+      assertEquals(1, warnings().size(), Log.text());
+      assertTrue(warnings().get(0).contains("ins_1, but CLERK_JWT_KEY is another"), Log.text());
+    }
+  }
+
+  @Test
+  void junkTokensAndThoseAfterAGoodOneAreNotToldOf() {
+    try (TestServer server = server()) {
+      String issuer = "https://clerk.example.com";
+      server.sync(foreignToken("ins\nERROR forged", issuer));
+      server.sync(foreignToken("ins_foreign", "https://forged\u001b[2J"));
+      server.sync(foreignToken("ins_foreign", "https://" + "x".repeat(300)));
+      server.sync(foreignToken("ins_foreign", null));
+      server.sync(foreignToken("ins_1", issuer)); // ours by name: junk, or a rotated key
+      assertEquals(200, server.sync(clerk.token("user_1")).statusCode());
+      server.sync(foreignToken("ins_foreign", issuer));
+
+      assertEquals(List.of(), warnings());
+    }
+  }
+
+  // A front end on another port
+
+  private static int preflight(TestServer server, String origin) {
+    return server
+        .send(
+            HttpRequest.newBuilder(server.uri("/api/user/sync"))
+                .method("OPTIONS", HttpRequest.BodyPublishers.noBody())
+                .header("Origin", origin)
+                .header("Access-Control-Request-Method", "POST"))
+        .statusCode();
+  }
+
+  @Test
+  void refusedOriginIsToldOnceAndAFewAtMost() {
+    try (TestServer server = server("CLIENT_URL", "http://localhost:3000,https://app.test")) {
+      assertEquals(204, preflight(server, "https://app.test"));
+      preflight(server, "http://127.0.0.1:" + server.port()); // a page of the server itself
+      preflight(server, "null");
+      preflight(server, "http://evil.test/?ERROR=forged");
+      preflight(server, "http://" + "x".repeat(300));
+      assertEquals(List.of(), warnings());
+
+      assertEquals(405, preflight(server, "http://localhost:5173"));
+      preflight(server, "http://localhost:5173");
+      assertEquals(
+          List.of(
+              "WARN Cors - A page of http://localhost:5173 may not read answers: if it is yours, add"
+                  + " it to CLIENT_URL, now http://localhost:3000,https://app.test"),
+          warnings());
+
+      for (int i = 0; i < 20; i++) {
+        preflight(server, "http://evil-" + i + ".test");
+      }
+      assertEquals(10, warnings().size());
+    }
+  }
+
+  // A wrong clock
+
+  @ParameterizedTest
+  @CsvSource({"100, \\d+ s behind", "-100, \\d+ s ahead of", "4, ''", "-1, ''"})
+  void wrongClockIsToldOnce(int secondsOfClerk, String difference) {
+    try (FaultyClerk faulty = new FaultyClerk();
+        TestServer server = faulty.server(clerk, TestPostgres.newDatabase())) {
+      String date =
+          ZonedDateTime.now(ZoneOffset.UTC)
+              .plusSeconds(secondsOfClerk)
+              .format(DateTimeFormatter.RFC_1123_DATE_TIME);
+      for (String id : List.of("user_1", "user_2")) {
+        faulty.put(id, FaultyClerk.answer(200, FaultyClerk.user(id), "Date: " + date));
+        assertEquals(200, server.sync(clerk.token(id)).statusCode());
+      }
+      if (difference.isEmpty()) {
+        assertEquals(List.of(), warnings());
+      } else {
+        assertEquals(1, warnings().size(), Log.text());
+        String line =
+            "WARN ClerkClock - This machine's clock is "
+                + difference
+                + " Clerk's, so good tokens may be refused: set it, best by NTP";
+        assertTrue(warnings().get(0).matches(line), Log.text());
+      }
+    }
+  }
+}
