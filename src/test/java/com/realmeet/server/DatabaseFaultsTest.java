@@ -21,6 +21,7 @@ import java.util.regex.Pattern;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
 /** What clients and the log see while the database is ill, and that it heals by itself. */
@@ -49,18 +50,22 @@ class DatabaseFaultsTest {
     database = TestPostgres.newDatabase();
     proxy = TcpProxy.before(database);
     clerk = new StandInClerk();
-    server = TestServer.start(clerk, TestPostgres.withPort(database, proxy.port()));
     threads = Executors.newCachedThreadPool();
     clerk.putUser("user_known", "known@example.com", "Ada", "Lovelace");
-    assertEquals(200, syncKnown().status());
   }
 
   @AfterAll
   static void stop() {
-    server.close();
     proxy.close();
     clerk.close();
     threads.shutdownNow();
+  }
+
+  /** A new one for each test, since it is silent about a second outage within a minute. */
+  @BeforeEach
+  void startServer() {
+    server = TestServer.start(clerk, TestPostgres.withPort(database, proxy.port()));
+    assertEquals(200, syncKnown().status());
   }
 
   @AfterEach
@@ -68,6 +73,7 @@ class DatabaseFaultsTest {
     clerk.heal();
     proxy.thaw();
     TestServer.await("the database is back", () -> syncKnown().status() == 200);
+    server.close();
   }
 
   @Test
