@@ -1,0 +1,190 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
+import java.io.File;
+import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.api.io.TempDirDeletionStrategy.IgnoreFailures;
+
+/**
+ * What a person sees of the server's answers: the page of {@code src/test/web}, in a real browser.
+ * Skipped where there is none.
+ */
+class FrontEndTest {
+  /** What the browser of the last test had to say. */
+  private static final Path LOG = Path.of("target", "browser.log");
+
+  private static String browser;
+  private static HttpServer web;
+  private static StandInClerk clerk;
+  private static String database;
+  private static TestServer server;
+
+  private static volatile CompletableFuture<String> shown;
+
+  /** Of the browser, whose children may still write to it when it has ended. */
+  @TempDir(deletionStrategy = IgnoreFailures.class)
+  private Path profile;
+
+  @BeforeAll
+  static void start() throws IOException {
+    browser = browser();
+    if (browser == null) {
+      System.out.println("FrontEndTest is skipped: there is no Chrome or Chromium, see CHROME");
+    }
+    assumeTrue(browser != null);
+    web = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 0);
+    serve("/", "index.html", "text/html");
+    serve("/sync.js", "sync.js", "text/javascript");
+    web.createContext("/shown", FrontEndTest::receive);
+    web.start();
+    clerk = new StandInClerk();
+    clerk.setAuthorizedParty(origin("localhost"));
+    clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
+    database = TestPostgres.newDatabase();
+    String origins = "https://app.example.com," + origin("localhost");
+    server = TestServer.start(clerk, database, "CLIENT_URL", origins);
+  }
+
+  @AfterAll
+  static void stop() {
+    if (server != null) {
+      server.close();
+      clerk.close();
+      web.stop(0);
+    }
+  }
+
+  /** The program that CHROME names, else one that is installed, else null. */
+  private static String browser() {
+    String given = System.getenv("CHROME");
+    if (given != null && !given.isEmpty()) {
+      return given;
+    }
+    Stream<Path> onPath =
+        Stream.of(System.getenv("PATH").split(File.pathSeparator))
+            .flatMap(
+                directory ->
+                    Stream.of("google-chrome", "chromium", "chromium-browser", "chrome")
+                        .map(name -> Path.of(directory, name)));
+    Stream<Path> onMac =
+        Stream.of("Google Chrome", "Chromium")
+            .map(name -> Path.of("/Applications", name + ".app", "Contents", "MacOS", name));
+    return Stream.concat(onPath, onMac)
+        .filter(Files::isExecutable)
+        .map(Path::toString)
+        .findFirst()
+        .orElse(null);
+  }
+
+  private static String origin(String host) {
+    return "http://" + host + ":" + web.getAddress().getPort();
+  }
+
+  private static void serve(String path, String file, String type) {
+    web.createContext(
+        path,
+        exchange -> {
+          byte[] body = Files.readAllBytes(Path.of("src", "test", "web", file));
+          exchange.getResponseHeaders().set("Content-Type", type);
+          exchange.sendResponseHeaders(200, body.length);
+          exchange.getResponseBody().write(body);
+          exchange.close();
+        });
+  }
+
+  /** The page tells what it shows. */
+  private static void receive(HttpExchange exchange) throws IOException {
+    shown.complete(new String(exchange.getRequestBody().readAllBytes(), StandardCharsets.UTF_8));
+    exchange.sendResponseHeaders(204, -1);
+    exchange.close();
+  }
+
+  /** What the page shows when it is opened on an origin with the address of a server. */
+  private String shown(String origin, int serverPort, String token) throws Exception {
+    CompletableFuture<String> text = new CompletableFuture<>();
+    shown = text;
+    Process process =
+        new ProcessBuilder(
+                browser,
+                "--headless",
+                "--disable-gpu",
+                "--disable-dev-shm-usage", // too small in many containers
+                "--no-first-run",
+                "--no-sandbox", // not to be had by root or in a container; the page is our own
+                "--user-data-dir=" + profile,
+                origin + "/#api=http://127.0.0.1:" + serverPort + "&token=" + token)
+            .redirectErrorStream(true)
+            .redirectOutput(LOG.toFile())
+            .start();
+    process.onExit().thenRun(() -> text.completeExceptionally(new IOException("see " + LOG)));
+    try {
+      return text.get(60, TimeUnit.SECONDS);
+    } finally {
+      process.destroy();
+      if (!process.waitFor(10, TimeUnit.SECONDS)) {
+        process.destroyForcibly().waitFor();
+      }
+    }
+  }
+
+  private static List<String> rows() {
+    return TestPostgres.query(database, "SELECT id FROM users");
+  }
+
+  @Test
+  void syncedUserIsShown() throws Exception {
+    String text = shown(origin("localhost"), server.port(), clerk.token("user_ada"));
+
+    assertEquals("Ada Lovelace, ada@example.com", text);
+    assertTrue(rows().contains("user_ada"));
+  }
+
+  @Test
+  void reasonOfA401IsShown() throws Exception {
+    String expired = clerk.token("user_ada", Duration.ofMinutes(-1));
+
+    assertEquals("Invalid or expired token", shown(origin("localhost"), server.port(), expired));
+  }
+
+  /** The browser asks first, so that not even the row is made. */
+  @Test
+  void pageOfAnotherOriginReadsNothingAndChangesNothing() throws Exception {
+    clerk.putUser("user_grace", "grace@example.com", "Grace", "Hopper");
+    int calls = clerk.userCalls();
+    String text = shown(origin("127.0.0.1"), server.port(), clerk.token("user_grace"));
+
+    assertEquals("The server cannot be reached", text);
+    assertEquals(calls, clerk.userCalls());
+    assertFalse(rows().contains("user_grace"));
+  }
+
+  @Test
+  void serverThatIsGoneIsSaidToBe() throws Exception {
+    try (TcpProxy gone = new TcpProxy("127.0.0.1", server.port())) {
+      gone.refuse();
+      String text = shown(origin("localhost"), gone.port(), clerk.token("user_ada"));
+
+      assertEquals("The server cannot be reached", text);
+    }
+  }
+}
