@@ -40,7 +40,7 @@ final class Main implements AutoCloseable {
           --dry-run          write nothing, print what would change
           --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows
         help       print this
-        version    print the version
+        version    print the version, its commit and Java's
 
       Settings come from the environment and from a .env file in the working directory.
       """;
@@ -87,7 +87,9 @@ final class Main implements AutoCloseable {
         }
         case "help" -> System.out.print(USAGE);
         case "version" ->
-            System.out.println("real-meet-server " + Version.NUMBER + " (" + Version.COMMIT + ")");
+            System.out.printf(
+                "real-meet-server %s (%s) on Java %s%n",
+                Version.NUMBER, Version.COMMIT, System.getProperty("java.version"));
         default -> {
           System.err.print(USAGE);
           return 2;
