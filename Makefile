@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev build start migrate test fmt fmt-check clean
+.PHONY: help dev build start migrate test release fmt fmt-check clean
 
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
@@ -7,6 +7,7 @@ JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
 
 $(foreach tool,mvn $(JAVA),$(if $(shell command -v $(tool) 2>/dev/null),,\
   $(error $(tool) is not there: install a JDK 17 or later and Maven 3.6.3 or later)))
+SHA256 := $(shell command -v sha256sum || echo shasum -a 256)
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +29,12 @@ migrate: $(JAR) ## Bring the table up to date
 
 test: ## Make the jar and run all tests
 	$(MVN) verify
+
+release: ## Make the jar, its checksum and its bill of materials (CycloneDX) in target/release
+	@test -z "$$(git status --porcelain)" || { echo "Commit or stash first: a release is what a commit holds" >&2; exit 1; }
+	$(MVN) -q -DskipTests clean package cyclonedx:makeBom
+	cp $(JAR) target/release
+	cd target/release && $(SHA256) real-meet-server.jar > real-meet-server.jar.sha256
 
 fmt: ## Format the code
 	$(MVN) -q spotless:apply
