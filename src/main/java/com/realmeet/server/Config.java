@@ -136,6 +136,28 @@ record Config(
     return text.length() < 300 && ORIGIN.matcher(text).matches();
   }
 
+  /**
+   * The same for a server that only this machine reaches.
+   *
+   * @param jwtKey the key that signs its tokens
+   */
+  Config local(RSAPublicKey jwtKey) {
+    return new Config(
+        databaseUrl,
+        directUrl,
+        clerkSecretKey,
+        0,
+        Environment.PRODUCTION,
+        origins,
+        "127.0.0.1",
+        poolSize,
+        Set.of(),
+        clerkApiUrl,
+        jwtKey,
+        List.of(),
+        null);
+  }
+
   boolean isProduction() {
     return environment == Environment.PRODUCTION;
   }

@@ -31,7 +31,7 @@ final class Main implements AutoCloseable {
 
   private static final String USAGE =
       """
-      Usage: java -jar real-meet-server.jar [serve | migrate | backfill | help | version]
+      Usage: java -jar real-meet-server.jar [serve | migrate | backfill | rehearse | help | version]
 
         serve      migrate the database, then serve (the default)
         migrate    migrate the database
@@ -39,6 +39,8 @@ final class Main implements AutoCloseable {
           --delete-missing   then make tombstones of rows that Clerk does not have
           --dry-run          write nothing, print what would change
           --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows
+        rehearse   start, answer requests of its own for some seconds, and stop: to make an archive
+                   from which later starts are faster (see the README)
         help       print this
         version    print the version, its commit and Java's
 
@@ -82,6 +84,7 @@ final class Main implements AutoCloseable {
       switch (understood ? command : "") {
         case "serve" -> serve(config(variables));
         case "migrate" -> Database.migrate(config(variables).directUrl());
+        case "rehearse" -> rehearse(config(variables));
         case "backfill" -> {
           return backfill(config(variables), backfill.get()) ? 0 : 1;
         }
@@ -137,10 +140,20 @@ final class Main implements AutoCloseable {
   private static void serve(Config config) {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
+    if (config.isProduction()) {
+      Background.run(() -> Rehearsal.run(config, server.rows));
+    }
     try {
       server.app.jettyServer().server().join();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
+    }
+  }
+
+  /** Starts where nobody else comes, rehearses, and stops. */
+  private static void rehearse(Config config) {
+    try (Main server = start(config.local(config.clerkJwtKey()))) {
+      Rehearsal.run(config, server.rows);
     }
   }
 
@@ -189,6 +202,13 @@ final class Main implements AutoCloseable {
         config.host(),
         server.port(),
         String.join(", ", config.origins()));
+    return server;
+  }
+
+  /** A server that is neither prepared nor spoken of, for a rehearsal. */
+  static Main unannounced(Config config) {
+    Main server = new Main(config, Metrics.start(config));
+    server.app.start();
     return server;
   }
 
@@ -253,7 +273,8 @@ final class Main implements AutoCloseable {
     }
   }
 
-  private void release() {
+  /** Closes everything, without a word. */
+  void release() {
     try {
       app.stop();
     } catch (JavalinException e) {

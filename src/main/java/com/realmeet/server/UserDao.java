@@ -31,6 +31,14 @@ final class UserDao {
       WHERE id = :id
       """;
 
+  private static final String ANY_ID =
+      """
+      SELECT id
+      FROM <users>
+      WHERE deleted_at IS NULL
+      LIMIT 1
+      """;
+
   private static final String FIND_HOLDER =
       """
       SELECT id
@@ -184,6 +192,11 @@ final class UserDao {
   /** The row of a user, tombstones included. */
   Optional<User> find(String id, Deadline deadline) {
     return database.with(deadline, handle -> find(handle, id));
+  }
+
+  /** The id of one of the users. */
+  Optional<String> anyId() {
+    return database.with(handle -> handle.createQuery(ANY_ID).mapTo(String.class).findFirst());
   }
 
   /** The id of the user who has an email address here. */

@@ -1,0 +1,57 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/** A rehearsal is like the real thing, but nobody else notices it. */
+class RehearsalTest {
+  private final String database = TestPostgres.newDatabase();
+  private StandInClerk clerk;
+
+  @BeforeEach
+  void start() {
+    clerk = new StandInClerk();
+  }
+
+  @AfterEach
+  void stop() {
+    clerk.close();
+  }
+
+  private int rehearse() {
+    Map<String, String> settings = TestServer.settings(clerk, database);
+    return Main.run(new String[] {"rehearse"}, () -> settings);
+  }
+
+  @Test
+  void aUsersRequestsAreAnsweredWithoutClerkOrAnyChange() {
+    clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
+    try (TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
+    }
+    List<String> rows = TestPostgres.query(database, "SELECT users::text FROM users");
+    int calls = clerk.userCalls();
+
+    assertEquals(0, rehearse());
+
+    assertTrue(Log.text().contains("INFO Rehearsal - Rehearsed "), Log.text());
+    assertEquals(rows, TestPostgres.query(database, "SELECT users::text FROM users"));
+    assertEquals(calls, clerk.userCalls());
+    assertTrue(Log.text().contains("Stopped"), Log.text());
+  }
+
+  @Test
+  void withoutUsersThereIsNothingToRehearse() {
+    assertEquals(0, rehearse());
+
+    assertTrue(Log.text().contains("There is no user yet to rehearse with"), Log.text());
+    assertEquals(0, clerk.userCalls());
+  }
+}
