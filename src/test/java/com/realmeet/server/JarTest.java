@@ -139,10 +139,14 @@ class JarTest {
    */
   private static CompletableFuture<Answer> answerWhileStopping(int port, String path) {
     String text = request("GET", path);
+    RawHttp first = new RawHttp(port);
+    RawHttp second = new RawHttp(port);
+    assertEquals(200, first.send(text).answer().status());
+    assertEquals(200, second.send(text).answer().status());
     return Background.supply(
         () -> {
-          RawHttp next = new RawHttp(port);
-          RawHttp other = new RawHttp(port);
+          RawHttp next = first;
+          RawHttp other = second;
           Answer answer = next.send(text).answer();
           while (answer.header("Connection").isEmpty()) {
             RawHttp last = next;
