@@ -30,9 +30,9 @@ import java.util.Map;
 import java.util.UUID;
 
 /**
- * What {@code make dev} runs: the server in a JVM of its own, and stand-ins for what neither {@code
- * .env} nor the environment sets. Their data, and the stand-in's key and users, are kept in {@code
- * .dev}.
+ * What {@code make dev} runs: the server in a JVM of its own, made anew when its sources change,
+ * and stand-ins for what neither {@code .env} nor the environment sets. Their data, and the
+ * stand-in's key and users, are kept in {@code .dev}.
  */
 public final class Dev {
   private static final Path DATA = Path.of(".dev");
@@ -46,8 +46,11 @@ public final class Dev {
   private static final JsonMapper JSON = new JsonMapper();
   private static final HttpClient HTTP = HttpClient.newHttpClient();
 
-  /** What the server finds in its environment. */
+  /** The settings of the server. */
   private final Map<String, String> variables = new HashMap<>();
+
+  /** Those of them that neither {@code .env} nor the environment has. */
+  private final Map<String, String> standIns = new HashMap<>();
 
   private EmbeddedPostgres postgres;
   private StandInClerk clerk;
@@ -79,7 +82,9 @@ public final class Dev {
     if (isUnset("CLERK_SECRET_KEY")) {
       startClerk();
     }
-    variables.putIfAbsent("HOST", "127.0.0.1");
+    standInFor("HOST", "127.0.0.1");
+    standInFor("PORT", "3001");
+    override("PORT", variables.get("PORT")); // for all reloads: webhooks go there
     startServer();
     if (awaitServer()) {
       printHelp();
@@ -91,6 +96,17 @@ public final class Dev {
     return variables.getOrDefault(name, "").isBlank();
   }
 
+  private void standInFor(String name, String value) {
+    if (isUnset(name)) {
+      override(name, value);
+    }
+  }
+
+  private void override(String name, String value) {
+    variables.put(name, value);
+    standIns.put(name, value);
+  }
+
   private void startPostgres() throws IOException {
     Files.createDirectories(POSTGRES);
     postgres =
@@ -100,10 +116,10 @@ public final class Dev {
             .setRegisterShutdownHook(false)
             .setPort(freePort(POSTGRES_PORT))
             .start();
-    variables.put(
+    override(
         "DATABASE_URL",
         "postgresql://postgres:postgres@127.0.0.1:" + postgres.getPort() + "/postgres");
-    variables.remove("DIRECT_URL");
+    override("DIRECT_URL", "");
   }
 
   private void startClerk() throws IOException {
@@ -123,10 +139,10 @@ public final class Dev {
     }
     clerk.addRoute("/dev/users", this::users);
     clerk.addRoute("/dev/token/", this::token);
-    variables.put("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
-    variables.put("CLERK_API_URL", clerk.url());
-    variables.remove("CLERK_JWT_KEY");
-    variables.putIfAbsent("CLERK_WEBHOOK_SIGNING_SECRET", WEBHOOK_SECRET);
+    override("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
+    override("CLERK_API_URL", clerk.url());
+    override("CLERK_JWT_KEY", "");
+    standInFor("CLERK_WEBHOOK_SIGNING_SECRET", WEBHOOK_SECRET);
   }
 
   /** The same key in every run, so that a token in a shell outlives a restart. */
@@ -233,13 +249,13 @@ public final class Dev {
             "-cp",
             System.getProperty("java.class.path"),
             "-XX:TieredStopAtLevel=1", // starts faster
-            "com.realmeet.server.Main");
-    process.environment().putAll(variables);
+            "com.realmeet.server.dev.HotReload");
+    process.environment().putAll(standIns); // the server reads .env itself, again at each reload
     server = process.inheritIO().start();
   }
 
   private String serverUrl() {
-    return "http://localhost:" + variables.getOrDefault("PORT", "3001");
+    return "http://localhost:" + variables.get("PORT");
   }
 
   private boolean awaitServer() throws InterruptedException {
