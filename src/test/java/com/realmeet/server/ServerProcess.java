@@ -1,5 +1,7 @@
 package com.realmeet.server;
 
+import com.realmeet.server.dev.Dev;
+import java.io.File;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -13,8 +15,13 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.LockSupport;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
-/** The jar in a process of its own, with nothing in its environment but what a test gives it. */
+/**
+ * The jar, or what {@code make dev} starts, in a process of its own, with nothing in its
+ * environment but what a test gives it.
+ */
 final class ServerProcess implements AutoCloseable {
   static final Path JAR = Path.of("target", "real-meet-server.jar").toAbsolutePath();
   private static final Pattern READY = Pattern.compile("Ready on http://[^ ]*:(\\d+) for");
@@ -29,12 +36,30 @@ final class ServerProcess implements AutoCloseable {
    * @param directory where a {@code .env} may lie
    */
   ServerProcess(Path directory, Map<String, String> environment, String... arguments) {
+    this(directory, environment, jar(arguments));
+  }
+
+  private static List<String> jar(String... arguments) {
     if (!Files.exists(JAR)) {
       throw new AssertionError("there is no " + JAR + ": run the tests by mvn verify");
     }
-    Path java = Path.of(System.getProperty("java.home"), "bin", "java");
-    List<String> command = new ArrayList<>(List.of(java.toString(), "-jar", JAR.toString()));
-    command.addAll(List.of(arguments));
+    return Stream.concat(Stream.of("-jar", JAR.toString()), Stream.of(arguments)).toList();
+  }
+
+  /** Starts what {@code make dev} starts; its output has a token. */
+  static ServerProcess dev(Path directory, Map<String, String> environment) {
+    String classPath =
+        Stream.of(System.getProperty("java.class.path").split(File.pathSeparator))
+            .map(entry -> Path.of(entry).toAbsolutePath().toString())
+            .collect(Collectors.joining(File.pathSeparator));
+    return new ServerProcess(
+        directory, environment, List.of("-cp", classPath, Dev.class.getName()));
+  }
+
+  private ServerProcess(Path directory, Map<String, String> environment, List<String> arguments) {
+    List<String> command = new ArrayList<>();
+    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.addAll(arguments);
     ProcessBuilder builder =
         new ProcessBuilder(command).directory(directory.toFile()).redirectErrorStream(true);
     builder.environment().clear();
@@ -85,8 +110,15 @@ final class ServerProcess implements AutoCloseable {
     process.toHandle().destroy();
   }
 
-  /** Waits until it ends, for 30 s at most; the exit code. */
+  /** Waits until it ends, for 30 s at most; the exit code. No secret may stand in its output. */
   int exitCode() {
+    int code = awaitEnd();
+    Log.assertNoSecret(output());
+    return code;
+  }
+
+  /** Like {@link #exitCode}, but secrets may. */
+  int awaitEnd() {
     try {
       if (!process.waitFor(30, TimeUnit.SECONDS)) {
         throw new AssertionError("the jar has not ended: " + output);
@@ -95,7 +127,6 @@ final class ServerProcess implements AutoCloseable {
     } catch (InterruptedException e) {
       throw new IllegalStateException(e);
     }
-    Log.assertNoSecret(output());
     return process.exitValue();
   }
 

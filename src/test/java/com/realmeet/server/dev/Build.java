@@ -90,7 +90,7 @@ final class Build {
 
   private void compile() throws IOException {
     List<String> arguments = new ArrayList<>(List.of("--release", "17", "-g", "-proc:none"));
-    arguments.add("-Xlint:all,-classfile,-serial,-path");
+    arguments.addAll(List.of("-encoding", "UTF-8", "-Xlint:all,-classfile,-serial,-path"));
     arguments.addAll(List.of("-d", directory.toString(), "-cp"));
     arguments.add(
         JARS.stream().map(Path::toString).collect(Collectors.joining(File.pathSeparator)));

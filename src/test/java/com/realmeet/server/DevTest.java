@@ -1,0 +1,168 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.io.IOException;
+import java.net.ServerSocket;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestInstance;
+import org.junit.jupiter.api.io.TempDir;
+
+/** What {@code make dev} runs, on a copy of the sources and with both stand-ins. */
+@TestInstance(TestInstance.Lifecycle.PER_CLASS)
+class DevTest {
+  private static final HttpClient HTTP = HttpClient.newHttpClient();
+
+  private Path directory;
+  private Path health;
+  private Path migrations;
+  private String source;
+  private ServerProcess dev;
+  private URI server;
+  private URI clerk;
+  private String token;
+
+  @BeforeAll
+  void start(@TempDir Path directory) throws IOException {
+    this.directory = directory;
+    copy(Path.of("src", "main"));
+    copy(Path.of("db"));
+    Files.writeString(directory.resolve(".env"), "CLERK_WEBHOOK_SIGNING_SECRET=\n");
+    health = directory.resolve("src/main/java/com/realmeet/server/Health.java");
+    migrations = directory.resolve("db/migration");
+    source = Files.readString(health);
+    int port;
+    try (ServerSocket free = new ServerSocket(0)) {
+      port = free.getLocalPort();
+    }
+    dev = ServerProcess.dev(directory, Map.of("PORT", String.valueOf(port)));
+    server = URI.create("http://127.0.0.1:" + dev.port());
+    awaitPrinted(0, "Ctrl-C stops everything");
+    clerk = URI.create(printed("(http://\\S+), a stand-in"));
+    token = printed("Bearer ([\\w.-]+)");
+  }
+
+  private void copy(Path sources) throws IOException {
+    try (Stream<Path> files = Files.walk(sources)) {
+      for (Path file : files.toList()) {
+        Files.createDirectories(directory.resolve(file).getParent());
+        Files.copy(file, directory.resolve(file));
+      }
+    }
+  }
+
+  private String printed(String pattern) {
+    Matcher matcher = Pattern.compile(pattern).matcher(dev.output());
+    assertTrue(matcher.find(), dev::output);
+    return matcher.group(1);
+  }
+
+  private void awaitPrinted(int after, String text) {
+    TestServer.await(text, () -> dev.output().indexOf(text, after) >= 0);
+  }
+
+  private String send(String method, URI uri, String body) {
+    try {
+      HttpRequest request =
+          HttpRequest.newBuilder(uri)
+              .header("Authorization", "Bearer " + token)
+              .method(method, HttpRequest.BodyPublishers.ofString(body))
+              .build();
+      return HTTP.send(request, HttpResponse.BodyHandlers.ofString()).body();
+    } catch (IOException e) {
+      return ""; // between two versions, nobody listens
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  private String health() {
+    return send("GET", server.resolve("/api/health"), "");
+  }
+
+  private String sync() {
+    return send("POST", server.resolve("/api/user/sync"), "");
+  }
+
+  /** Changes something, and returns where in the output its consequences begin. */
+  private int save(Path file, String text) throws IOException {
+    int before = dev.output().length();
+    Files.writeString(file, text);
+    return before;
+  }
+
+  /** After this, the version that runs is that of {@code src/main} and {@code db}. */
+  private void undo() throws IOException {
+    int before = save(health, source);
+    Files.deleteIfExists(migrations.resolve("V900__test.sql"));
+    awaitPrinted(before, "Reloaded in ");
+  }
+
+  @Test
+  void savedSourceAndMigrationAreLiveAndTheTokenIsStillGood() throws IOException {
+    String row = sync();
+    assertTrue(row.startsWith("{\"success\":true"), row);
+
+    Files.writeString(migrations.resolve("V900__test.sql"), "CREATE TABLE test (id int)");
+    save(health, source.replace("\"ok\"", "\"changed\""));
+
+    TestServer.await("the change is live", () -> health().contains("\"status\":\"changed\""));
+    assertTrue(dev.output().contains("is at version 900, 1 migrations applied"), dev::output);
+    assertEquals(row, sync());
+    undo();
+    assertTrue(health().contains("\"status\":\"ok\""), this::health);
+  }
+
+  @Test
+  void compileErrorIsPrintedWithFileAndLineAndTheVersionBeforeServes() throws IOException {
+    int before = save(health, source + "oops\n");
+
+    awaitPrinted(before, "Not reloaded");
+    String line = "Health.java:" + (source.lines().count() + 1) + ": error: ";
+    assertTrue(dev.output().indexOf(line, before) >= 0, dev::output);
+    assertFalse(dev.output().substring(before).contains("Stopping"), dev::output);
+    assertTrue(health().contains("\"status\":\"ok\""), this::health);
+    undo();
+  }
+
+  @Test
+  void versionThatDoesNotStartGivesWayToTheOneBefore() throws IOException {
+    int before = save(migrations.resolve("V900__test.sql"), "CREATE oops");
+
+    awaitPrinted(before, "Not reloaded");
+    assertTrue(dev.output().indexOf("Migration of the database failed", before) >= 0, dev::output);
+    TestServer.await("it serves again", () -> health().contains("\"status\":\"ok\""));
+    undo();
+  }
+
+  /** The .env of this test has an empty secret, as one that was copied may have. */
+  @Test
+  void changeAtTheStandInReachesTheRow() {
+    sync();
+    send("PATCH", clerk.resolve("/dev/users/user_ada"), "{\"last_name\":\"King\"}");
+
+    TestServer.await("the row follows", () -> sync().contains("\"name\":\"Ada King\""));
+  }
+
+  @AfterAll
+  void stop() {
+    dev.terminate();
+    assertEquals(143, dev.awaitEnd(), dev::output);
+    assertEquals("", health());
+    assertFalse(Files.exists(directory.resolve(".dev/postgres/postmaster.pid")), "Postgres runs");
+  }
+}
