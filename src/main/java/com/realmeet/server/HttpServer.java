@@ -124,6 +124,9 @@ final class HttpServer {
           connector.setPort(config.port());
           connector.setAcceptQueueSize(BACKLOG);
           connector.setIdleTimeout(IDLE.toMillis());
+          if (config.environment() == Config.Environment.DEVELOPMENT) {
+            connector.setShutdownIdleTimeout(10); // ms: a reload does not wait for browsers
+          }
           return connector;
         });
     javalin.jetty.modifyServer(
