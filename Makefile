@@ -1,9 +1,13 @@
 .DEFAULT_GOAL := help
 .PHONY: help dev build start migrate test release fmt fmt-check clean
 
+.PHONY: help dev build start migrate test compile fmt fmt-check clean
+
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
+# Quick to start, for programs that do little.
+TEST_CODE = -XX:TieredStopAtLevel=1 -cp target/classes:target/test-classes:$$(cat target/dev.classpath)
 
 $(foreach tool,mvn $(JAVA),$(if $(shell command -v $(tool) 2>/dev/null),,\
   $(error $(tool) is not there: install a JDK 17 or later and Maven 3.6.3 or later)))
@@ -12,9 +16,8 @@ SHA256 := $(shell command -v sha256sum || echo shasum -a 256)
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-dev: ## Run the server; whatever .env does not set is stood in for
-	@$(MVN) -q test-compile dependency:build-classpath -Dmdep.outputFile=target/dev.classpath -Dmdep.includeScope=test
-	@exec $(JAVA) -cp target/classes:target/test-classes:$$(cat target/dev.classpath) com.realmeet.server.dev.Dev
+dev: compile ## Run the server, reload it when a file is saved; stand in for what .env does not set
+	@exec $(JAVA) $(TEST_CODE) com.realmeet.server.dev.Dev
 
 build: $(JAR) ## Make target/real-meet-server.jar
 
@@ -35,6 +38,9 @@ release: ## Make the jar, its checksum and its bill of materials (CycloneDX) in 
 	$(MVN) -q -DskipTests clean package cyclonedx:makeBom
 	cp $(JAR) target/release
 	cd target/release && $(SHA256) real-meet-server.jar > real-meet-server.jar.sha256
+
+compile:
+	@$(MVN) -q test-compile dependency:build-classpath -Dmdep.outputFile=target/dev.classpath -Dmdep.includeScope=test
 
 fmt: ## Format the code
 	$(MVN) -q spotless:apply

@@ -53,7 +53,9 @@ final class ServerProcess implements AutoCloseable {
             .map(entry -> Path.of(entry).toAbsolutePath().toString())
             .collect(Collectors.joining(File.pathSeparator));
     return new ServerProcess(
-        directory, environment, List.of("-cp", classPath, Dev.class.getName()));
+        directory,
+        environment,
+        List.of("-XX:TieredStopAtLevel=1", "-cp", classPath, Dev.class.getName()));
   }
 
   private ServerProcess(Path directory, Map<String, String> environment, List<String> arguments) {
