@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev build start migrate test release fmt fmt-check clean
+.PHONY: help dev studio build start migrate test release fmt fmt-check clean
 
-.PHONY: help dev build start migrate test compile fmt fmt-check clean
+.PHONY: help dev studio build start migrate test compile fmt fmt-check clean
 
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
@@ -18,6 +18,9 @@ help: ## Print this list
 
 dev: compile ## Run the server, reload it when a file is saved; stand in for what .env does not set
 	@exec $(JAVA) $(TEST_CODE) com.realmeet.server.dev.Dev
+
+studio: compile ## Look at the database of .env, or of make dev, in the browser
+	@exec $(JAVA) $(TEST_CODE) com.realmeet.server.Studio
 
 build: $(JAR) ## Make target/real-meet-server.jar
 

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.dev.Dev;
 import java.io.IOException;
 import java.net.ServerSocket;
 import java.net.URI;
@@ -13,6 +14,7 @@ import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Map;
+import java.util.Optional;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
@@ -158,11 +160,16 @@ class DevTest {
     TestServer.await("the row follows", () -> sync().contains("\"name\":\"Ada King\""));
   }
 
+  @Test
+  void studioFindsTheStandInDatabase() throws IOException {
+    assertEquals(Optional.of(printed("\nDatabase +(\\S+)")), Dev.databaseUrl(directory));
+  }
+
   @AfterAll
-  void stop() {
+  void stop() throws IOException {
     dev.terminate();
     assertEquals(143, dev.awaitEnd(), dev::output);
     assertEquals("", health());
-    assertFalse(Files.exists(directory.resolve(".dev/postgres/postmaster.pid")), "Postgres runs");
+    assertEquals(Optional.empty(), Dev.databaseUrl(directory));
   }
 }

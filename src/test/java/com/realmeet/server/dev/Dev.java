@@ -27,6 +27,7 @@ import java.time.Instant;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.UUID;
 
 /**
@@ -116,10 +117,20 @@ public final class Dev {
             .setRegisterShutdownHook(false)
             .setPort(freePort(POSTGRES_PORT))
             .start();
-    override(
-        "DATABASE_URL",
-        "postgresql://postgres:postgres@127.0.0.1:" + postgres.getPort() + "/postgres");
+    override("DATABASE_URL", databaseUrl(postgres.getPort()));
     override("DIRECT_URL", "");
+  }
+
+  private static String databaseUrl(int port) {
+    return "postgresql://postgres:postgres@127.0.0.1:" + port + "/postgres";
+  }
+
+  /** The URL of the stand-in database that a run in some directory has, if there is one. */
+  public static Optional<String> databaseUrl(Path directory) throws IOException {
+    Path lock = directory.resolve(POSTGRES).resolve("postmaster.pid"); // line 4 has the port
+    return Files.exists(lock)
+        ? Optional.of(databaseUrl(Integer.parseInt(Files.readAllLines(lock).get(3).strip())))
+        : Optional.empty();
   }
 
   private void startClerk() throws IOException {
