@@ -1,7 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev studio build start migrate test release fmt fmt-check clean
-
-.PHONY: help dev studio build start migrate test compile fmt fmt-check clean
+.PHONY: help dev studio build start migrate test release compile fmt fmt-check clean
 
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
