@@ -5,7 +5,6 @@ import com.realmeet.server.UserDao.Change;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
-import java.util.EnumSet;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -39,10 +38,6 @@ final class Backfill {
 
   /** So many failures in a row end the run; a pause that Clerk asks for is none. */
   private static final int TRIES = 10;
-
-  /** Outages, and the nonsense that a proxy answers in Clerk's place meanwhile. */
-  private static final Set<Kind> PASSING =
-      EnumSet.of(Kind.CLERK_UNAVAILABLE, Kind.CLERK_UNEXPECTED, Kind.DATABASE_UNAVAILABLE);
 
   /**
    * More rows than this part are never deleted unasked: a key of another instance looks like that.
@@ -302,12 +297,21 @@ final class Backfill {
       try {
         return call.get();
       } catch (Failure e) {
-        if (!PASSING.contains(e.kind()) || !e.isPause() && ++failures == TRIES) {
+        if (!e.isPause() && ++failures >= tries(e.kind())) {
           throw e;
         }
         Pause.of(Duration.ofSeconds(e.retryAfter()));
       }
     }
+  }
+
+  /** Nonsense may come once, from a proxy in Clerk's place. */
+  private static int tries(Kind kind) {
+    return switch (kind) {
+      case CLERK_UNAVAILABLE, DATABASE_UNAVAILABLE -> TRIES;
+      case CLERK_UNEXPECTED -> 2;
+      default -> 1;
+    };
   }
 
   /** A bar on a terminal that nothing else is printed on; elsewhere a line every few seconds. */

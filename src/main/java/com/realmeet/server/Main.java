@@ -141,7 +141,7 @@ final class Main implements AutoCloseable {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
     if (config.isProduction()) {
-      Background.run(() -> Rehearsal.run(config, server.rows));
+      Background.run(() -> Rehearsal.run(config, server.rows, Rehearsal.REQUESTS));
     }
     try {
       server.app.jettyServer().server().join();
@@ -153,7 +153,7 @@ final class Main implements AutoCloseable {
   /** Starts where nobody else comes, rehearses, and stops. */
   private static void rehearse(Config config) {
     try (Main server = start(config.local(config.clerkJwtKey()))) {
-      Rehearsal.run(config, server.rows);
+      Rehearsal.run(config, server.rows, Rehearsal.REQUESTS);
     }
   }
 

@@ -27,7 +27,7 @@ final class Rehearsal {
   private static final Logger log = LoggerFactory.getLogger(Rehearsal.class);
 
   /** The JVM's optimising compiler takes up a method after 5,000 to 15,000 calls. */
-  private static final int REQUESTS = 12_000;
+  static final int REQUESTS = 12_000;
 
   private static final Duration LIMIT = Duration.ofSeconds(20);
 
@@ -42,7 +42,7 @@ final class Rehearsal {
   }
 
   /** Rehearses for 20 s at most, as one of the users; not at all if there is none. */
-  static void run(Config config, UserDao rows) {
+  static void run(Config config, UserDao rows, int requests) {
     try {
       Optional<String> user = rows.anyId();
       if (user.isEmpty()) {
@@ -53,7 +53,7 @@ final class Rehearsal {
       Main server = Main.unannounced(config.local((RSAPublicKey) keys.getPublic()));
       try {
         URL sync = new URL("http://127.0.0.1:" + server.port() + "/api/user/sync");
-        new Rehearsal(sync, token(user.get(), keys)).run();
+        new Rehearsal(sync, token(user.get(), keys)).run(requests);
       } finally {
         server.release();
       }
@@ -79,10 +79,10 @@ final class Rehearsal {
         .sign(Algorithm.RSA256(null, (RSAPrivateKey) keys.getPrivate()));
   }
 
-  private void run() throws IOException {
+  private void run(int requests) throws IOException {
     Deadline end = Deadline.in(LIMIT);
     int sent = 0;
-    for (; sent < REQUESTS && !end.left().isZero(); sent++) {
+    for (; sent < requests && !end.left().isZero(); sent++) {
       send(sent % 10 == 0 ? badToken : goodToken);
     }
     log.info("Rehearsed {} requests", sent);

@@ -78,6 +78,18 @@ class BackfillListingTest {
   }
 
   @Test
+  void nonsenseThatComesOnceDoesNotEndTheRun() {
+    backfill.putUsers(0, 3);
+    clerk.onList(
+        exchange -> {
+          clerk.heal();
+          StandInClerk.answering(200, "<html>Please wait</html>").handle(exchange);
+        });
+
+    backfill.expect(0, "3 inserted, 0 updated, 0 unchanged");
+  }
+
+  @Test
   void brokenListingEndsTheRun() {
     clerk.onList(StandInClerk.answering(200, "[{\"id\":\"user_1\"}]"));
     backfill.expect(1, "Backfill failed, start it again: ");

@@ -25,11 +25,6 @@ class RehearsalTest {
     clerk.close();
   }
 
-  private int rehearse() {
-    Map<String, String> settings = TestServer.settings(clerk, database);
-    return Main.run(new String[] {"rehearse"}, () -> settings);
-  }
-
   @Test
   void aUsersRequestsAreAnsweredWithoutClerkOrAnyChange() {
     clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
@@ -39,17 +34,21 @@ class RehearsalTest {
     List<String> rows = TestPostgres.query(database, "SELECT users::text FROM users");
     int calls = clerk.userCalls();
 
-    assertEquals(0, rehearse());
+    Map<String, String> settings = TestServer.settings(clerk, database);
+    try (Database connections = new Database(DatabaseUrl.parse(database), 1, Metrics.none())) {
+      Rehearsal.run(Config.from(settings), new UserDao(connections), 200);
+    }
 
-    assertTrue(Log.text().contains("INFO Rehearsal - Rehearsed "), Log.text());
+    assertTrue(Log.text().contains("INFO Rehearsal - Rehearsed 200 requests"), Log.text());
     assertEquals(rows, TestPostgres.query(database, "SELECT users::text FROM users"));
     assertEquals(calls, clerk.userCalls());
-    assertTrue(Log.text().contains("Stopped"), Log.text());
   }
 
   @Test
   void withoutUsersThereIsNothingToRehearse() {
-    assertEquals(0, rehearse());
+    Map<String, String> settings = TestServer.settings(clerk, database);
+
+    assertEquals(0, Main.run(new String[] {"rehearse"}, () -> settings));
 
     assertTrue(Log.text().contains("There is no user yet to rehearse with"), Log.text());
     assertEquals(0, clerk.userCalls());
