@@ -224,6 +224,7 @@ final class Main implements AutoCloseable {
     Cors cors = new Cors(config.origins());
     Errors errors = new Errors(config.isProduction(), cors);
     Health health = new Health(database, stopping::get);
+    ApiDocument document = new ApiDocument();
     app =
         Javalin.create(
             javalin -> {
@@ -236,6 +237,8 @@ final class Main implements AutoCloseable {
                   .head("/api/health", health::alive)
                   .get("/api/ready", health::ready)
                   .head("/api/ready", health::ready)
+                  .get("/api/openapi.yaml", document::answer)
+                  .head("/api/openapi.yaml", document::answer)
                   .beforeMatched(HttpServer::refuseMalformedChunks)
                   .beforeMatched("/api/user/*", auth)
                   .post("/api/user/sync", this::sync)

@@ -6,11 +6,12 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.RawHttp.Answer;
 import com.realmeet.server.dev.StandInClerk;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.net.URI;
 import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -76,11 +77,16 @@ class MetricsTest {
   }
 
   private static String page(int port) {
-    Answer answer = RawHttp.ask(port, request("GET", "/metrics"));
-    assertEquals(200, answer.status());
+    HttpResponse<String> answer = get(port, "/metrics");
+    assertEquals(200, answer.statusCode());
     assertEquals(
-        List.of("text/plain; version=0.0.4; charset=utf-8"), answer.header("Content-Type"));
+        List.of("text/plain; version=0.0.4; charset=utf-8"),
+        answer.headers().allValues("Content-Type"));
     return answer.body();
+  }
+
+  private static HttpResponse<String> get(int port, String path) {
+    return TestServer.getPage(URI.create("http://127.0.0.1:" + port + path));
   }
 
   /** The value of a series, or -1 if there is none. */
@@ -241,8 +247,8 @@ class MetricsTest {
   void pageIsOnThatPortOnlyAndAlone() {
     ask(404, "GET", "/metrics").run();
     for (String path : List.of("/", "/metrics/", "/api/health", "/api/user/sync")) {
-      Answer answer = RawHttp.ask(port, request("GET", path));
-      assertEquals(404, answer.status(), path);
+      HttpResponse<String> answer = get(port, path);
+      assertEquals(404, answer.statusCode(), path);
       assertEquals("", answer.body());
     }
   }

@@ -1,5 +1,8 @@
 package com.realmeet.server;
 
+import static java.util.stream.Collectors.groupingBy;
+import static java.util.stream.Collectors.mapping;
+import static java.util.stream.Collectors.toList;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import java.io.BufferedInputStream;
@@ -14,9 +17,15 @@ import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.regex.Pattern;
 import java.util.stream.Stream;
 
-/** One connection, on which HTTP is written and read byte by byte, as no client library would. */
+/**
+ * One connection, on which HTTP is written and read byte by byte, as no client library would. Fails
+ * if the OpenAPI document does not promise an answer.
+ */
 final class RawHttp implements AutoCloseable {
   /** What every answer carries. */
   static final List<String> COMMON_HEADERS =
@@ -60,8 +69,12 @@ final class RawHttp implements AutoCloseable {
     }
   }
 
+  private static final Pattern REQUEST = Pattern.compile("([\\w-]{1,20} [^ \r\n]+) HTTP/1\\.1\r\n");
+
   private final Socket socket;
   private final InputStream in;
+  private final StringBuffer sent = new StringBuffer();
+  private int answers;
 
   RawHttp(int port) {
     try {
@@ -93,6 +106,7 @@ final class RawHttp implements AutoCloseable {
 
   /** Sends a text, one byte for each character; less of it if the server has closed meanwhile. */
   RawHttp send(String text) {
+    sent.append(text);
     try {
       socket.getOutputStream().write(text.getBytes(StandardCharsets.ISO_8859_1));
     } catch (SocketException closed) {
@@ -105,15 +119,15 @@ final class RawHttp implements AutoCloseable {
 
   /** Reads the next answer. */
   Answer answer() {
-    Answer head = head();
+    Answer head = readHead();
     List<String> length = head.header("Content-Length");
     if (length.isEmpty()) {
-      return head;
+      return checked(head, Optional.of(""));
     }
     try {
-      byte[] body = in.readNBytes(Integer.parseInt(length.get(0)));
-      return new Answer(
-          head.status, head.reason, head.headers, new String(body, StandardCharsets.UTF_8));
+      byte[] bytes = in.readNBytes(Integer.parseInt(length.get(0)));
+      String body = new String(bytes, StandardCharsets.UTF_8);
+      return checked(new Answer(head.status, head.reason, head.headers, body), Optional.of(body));
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
@@ -121,6 +135,27 @@ final class RawHttp implements AutoCloseable {
 
   /** Reads the next answer up to its body. */
   Answer head() {
+    return checked(readHead(), Optional.empty());
+  }
+
+  private Answer checked(Answer answer, Optional<String> body) {
+    String request =
+        REQUEST
+            .matcher(sent)
+            .results()
+            .skip(answers++)
+            .map(match -> match.group(1))
+            .findFirst()
+            .orElse("");
+    Map<String, List<String>> headers =
+        answer.headers.stream()
+            .map(line -> line.split(": ", 2))
+            .collect(groupingBy(line -> line[0], mapping(line -> line[1], toList())));
+    Contract.check(request, answer.status, headers, body);
+    return answer;
+  }
+
+  private Answer readHead() {
     try {
       String[] status = line().split(" ", 3);
       List<String> headers = new ArrayList<>();

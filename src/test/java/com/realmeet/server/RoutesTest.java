@@ -80,7 +80,13 @@ class RoutesTest {
   }
 
   @ParameterizedTest
-  @CsvSource({"/api/health, 200", "/api/ready, 200", SYNC + ", 405", "/nope, 404"})
+  @CsvSource({
+    "/api/health, 200",
+    "/api/ready, 200",
+    "/api/openapi.yaml, 200",
+    SYNC + ", 405",
+    "/nope, 404"
+  })
   void headAnswersLikeGetWithoutABody(String path, int status) {
     try (RawHttp connection = new RawHttp(server.port())) {
       Answer head = connection.send(request("HEAD", path)).head();

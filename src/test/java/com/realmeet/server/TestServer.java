@@ -11,6 +11,7 @@ import java.time.Duration;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -61,6 +62,14 @@ final class TestServer implements AutoCloseable {
     return main.port();
   }
 
+  /** The routes that are declared, such as "GET /api/health". */
+  List<String> routes() {
+    return main.app.unsafe.internalRouter.allHttpHandlers().stream()
+        .map(route -> route.endpoint.method + " " + route.endpoint.path)
+        .filter(route -> route.matches("[A-Z]+ .*"))
+        .toList();
+  }
+
   /** Closes new connections that are idle for so long, instead of the server's own time. */
   void setIdleTime(Duration time) {
     ((ServerConnector) main.app.jettyServer().server().getConnectors()[0])
@@ -83,7 +92,23 @@ final class TestServer implements AutoCloseable {
     return send(HttpRequest.newBuilder(uri(path)));
   }
 
+  /** Sends a request, and fails if the OpenAPI document does not promise the answer. */
   HttpResponse<String> send(HttpRequest.Builder request) {
+    HttpResponse<String> answer = exchange(request);
+    Contract.check(
+        answer.request().method() + " " + answer.uri().getRawPath(),
+        answer.statusCode(),
+        answer.headers().map(),
+        Optional.of(answer.body()));
+    return answer;
+  }
+
+  /** Gets what is no part of the API, from whatever server. */
+  static HttpResponse<String> getPage(URI uri) {
+    return exchange(HttpRequest.newBuilder(uri));
+  }
+
+  private static HttpResponse<String> exchange(HttpRequest.Builder request) {
     try {
       return HTTP.send(request.build(), HttpResponse.BodyHandlers.ofString());
     } catch (IOException e) {

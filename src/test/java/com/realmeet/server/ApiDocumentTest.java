@@ -1,0 +1,157 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.realmeet.server.dev.StandInClerk;
+import java.net.http.HttpResponse;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/**
+ * The OpenAPI document: that it is served, complete, and true to itself. That all answers keep it
+ * is checked wherever a test receives one, see {@link Contract}.
+ */
+class ApiDocumentTest {
+  private static final Map<String, List<String>> HEADERS =
+      Map.of(
+          "Content-Type", List.of("application/json"),
+          "Cache-Control", List.of("no-store"),
+          "Vary", List.of("Origin"),
+          "X-Content-Type-Options", List.of("nosniff"));
+
+  private static final String READY = "{\"status\":\"ok\",\"database\":\"ok\"}";
+
+  @Test
+  void documentIsServedAndHasTheVeryRoutesOfTheServer() {
+    try (StandInClerk clerk = new StandInClerk();
+        TestServer server =
+            TestServer.start(
+                clerk, TestPostgres.newDatabase(), "CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET)) {
+      HttpResponse<String> answer = server.get("/api/openapi.yaml");
+
+      assertEquals(200, answer.statusCode());
+      assertEquals(Contract.TEXT, answer.body());
+      assertEquals(new TreeSet<>(server.routes()), operations());
+    }
+  }
+
+  /** Of the document; preflights are no routes of ours but what all paths have. */
+  private static Set<String> operations() {
+    Set<String> operations = new TreeSet<>();
+    Contract.DOCUMENT
+        .get("paths")
+        .properties()
+        .forEach(
+            path ->
+                path.getValue()
+                    .fieldNames()
+                    .forEachRemaining(
+                        method ->
+                            operations.add(method.toUpperCase(Locale.ROOT) + " " + path.getKey())));
+    assertTrue(
+        operations.containsAll(
+            operations.stream()
+                .map(operation -> operation.replaceFirst("\\w+", "OPTIONS"))
+                .toList()));
+    operations.removeIf(operation -> operation.startsWith("OPTIONS "));
+    return operations;
+  }
+
+  @ParameterizedTest
+  @EnumSource
+  void everyFailureIsAnExampleUnderItsStatus(Failure.Kind kind) {
+    List<String> messages =
+        Contract.DOCUMENT.get("paths").findValues(String.valueOf(kind.status)).stream()
+            .map(response -> Contract.DOCUMENT.at(response.get("$ref").asText().substring(1)))
+            .flatMap(response -> response.findValuesAsText("message").stream())
+            .toList();
+
+    assertTrue(messages.contains(kind.message), messages::toString);
+  }
+
+  @Test
+  void everyExampleFitsItsSchema() {
+    Set<String> examples = new TreeSet<>();
+    checkExamples("", Contract.DOCUMENT, examples);
+
+    assertTrue(examples.size() > 30, examples::toString);
+  }
+
+  private static void checkExamples(String pointer, JsonNode node, Set<String> checked) {
+    if (node.has("schema")) {
+      Stream.concat(
+              Stream.ofNullable(node.get("example")),
+              node.path("examples").valueStream().map(example -> example.get("value")))
+          .forEach(
+              example -> {
+                Contract.checkValue(pointer + "/schema", example, pointer);
+                checked.add(pointer + " " + example);
+              });
+    }
+    node.properties()
+        .forEach(
+            field ->
+                checkExamples(
+                    pointer + "/" + field.getKey().replace("/", "~1"), field.getValue(), checked));
+  }
+
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      textBlock =
+          """
+          a path           | GET /api/other        | 200 | {"status":"ok","database":"ok"}
+          a method         | PUT /api/ready        | 200 | {"status":"ok","database":"ok"}
+          a status         | GET /api/ready        | 201 | {"status":"ok","database":"ok"}
+          a word           | GET /api/ready        | 200 | {"status":"ok","database":"slow"}
+          a key            | GET /api/ready        | 200 | {"status":"ok","database":"ok","more":1}
+          a missing key    | GET /api/ready        | 200 | {"status":"ok"}
+          no JSON          | GET /api/ready        | 200 | {
+          a 404 of a route | GET /api/ready        | 404 | {"error":"Not Found","message":"Not found"}
+          a message        | POST /api/user/sync   | 422 | {"error":"Unprocessable Entity","message":"No"}
+          a header         | GET /nope             | 405 | {"error":"Method Not Allowed","message":"Method not allowed"}
+          a body           | OPTIONS /api/ready    | 204 | {}
+          """)
+  void answerThatTheDocumentDoesNotPromiseIsFound(
+      String what, String request, int status, String body) {
+    assertThrows(
+        AssertionError.class,
+        () -> Contract.check(request, status, HEADERS, Optional.of(body)),
+        what);
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "Server: Jetty",
+        "Retry-After: 5",
+        "Vary: Accept",
+        "Vary:",
+        "Cache-Control: max-age=5",
+        "Content-Type: text/css"
+      })
+  void headerThatTheDocumentDoesNotPromiseIsFound(String line) {
+    String[] header = line.split(": ?", 2);
+    Map<String, List<String>> headers = new HashMap<>(HEADERS);
+    Contract.check("GET /api/ready", 200, headers, Optional.of(READY));
+
+    headers.put(header[0], List.of(header[1]));
+    assertThrows(
+        AssertionError.class,
+        () -> Contract.check("GET /api/ready", 200, headers, Optional.of(READY)));
+  }
+}
