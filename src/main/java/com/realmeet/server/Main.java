@@ -243,6 +243,7 @@ final class Main implements AutoCloseable {
                   .beforeMatched("/api/user/*", auth)
                   .post("/api/user/sync", this::sync)
                   .post("/api/user/refresh", this::refresh);
+              ApiDocument.addPage(javalin, config);
               if (!config.webhookSecrets().isEmpty()) {
                 javalin.routes.post(
                     "/api/webhooks/clerk",

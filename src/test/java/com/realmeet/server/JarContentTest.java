@@ -26,7 +26,9 @@ class JarContentTest {
       assertTrue(distinct.contains("db/migration/V1__create_users.sql"));
       assertFalse(names.stream().anyMatch(name -> name.matches("com/realmeet/.*(Test|/dev/).*")));
       assertFalse(
-          names.stream().anyMatch(name -> name.matches(".*(junit|zonky|testcontainers).*")));
+          names.stream()
+              .anyMatch(
+                  name -> name.matches(".*(junit|zonky|testcontainers|swagger|networknt).*")));
       assertFalse(names.stream().anyMatch(name -> name.matches("META-INF/.*\\.(SF|RSA|DSA)")));
 
       try (InputStream launcher =

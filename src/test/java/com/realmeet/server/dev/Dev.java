@@ -250,6 +250,7 @@ public final class Dev {
 
   private void token(HttpExchange exchange) throws IOException {
     String id = exchange.getRequestURI().getPath().substring("/dev/token/".length());
+    exchange.getResponseHeaders().set("Access-Control-Allow-Origin", "*"); // for /api/docs
     StandInClerk.send(exchange, 200, clerk.token(id, TOKEN_LIFE) + "\n");
   }
 
@@ -285,6 +286,7 @@ public final class Dev {
   private void printHelp() {
     System.out.println();
     System.out.println("Server    " + serverUrl());
+    System.out.println("Try it    " + serverUrl() + "/api/docs");
     System.out.println(
         "Database  " + (postgres == null ? "of .env" : variables.get("DATABASE_URL")));
     System.out.println("Clerk     " + (clerk == null ? "of .env" : clerk.url() + ", a stand-in"));
