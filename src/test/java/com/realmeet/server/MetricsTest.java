@@ -219,7 +219,11 @@ class MetricsTest {
 
   @Test
   void callThatAPauseForbidsIsNotCounted() {
-    clerk.onUser(StandInClerk.answering(429, ""));
+    clerk.onUser(
+        exchange -> {
+          exchange.getResponseHeaders().add("Retry-After", "60");
+          StandInClerk.answering(429, "").handle(exchange);
+        });
     try (TestServer other = serverWith("METRICS_PORT", "0")) {
       assertEquals(503, other.sync(clerk.token("user_2")).statusCode());
       assertEquals(503, other.sync(clerk.token("user_2")).statusCode());

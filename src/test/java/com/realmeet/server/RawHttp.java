@@ -117,6 +117,11 @@ final class RawHttp implements AutoCloseable {
     return this;
   }
 
+  /** Waits until the server wants the body, which proves that the request is there. */
+  void awaitContinue() {
+    assertEquals(100, readHead().status);
+  }
+
   /** Reads the next answer. */
   Answer answer() {
     Answer head = readHead();

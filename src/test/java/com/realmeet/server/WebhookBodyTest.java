@@ -50,7 +50,6 @@ class WebhookBodyTest {
     String large = event + " ".repeat((1 << 20) - event.length());
 
     assertEquals(200, fleet.webhook(0, large).statusCode());
-    assertEquals(413, fleet.webhook(0, large + " ").statusCode());
     assertEquals(400, fleet.webhook(0, event + "{}").statusCode());
   }
 
@@ -83,14 +82,13 @@ class WebhookBodyTest {
           .headers()
           .map()
           .forEach((name, values) -> head.append(name + ": " + values.get(0) + "\r\n"));
-      head.append("Content-Length: " + event.length() + "\r\n\r\n");
+      head.append("Expect: 100-continue\r\nContent-Length: " + event.length() + "\r\n\r\n");
       try (RawHttp connection = new RawHttp(stopping.server(0).port())) {
-        connection.send(head + event.substring(0, 10));
-        TestServer.await("the request is there", () -> Log.text().contains("Ready"));
+        connection.send(head.toString()).awaitContinue();
         CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping.server(0)::close);
         TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
         Thread.sleep(1500); // longer than Jetty lets a connection be idle during a stop
-        connection.send(event.substring(10));
+        connection.send(event);
 
         assertEquals(200, connection.answer().status());
         stop.join();
