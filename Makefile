@@ -1,9 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev studio build start migrate test release compile fmt fmt-check clean
+.PHONY: help dev studio build start migrate test bench release compile fmt fmt-check clean
 
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
+# As in README's systemd unit.
+JAVA_OPTIONS = -XX:+UseSerialGC -Xmx128m -XX:+ExitOnOutOfMemoryError
 # Quick to start, for programs that do little.
 TEST_CODE = -XX:TieredStopAtLevel=1 -cp target/classes:target/test-classes:$$(cat target/dev.classpath)
 
@@ -26,13 +28,16 @@ $(JAR): pom.xml $(shell find src/main db -type f)
 	$(MVN) -q -DskipTests package
 
 start: $(JAR) ## Run the jar with the settings of .env
-	@exec $(JAVA) -jar $(JAR)
+	@exec $(JAVA) $(JAVA_OPTIONS) -jar $(JAR)
 
 migrate: $(JAR) ## Bring the table up to date
 	@exec $(JAVA) -jar $(JAR) migrate
 
 test: ## Make the jar and run all tests
 	$(MVN) verify
+
+bench: $(JAR) compile ## Measure the jar, with a database and a stand-in Clerk on this machine
+	@exec $(JAVA) $(TEST_CODE) com.realmeet.server.dev.Bench $(JAVA_OPTIONS)
 
 release: ## Make the jar, its checksum and its bill of materials (CycloneDX) in target/release
 	@test -z "$$(git status --porcelain)" || { echo "Commit or stash first: a release is what a commit holds" >&2; exit 1; }

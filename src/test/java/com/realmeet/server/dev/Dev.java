@@ -121,7 +121,8 @@ public final class Dev {
     override("DIRECT_URL", "");
   }
 
-  private static String databaseUrl(int port) {
+  /** The URL of a stand-in database. */
+  static String databaseUrl(int port) {
     return "postgresql://postgres:postgres@127.0.0.1:" + port + "/postgres";
   }
 
@@ -335,7 +336,7 @@ public final class Dev {
   }
 
   /** The preferred port, or any other if that is taken. */
-  private static int freePort(int preferred) throws IOException {
+  static int freePort(int preferred) throws IOException {
     for (int port : new int[] {preferred, 0}) {
       try (ServerSocket socket = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
         return socket.getLocalPort();

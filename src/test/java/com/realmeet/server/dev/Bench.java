@@ -1,0 +1,243 @@
+package com.realmeet.server.dev;
+
+import com.realmeet.server.dev.Load.Result;
+import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
+import java.io.IOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.time.Duration;
+import java.time.LocalDate;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.stream.IntStream;
+
+/**
+ * What {@code make bench} runs: how fast the jar is on this machine, with an embedded Postgres and
+ * a stand-in Clerk beside it, as a table and a plot.
+ */
+public final class Bench {
+  private static final int[] CONNECTIONS = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+  private static final int KNOWN_USERS = 5000;
+  private static final int NEW_USERS = 5000;
+  private static final int BUSY = 64; // connections
+  private static final Duration WARM_UP = Duration.ofSeconds(20);
+  private static final Duration STEP = Duration.ofSeconds(4);
+  private static final Duration TOKEN_LIFE = Duration.ofHours(1);
+  private static final Path JAR = Path.of("target", "real-meet-server.jar");
+  private static final Path DIRECTORY = Path.of("target", "bench");
+
+  /**
+   * @param selectsPerSecond what the database does for as many threads that ask it directly
+   */
+  record Step(int connections, Result result, double cpuMicros, double selectsPerSecond) {}
+
+  private final EmbeddedPostgres postgres;
+  private final StandInClerk clerk = new StandInClerk();
+  private final List<String> options;
+  private Process server;
+
+  /**
+   * @param args options for the server's JVM
+   */
+  public static void main(String[] args) throws Exception {
+    System.setProperty("org.slf4j.simpleLogger.log.io.zonky", "warn");
+    Locale.setDefault(Locale.ROOT);
+    System.exit(new Bench(List.of(args)).run() ? 0 : 1);
+  }
+
+  private Bench(List<String> options) throws IOException {
+    this.options = options;
+    postgres =
+        EmbeddedPostgres.builder()
+            .setServerConfig("max_connections", "300")
+            .setRegisterShutdownHook(false)
+            .start();
+    Runtime.getRuntime().addShutdownHook(new Thread(this::stop));
+  }
+
+  private boolean run() throws Exception {
+    Files.createDirectories(DIRECTORY);
+    Path wrkFiles = Load.hasWrk() ? DIRECTORY : null;
+    URI url = start();
+    Load known = new Load(url, users("known", KNOWN_USERS), wrkFiles);
+    Load first = new Load(url, users("new", NEW_USERS), null);
+
+    System.out.println(machine() + ", " + String.join(" ", options));
+    System.out.println("load by " + (wrkFiles == null ? "threads of this program" : "wrk"));
+    known.each(BUSY); // inserts them
+    known.random(BUSY, WARM_UP);
+    System.out.println("connections     req/s   p50 ms   p99 ms   CPU us/req   SELECTs/s");
+    List<Step> steps = new ArrayList<>();
+    for (int connections : CONNECTIONS) {
+      Step step = step(known, connections);
+      print(String.valueOf(connections), step);
+      steps.add(step);
+    }
+    Duration before = cpuTime();
+    Result inserted = first.each(BUSY);
+    print("first time", new Step(BUSY, inserted, cpuMicros(before, inserted), Double.NaN));
+    Path plot = DIRECTORY.resolve("bench.svg");
+    Files.writeString(plot, Plot.of(steps, machine()));
+    System.out.println("Plot: " + plot);
+
+    long failed = steps.stream().mapToLong(step -> step.result().failed()).sum();
+    long rows = rows();
+    System.out.println("Failed: " + (failed + inserted.failed()) + ", rows: " + rows);
+    return failed + inserted.failed() == 0 && rows == KNOWN_USERS + NEW_USERS;
+  }
+
+  private URI start() throws IOException, InterruptedException {
+    List<String> command = new ArrayList<>();
+    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.addAll(options);
+    command.addAll(List.of("-jar", JAR.toString()));
+    ProcessBuilder process = new ProcessBuilder(command);
+    int port = Dev.freePort(0);
+    process
+        .environment()
+        .putAll(
+            Map.of(
+                "DATABASE_URL",
+                Dev.databaseUrl(postgres.getPort()),
+                "CLERK_SECRET_KEY",
+                StandInClerk.SECRET_KEY,
+                "CLERK_API_URL",
+                clerk.url(),
+                "CLIENT_URL",
+                "http://localhost:3000",
+                "NODE_ENV",
+                "production",
+                "HOST",
+                "127.0.0.1",
+                "PORT",
+                String.valueOf(port)));
+    server = process.redirectOutput(DIRECTORY.resolve("server.log").toFile()).start();
+    URI base = URI.create("http://127.0.0.1:" + port);
+    HttpRequest health = HttpRequest.newBuilder(base.resolve("/api/health")).build();
+    while (server.isAlive()) {
+      try {
+        HttpClient.newHttpClient().send(health, HttpResponse.BodyHandlers.discarding());
+        return base.resolve("/api/user/sync");
+      } catch (IOException e) {
+        Thread.sleep(100);
+      }
+    }
+    throw new IOException("the server ended, see " + DIRECTORY.resolve("server.log"));
+  }
+
+  /** Makes users of the stand-in, and a token for each. */
+  private List<String> users(String name, int number) {
+    return IntStream.range(0, number)
+        .parallel()
+        .mapToObj(
+            i -> {
+              String id = "user_" + name + i;
+              clerk.putUser(id, name + i + "@example.com", "Ada", "Lovelace");
+              return clerk.token(id, TOKEN_LIFE);
+            })
+        .toList();
+  }
+
+  private Step step(Load known, int connections) throws Exception {
+    Duration before = cpuTime();
+    Result result = known.random(connections, STEP);
+    return new Step(connections, result, cpuMicros(before, result), selectsPerSecond(connections));
+  }
+
+  private Duration cpuTime() {
+    return server.toHandle().info().totalCpuDuration().orElse(Duration.ZERO);
+  }
+
+  private double cpuMicros(Duration before, Result result) {
+    return cpuTime().minus(before).toNanos() / 1e3 / result.requests();
+  }
+
+  /** The limit: the one statement that a known user costs, on as many connections, and no HTTP. */
+  private double selectsPerSecond(int threads) {
+    long end = System.nanoTime() + STEP.toNanos();
+    long selects =
+        IntStream.range(0, threads)
+            .mapToObj(
+                i ->
+                    CompletableFuture.supplyAsync(
+                        () -> select(end), task -> new Thread(task).start()))
+            .toList()
+            .stream()
+            .mapToLong(CompletableFuture::join)
+            .sum();
+    return selects / (double) STEP.toSeconds();
+  }
+
+  private long select(long end) {
+    String sql =
+        "SELECT id, email, name, image_url, created_at, updated_at, deleted_at FROM users WHERE id = ?";
+    long selects = 0;
+    try (Connection connection = postgres.getPostgresDatabase().getConnection();
+        PreparedStatement statement = connection.prepareStatement(sql)) {
+      for (; System.nanoTime() < end; selects++) {
+        statement.setString(1, "user_known" + selects % KNOWN_USERS);
+        try (ResultSet row = statement.executeQuery()) {
+          row.next();
+        }
+      }
+    } catch (SQLException e) {
+      throw new IllegalStateException(e);
+    }
+    return selects;
+  }
+
+  private long rows() throws SQLException {
+    try (Connection connection = postgres.getPostgresDatabase().getConnection();
+        Statement statement = connection.createStatement();
+        ResultSet count = statement.executeQuery("SELECT count(*) FROM users")) {
+      count.next();
+      return count.getLong(1);
+    }
+  }
+
+  private static void print(String name, Step step) {
+    System.out.printf(
+        "%-11s %9.0f %8.1f %8.1f %12.0f %11s%n",
+        name,
+        step.result().perSecond(),
+        step.result().p50Millis(),
+        step.result().p99Millis(),
+        step.cpuMicros(),
+        Double.isNaN(step.selectsPerSecond()) ? "" : Math.round(step.selectsPerSecond()));
+  }
+
+  private static String machine() {
+    return "%s, %d cores, %s %s, Java %s"
+        .formatted(
+            LocalDate.now(),
+            Runtime.getRuntime().availableProcessors(),
+            System.getProperty("os.name"),
+            System.getProperty("os.arch"),
+            System.getProperty("java.version"));
+  }
+
+  private void stop() {
+    try {
+      if (server != null) {
+        server.destroy();
+        server.waitFor();
+      }
+      clerk.close();
+      postgres.close();
+    } catch (IOException | InterruptedException e) {
+      System.err.println(e);
+    }
+  }
+}
