@@ -13,8 +13,8 @@ import io.javalin.http.Context;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.time.Instant;
-import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
+import java.time.format.DateTimeFormatterBuilder;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -67,7 +67,7 @@ final class Json {
   /** Times as JavaScript's {@code toISOString} writes them: UTC, exactly three fraction digits. */
   private static final class ToISOString extends StdSerializer<Instant> {
     private static final DateTimeFormatter FORMAT =
-        DateTimeFormatter.ofPattern("uuuu-MM-dd'T'HH:mm:ss.SSS'Z'").withZone(ZoneOffset.UTC);
+        new DateTimeFormatterBuilder().appendInstant(3).toFormatter();
 
     ToISOString() {
       super(Instant.class);
