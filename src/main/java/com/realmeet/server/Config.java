@@ -137,7 +137,7 @@ record Config(
   }
 
   /**
-   * The same for a server that only this machine reaches.
+   * The same for a server that only this machine reaches, with one connection to the database.
    *
    * @param jwtKey the key that signs its tokens
    */
@@ -150,7 +150,7 @@ record Config(
         Environment.PRODUCTION,
         origins,
         "127.0.0.1",
-        poolSize,
+        1,
         Set.of(),
         clerkApiUrl,
         jwtKey,

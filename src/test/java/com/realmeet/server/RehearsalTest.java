@@ -45,6 +45,45 @@ class RehearsalTest {
   }
 
   @Test
+  void aRowThatSyncWouldChangeIsNotRehearsedWith() {
+    clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
+    Map<String, String> settings = TestServer.settings(clerk, database);
+    Main.run(new String[] {"migrate"}, () -> settings);
+    TestPostgres.query(
+        database,
+        """
+        INSERT INTO users (id, email, clerk_updated_at)
+        VALUES ('user_ada', 'user_ada@moved.invalid', now()), ('seed', 'seed@example.com', now())
+        RETURNING id
+        """);
+
+    assertEquals(0, Main.run(new String[] {"rehearse"}, () -> settings));
+
+    assertTrue(Log.text().contains("There is no user yet to rehearse with"), Log.text());
+    assertEquals(0, clerk.userCalls());
+  }
+
+  @Test
+  void aRowThatIsGoneEndsTheRehearsal() {
+    String other = TestPostgres.newDatabase();
+    clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
+    try (TestServer server = TestServer.start(clerk, other)) {
+      assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
+    }
+    clerk.deleteUser("user_ada");
+    int calls = clerk.userCalls();
+    Map<String, String> settings = TestServer.settings(clerk, database);
+    Main.run(new String[] {"migrate"}, () -> settings);
+
+    try (Database connections = new Database(DatabaseUrl.parse(other), 1, Metrics.none())) {
+      Rehearsal.run(Config.from(settings), new UserDao(connections), 200);
+    }
+
+    assertTrue(Log.text().contains("INFO Rehearsal - Rehearsed 1 requests"), Log.text());
+    assertEquals(calls + 1, clerk.userCalls());
+  }
+
+  @Test
   void withoutUsersThereIsNothingToRehearse() {
     Map<String, String> settings = TestServer.settings(clerk, database);
 
