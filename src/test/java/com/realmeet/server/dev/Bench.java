@@ -35,7 +35,7 @@ public final class Bench {
   private static final Duration WARM_UP = Duration.ofSeconds(20);
   private static final Duration STEP = Duration.ofSeconds(4);
   private static final Duration TOKEN_LIFE = Duration.ofHours(1);
-  private static final Path JAR = Path.of("target", "real-meet-server.jar");
+  private static final Path JAR = Path.of("target", "real-meet-server.jar").toAbsolutePath();
   private static final Path DIRECTORY = Path.of("target", "bench");
 
   /**
@@ -51,19 +51,21 @@ public final class Bench {
   /**
    * @param args options for the server's JVM
    */
-  public static void main(String[] args) throws Exception {
+  public static void main(String[] args) {
     System.setProperty("org.slf4j.simpleLogger.log.io.zonky", "warn");
     Locale.setDefault(Locale.ROOT);
-    System.exit(new Bench(List.of(args)).run() ? 0 : 1);
+    boolean passed = false;
+    try {
+      passed = new Bench(List.of(args)).run();
+    } catch (Exception e) {
+      e.printStackTrace();
+    }
+    System.exit(passed ? 0 : 1); // the stand-in's threads would keep the process
   }
 
   private Bench(List<String> options) throws IOException {
     this.options = options;
-    postgres =
-        EmbeddedPostgres.builder()
-            .setServerConfig("max_connections", "300")
-            .setRegisterShutdownHook(false)
-            .start();
+    postgres = EmbeddedPostgres.builder().setServerConfig("max_connections", "300").start();
     Runtime.getRuntime().addShutdownHook(new Thread(this::stop));
   }
 
@@ -98,32 +100,32 @@ public final class Bench {
     return failed + inserted.failed() == 0 && rows == KNOWN_USERS + NEW_USERS;
   }
 
+  /**
+   * Nothing of the caller's reaches the server: the settings in a {@code .env} of this directory,
+   * or in the environment, may name a database that somebody needs.
+   */
   private URI start() throws IOException, InterruptedException {
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
     command.addAll(options);
     command.addAll(List.of("-jar", JAR.toString()));
-    ProcessBuilder process = new ProcessBuilder(command);
+    Path log = DIRECTORY.resolve("server.log");
+    ProcessBuilder process =
+        new ProcessBuilder(command)
+            .directory(DIRECTORY.toFile())
+            .redirectErrorStream(true)
+            .redirectOutput(log.toFile());
     int port = Dev.freePort(0);
-    process
-        .environment()
-        .putAll(
-            Map.of(
-                "DATABASE_URL",
-                Dev.databaseUrl(postgres.getPort()),
-                "CLERK_SECRET_KEY",
-                StandInClerk.SECRET_KEY,
-                "CLERK_API_URL",
-                clerk.url(),
-                "CLIENT_URL",
-                "http://localhost:3000",
-                "NODE_ENV",
-                "production",
-                "HOST",
-                "127.0.0.1",
-                "PORT",
-                String.valueOf(port)));
-    server = process.redirectOutput(DIRECTORY.resolve("server.log").toFile()).start();
+    Map<String, String> environment = process.environment();
+    environment.clear();
+    environment.put("DATABASE_URL", Dev.databaseUrl(postgres.getPort()));
+    environment.put("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
+    environment.put("CLERK_API_URL", clerk.url());
+    environment.put("CLIENT_URL", "http://localhost:3000");
+    environment.put("NODE_ENV", "production");
+    environment.put("HOST", "127.0.0.1");
+    environment.put("PORT", String.valueOf(port));
+    server = process.start();
     URI base = URI.create("http://127.0.0.1:" + port);
     HttpRequest health = HttpRequest.newBuilder(base.resolve("/api/health")).build();
     while (server.isAlive()) {
@@ -134,7 +136,7 @@ public final class Bench {
         Thread.sleep(100);
       }
     }
-    throw new IOException("the server ended, see " + DIRECTORY.resolve("server.log"));
+    throw new IOException("the server ended, see " + log);
   }
 
   /** Makes users of the stand-in, and a token for each. */
@@ -235,8 +237,7 @@ public final class Bench {
         server.waitFor();
       }
       clerk.close();
-      postgres.close();
-    } catch (IOException | InterruptedException e) {
+    } catch (InterruptedException e) {
       System.err.println(e);
     }
   }
