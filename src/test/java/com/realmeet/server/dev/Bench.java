@@ -10,7 +10,6 @@ import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.sql.Connection;
-import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
@@ -20,7 +19,6 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.concurrent.CompletableFuture;
 import java.util.stream.IntStream;
 
 /**
@@ -39,7 +37,8 @@ public final class Bench {
   private static final Path DIRECTORY = Path.of("target", "bench");
 
   /**
-   * @param selectsPerSecond what the database does for as many threads that ask it directly
+   * @param cpuMicros CPU time of the server for each request, in microseconds
+   * @param selectsPerSecond what the database alone answers to as many connections
    */
   record Step(int connections, Result result, double cpuMicros, double selectsPerSecond) {}
 
@@ -53,6 +52,8 @@ public final class Bench {
    */
   public static void main(String[] args) {
     System.setProperty("org.slf4j.simpleLogger.log.io.zonky", "warn");
+    // Without it, the kernel keeps half of each answer of the stand-in back for 40 ms.
+    System.setProperty("sun.net.httpserver.nodelay", "true");
     Locale.setDefault(Locale.ROOT);
     boolean passed = false;
     try {
@@ -65,7 +66,12 @@ public final class Bench {
 
   private Bench(List<String> options) throws IOException {
     this.options = options;
-    postgres = EmbeddedPostgres.builder().setServerConfig("max_connections", "300").start();
+    postgres =
+        EmbeddedPostgres.builder()
+            .setServerConfig("max_connections", "300")
+            .setServerConfig("fsync", "on") // it is meant for tests, and keeps nothing safe
+            .setServerConfig("synchronous_commit", "on")
+            .start();
     Runtime.getRuntime().addShutdownHook(new Thread(this::stop));
   }
 
@@ -73,31 +79,45 @@ public final class Bench {
     Files.createDirectories(DIRECTORY);
     Path wrkFiles = Load.hasWrk() ? DIRECTORY : null;
     URI url = start();
-    Load known = new Load(url, users("known", KNOWN_USERS), wrkFiles);
-    Load first = new Load(url, users("new", NEW_USERS), null);
+    Load known = new Load(url, tokens("known", KNOWN_USERS), wrkFiles);
+    Load first = new Load(url, tokens("new", NEW_USERS), null);
+    Selects limit = new Selects(postgres.getPostgresDatabase(), ids("known", KNOWN_USERS));
 
-    System.out.println(machine() + ", " + String.join(" ", options));
-    System.out.println("load by " + (wrkFiles == null ? "threads of this program" : "wrk"));
-    known.each(BUSY); // inserts them
-    known.random(BUSY, WARM_UP);
-    System.out.println("connections     req/s   p50 ms   p99 ms   CPU us/req   SELECTs/s");
+    String machine = machine();
+    System.out.printf("%s%njava %s%n", machine, String.join(" ", options));
+    System.out.printf(
+        "POST /api/user/sync by %s, %d s a step after %d s of warm-up; each connection waits for its answer%n",
+        wrkFiles == null ? "threads of this program" : "wrk",
+        STEP.toSeconds(),
+        WARM_UP.toSeconds());
+    long failed = known.each(BUSY).failed() + known.random(BUSY, WARM_UP).failed();
+    limit.perSecond(BUSY, STEP); // warms up, too
+    System.out.println("connections     req/s   p50 ms   p99 ms   CPU us/req  failed   SELECTs/s");
     List<Step> steps = new ArrayList<>();
     for (int connections : CONNECTIONS) {
-      Step step = step(known, connections);
+      Duration before = cpuTime();
+      Result result = known.random(connections, STEP);
+      double cpuMicros = cpuMicros(before, result);
+      Step step = new Step(connections, result, cpuMicros, limit.perSecond(connections, STEP));
       print(String.valueOf(connections), step);
       steps.add(step);
+      failed += result.failed();
     }
     Duration before = cpuTime();
     Result inserted = first.each(BUSY);
+    failed += inserted.failed();
     print("first time", new Step(BUSY, inserted, cpuMicros(before, inserted), Double.NaN));
+    System.out.printf(
+        "first time: %d new users, once each, on %d connections, by threads of this program%n",
+        NEW_USERS, BUSY);
     Path plot = DIRECTORY.resolve("bench.svg");
-    Files.writeString(plot, Plot.of(steps, machine()));
+    Files.writeString(plot, Plot.of(steps, machine));
     System.out.println("Plot: " + plot);
 
-    long failed = steps.stream().mapToLong(step -> step.result().failed()).sum();
     long rows = rows();
-    System.out.println("Failed: " + (failed + inserted.failed()) + ", rows: " + rows);
-    return failed + inserted.failed() == 0 && rows == KNOWN_USERS + NEW_USERS;
+    System.out.printf(
+        "Failed, warm-up included: %d. Rows: %d of %d%n", failed, rows, KNOWN_USERS + NEW_USERS);
+    return failed == 0 && rows == KNOWN_USERS + NEW_USERS;
   }
 
   /**
@@ -140,22 +160,19 @@ public final class Bench {
   }
 
   /** Makes users of the stand-in, and a token for each. */
-  private List<String> users(String name, int number) {
-    return IntStream.range(0, number)
+  private List<String> tokens(String name, int number) {
+    return ids(name, number).stream()
         .parallel()
-        .mapToObj(
-            i -> {
-              String id = "user_" + name + i;
-              clerk.putUser(id, name + i + "@example.com", "Ada", "Lovelace");
+        .map(
+            id -> {
+              clerk.putUser(id, id + "@example.com", "Ada", "Lovelace");
               return clerk.token(id, TOKEN_LIFE);
             })
         .toList();
   }
 
-  private Step step(Load known, int connections) throws Exception {
-    Duration before = cpuTime();
-    Result result = known.random(connections, STEP);
-    return new Step(connections, result, cpuMicros(before, result), selectsPerSecond(connections));
+  private static List<String> ids(String name, int number) {
+    return IntStream.range(0, number).mapToObj(i -> "user_" + name + i).toList();
   }
 
   private Duration cpuTime() {
@@ -164,40 +181,6 @@ public final class Bench {
 
   private double cpuMicros(Duration before, Result result) {
     return cpuTime().minus(before).toNanos() / 1e3 / result.requests();
-  }
-
-  /** The limit: the one statement that a known user costs, on as many connections, and no HTTP. */
-  private double selectsPerSecond(int threads) {
-    long end = System.nanoTime() + STEP.toNanos();
-    long selects =
-        IntStream.range(0, threads)
-            .mapToObj(
-                i ->
-                    CompletableFuture.supplyAsync(
-                        () -> select(end), task -> new Thread(task).start()))
-            .toList()
-            .stream()
-            .mapToLong(CompletableFuture::join)
-            .sum();
-    return selects / (double) STEP.toSeconds();
-  }
-
-  private long select(long end) {
-    String sql =
-        "SELECT id, email, name, image_url, created_at, updated_at, deleted_at FROM users WHERE id = ?";
-    long selects = 0;
-    try (Connection connection = postgres.getPostgresDatabase().getConnection();
-        PreparedStatement statement = connection.prepareStatement(sql)) {
-      for (; System.nanoTime() < end; selects++) {
-        statement.setString(1, "user_known" + selects % KNOWN_USERS);
-        try (ResultSet row = statement.executeQuery()) {
-          row.next();
-        }
-      }
-    } catch (SQLException e) {
-      throw new IllegalStateException(e);
-    }
-    return selects;
   }
 
   private long rows() throws SQLException {
@@ -211,23 +194,38 @@ public final class Bench {
 
   private static void print(String name, Step step) {
     System.out.printf(
-        "%-11s %9.0f %8.1f %8.1f %12.0f %11s%n",
+        "%-11s %9.0f %8.2f %8.2f %12.0f %7d %11s%n",
         name,
         step.result().perSecond(),
         step.result().p50Millis(),
         step.result().p99Millis(),
         step.cpuMicros(),
+        step.result().failed(),
         Double.isNaN(step.selectsPerSecond()) ? "" : Math.round(step.selectsPerSecond()));
   }
 
-  private static String machine() {
-    return "%s, %d cores, %s %s, Java %s"
-        .formatted(
-            LocalDate.now(),
-            Runtime.getRuntime().availableProcessors(),
-            System.getProperty("os.name"),
-            System.getProperty("os.arch"),
-            System.getProperty("java.version"));
+  /** Where the figures come from. */
+  private String machine() throws IOException, SQLException {
+    Path linux = Path.of("/proc/cpuinfo");
+    String processor = System.getProperty("os.arch");
+    if (Files.exists(linux)) {
+      processor =
+          Files.readAllLines(linux).stream()
+              .filter(line -> line.startsWith("model name"))
+              .map(line -> line.replaceFirst(".*: ", ""))
+              .findFirst()
+              .orElse(processor);
+    }
+    try (Connection connection = postgres.getPostgresDatabase().getConnection()) {
+      return "%s, %d cores (%s), %s, Java %s, Postgres %s"
+          .formatted(
+              LocalDate.now(),
+              Runtime.getRuntime().availableProcessors(),
+              processor,
+              System.getProperty("os.name"),
+              System.getProperty("java.version"),
+              connection.getMetaData().getDatabaseProductVersion());
+    }
   }
 
   private void stop() {

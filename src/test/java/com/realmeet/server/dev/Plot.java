@@ -8,7 +8,7 @@ import java.util.stream.DoubleStream;
 
 /** The bench as a picture: throughput above, latency below, against the number of connections. */
 final class Plot {
-  private static final int WIDTH = 720;
+  private static final int WIDTH = 740;
   private static final int LEFT = 80;
   private static final int RIGHT = 600; // labels of the curves are right of it
   private static final int HEIGHT = 200; // of a panel
@@ -28,22 +28,23 @@ final class Plot {
   private String draw(String title) {
     svg.append(
         """
-        <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d 560" font-family="sans-serif" font-size="12">
+        <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d 584" font-family="sans-serif" font-size="12">
         <rect width="100%%" height="100%%" fill="white"/>
         """
             .formatted(WIDTH));
-    text(LEFT, 20, "start", "POST /api/user/sync, known users. " + title);
-    int top = 50;
+    text(8, 20, "start", "POST /api/user/sync, known users");
+    text(8, 38, "start", title.replace("&", "&amp;").replace("<", "&lt;"));
+    int top = 74;
     double most = max(step -> Math.max(step.result().perSecond(), step.selectsPerSecond()));
     panel(top, "requests/s", most);
     curve(top, most, "#999", "the SELECT alone", Step::selectsPerSecond);
     curve(top, most, "#06c", "real-meet-server", step -> step.result().perSecond());
-    top = 310;
+    top = 334;
     most = max(step -> step.result().p99Millis());
     panel(top, "ms", most);
     curve(top, most, "#c60", "p99", step -> step.result().p99Millis());
     curve(top, most, "#06c", "p50", step -> step.result().p50Millis());
-    text((LEFT + RIGHT) / 2, 550, "middle", "connections");
+    text((LEFT + RIGHT) / 2, 574, "middle", "connections");
     return svg.append("</svg>\n").toString();
   }
 
