@@ -109,6 +109,8 @@ final class HttpServer {
     javalin.jetty.modifyHttpConfiguration(
         http -> {
           http.setRequestHeaderSize(READ_HEADERS);
+          // A token fills a connection's cache of headers, and each clears its 100 kB for the next.
+          http.setHeaderCacheSize(0);
           http.addCustomizer(
               (request, headers) -> {
                 restartIdleTime(request);
