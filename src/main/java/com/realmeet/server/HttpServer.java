@@ -173,6 +173,7 @@ final class HttpServer {
   private static QueuedThreadPool threadPool() {
     QueuedThreadPool pool = new QueuedThreadPool();
     pool.setName("http");
+    pool.setReservedThreads(0); // with them, each request wakes one more thread
     if (VirtualThreads.areSupported()) {
       pool.setVirtualThreadsExecutor(VirtualThreads.getNamedVirtualThreadsExecutor("http-"));
     }
