@@ -183,10 +183,11 @@ final class Main implements AutoCloseable {
         Version.NUMBER,
         Version.COMMIT,
         Runtime.version().feature());
+    CompletableFuture<Void> migrated = Background.run(() -> Database.migrate(config.directUrl()));
     Main server = new Main(config, metrics);
     try {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
-      Database.migrate(config.directUrl());
+      Background.join(migrated);
       server.rows.warmUp();
       Background.join(keys);
       server.app.start();
