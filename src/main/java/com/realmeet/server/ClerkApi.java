@@ -20,6 +20,8 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executor;
+import java.util.concurrent.Executors;
 import java.util.concurrent.Flow;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.ThreadLocalRandom;
@@ -61,8 +63,19 @@ final class ClerkApi {
    */
   private static final Duration TURN_WAIT = Duration.ofMillis(500);
 
+  /** For what HttpClient does between reading and writing. By default it wakes one per call. */
+  private static final Executor THREADS =
+      Executors.newFixedThreadPool(
+          2,
+          task -> {
+            Thread thread = new Thread(task, "clerk");
+            thread.setDaemon(true);
+            return thread;
+          });
+
   private final HttpClient http =
       HttpClient.newBuilder()
+          .executor(THREADS)
           .version(HttpClient.Version.HTTP_1_1)
           .connectTimeout(CONNECT_TIMEOUT)
           .followRedirects(HttpClient.Redirect.NEVER) // Java 17 would send the key along
