@@ -180,7 +180,7 @@ final class Database implements AutoCloseable {
   }
 
   private RuntimeException failed(JdbiException e, SQLException cause) {
-    if (!isUnavailable(cause)) {
+    if (!(e instanceof ConnectionException) && !isUnavailable(cause)) {
       return e;
     }
     (READ_ONLY.equals(cause.getSQLState()) ? readOnly : outage).failed(describe(cause));

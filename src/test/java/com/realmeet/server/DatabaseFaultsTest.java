@@ -173,6 +173,18 @@ class DatabaseFaultsTest {
   }
 
   @Test
+  void databaseThatLetsNobodyInIsUnavailable() {
+    allowConnections(false);
+    try {
+      assertUnavailable(syncKnown());
+    } finally {
+      allowConnections(true);
+    }
+    assertEquals(1, count("ERROR Database - Database is unavailable: FATAL: "), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+  }
+
+  @Test
   void brokenTableIsABugAndNotAnOutage() {
     TestPostgres.execute(database, "ALTER TABLE users RENAME TO moved");
     HttpResponse<String> response;
@@ -273,6 +285,17 @@ class DatabaseFaultsTest {
         Integer.parseInt(answer.response().headers().firstValue("Retry-After").orElseThrow());
     assertTrue(retryAfter >= 1 && retryAfter <= 60, "Retry-After: " + retryAfter);
     assertTrue(answer.time().compareTo(LIMIT) < 0, answer.time().toString());
+  }
+
+  private static void allowConnections(boolean allow) {
+    String name = database.replaceFirst(".*/([^?]+).*", "$1");
+    String postgres = TestPostgres.withDatabase(database, "postgres");
+    TestPostgres.execute(
+        postgres, "ALTER DATABASE %s WITH ALLOW_CONNECTIONS %s".formatted(name, allow));
+    TestPostgres.execute(
+        postgres,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '%s'"
+            .formatted(name));
   }
 
   private static void setReadOnly(boolean on) {
