@@ -5,6 +5,7 @@ import io.micrometer.core.instrument.MeterRegistry;
 import io.micrometer.core.instrument.TimeGauge;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /** How many webhooks have come, by type and by what came of them; and how long ago the last did. */
 final class WebhookCounts {
@@ -14,6 +15,7 @@ final class WebhookCounts {
   private static final List<String> TYPES = List.of("user.created", "user.updated", "user.deleted");
 
   private final MeterRegistry meters;
+  private final AtomicBoolean hasAge = new AtomicBoolean();
   private volatile long lastGoodNanos;
 
   /** All that matters is there from the start: an alert cannot see a first increase. */
@@ -30,9 +32,11 @@ final class WebhookCounts {
   void good(String type) {
     counter(type, "ok").increment();
     lastGoodNanos = System.nanoTime();
-    TimeGauge.builder("clerk.webhook.age", this, TimeUnit.NANOSECONDS, WebhookCounts::age)
-        .description("Time since the last good webhook; absent before the first since the start")
-        .register(meters);
+    if (hasAge.compareAndSet(false, true)) {
+      TimeGauge.builder("clerk.webhook.age", this, TimeUnit.NANOSECONDS, WebhookCounts::age)
+          .description("Time since the last good webhook; absent before the first since the start")
+          .register(meters);
+    }
   }
 
   /** Notes a webhook that was refused with a 400, or that Clerk is to send again. */

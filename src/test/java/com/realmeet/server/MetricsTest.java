@@ -191,6 +191,7 @@ class MetricsTest {
     assertCounted(webhooks("user.created", "ok"), webhook(200, created));
     assertCounted(webhooks("other", "ok"), webhook(200, "{\"type\":\"made.up\"}"));
 
+    assertFalse(Log.text().contains("WARN"), Log.text());
     double age = value("clerk_webhook_age_seconds");
     assertTrue(age > 0 && age < 10, page());
   }
