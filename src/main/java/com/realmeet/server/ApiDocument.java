@@ -23,8 +23,7 @@ final class ApiDocument {
 
   /** Answers with the document, under the media type of RFC 9512. */
   void answer(Context ctx) {
-    ctx.res().setContentLength(yaml.length); // or Jetty would send it in chunks
-    ctx.contentType("application/yaml").result(yaml);
+    HttpServer.answer(ctx, 200, "application/yaml", yaml);
   }
 
   /** Adds the page, in development, if Swagger UI is there. */

@@ -9,11 +9,9 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -54,8 +52,8 @@ final class ClerkKeys implements AutoCloseable {
 
   private final ClerkApi clerk;
 
-  /** The key of CLERK_JWT_KEY: the only one, whatever a token calls it; or null. */
-  private final RSAPublicKey fixed;
+  /** Whether CLERK_JWT_KEY is the only key. */
+  private final boolean fixed;
 
   private final LongSupplier nanoTime;
   private final Outage outage = new Outage(log, "Clerk's key set");
@@ -79,9 +77,11 @@ final class ClerkKeys implements AutoCloseable {
    */
   ClerkKeys(ClerkApi clerk, RSAPublicKey fixedKey, LongSupplier nanoTime, MeterRegistry meters) {
     this.clerk = clerk;
-    this.fixed = fixedKey;
+    this.fixed = fixedKey != null;
     this.nanoTime = nanoTime;
-    if (fixedKey == null) {
+    if (fixed) {
+      keys = KeySet.of(fixedKey);
+    } else {
       long began = nanoTime.getAsLong();
       TimeGauge.builder("clerk.keys.age", () -> age(began), TimeUnit.NANOSECONDS)
           .description("Time since Clerk's keys were fetched; since the start, if never")
@@ -101,13 +101,13 @@ final class ClerkKeys implements AutoCloseable {
    *     not to start
    */
   void warm() {
-    if (fixed != null) {
+    if (fixed) {
       return;
     }
     long tick = TICK.toMillis();
     fetcher.scheduleWithFixedDelay(this::refreshIfDue, tick, tick, TimeUnit.MILLISECONDS);
     try {
-      await(fetch(), FETCH.plusSeconds(1)); // no request waits here
+      Background.join(within(FETCH.plusSeconds(1), fetch())); // no request waits here
     } catch (Failure e) {
       if (e.kind() == Kind.CLERK_REJECTS_KEY) {
         throw new StartFailure(
@@ -127,87 +127,44 @@ final class ClerkKeys implements AutoCloseable {
   /** One of the keys, if there are any yet. */
   Optional<RSAPublicKey> any() {
     KeySet current = keys;
-    if (fixed != null || current == null) {
-      return Optional.ofNullable(fixed);
-    }
-    return current.byId().values().stream().findAny();
+    return current == null ? Optional.empty() : current.any();
   }
 
   /**
-   * The key of a name.
+   * The keys, at once unless they are too old, or there are none yet.
    *
-   * @param id null if a token names none
-   * @return null if Clerk has no such key
-   * @throws Failure CLERK_UNAVAILABLE, or CLERK_REJECTS_KEY, if that cannot be known
+   * @return fails within 2 s with a {@link Failure} CLERK_UNAVAILABLE or CLERK_REJECTS_KEY
    */
-  RSAPublicKey get(String id) {
-    if (fixed != null) {
-      return fixed;
-    }
-    if (id == null) {
-      return null;
-    }
-    KeySet usable = usable();
-    RSAPublicKey key = usable.byId().get(id);
-    return key != null ? key : refetch(usable).byId().get(id);
-  }
-
-  /**
-   * The key that has taken the name of another: Clerk may keep the name when it rotates the key.
-   *
-   * @param tried what {@link #get} returned: a key under which a signature was wrong
-   * @return null if no other is known; an outage does not make a wrong signature our fault
-   */
-  RSAPublicKey successor(String id, RSAPublicKey tried) {
-    if (fixed != null) {
-      return null;
-    }
+  CompletableFuture<KeySet> usable() {
     KeySet current = keys;
-    try {
-      RSAPublicKey key = current.byId().get(id);
-      key = tried.equals(key) ? refetch(current).byId().get(id) : key;
-      return tried.equals(key) ? null : key;
-    } catch (Failure e) {
-      return null;
+    if (fixed || isYounger(current, outage.lasts() ? STALE : TTL)) {
+      return CompletableFuture.completedFuture(current);
     }
-  }
-
-  private KeySet usable() {
-    KeySet current = keys;
-    if (isYounger(current, outage.lasts() ? STALE : TTL)) {
-      return current;
-    }
-    try {
-      return await(fetch(), WAIT);
-    } catch (Failure e) {
-      if (isYounger(current, STALE)) {
-        return current;
-      }
-      throw e;
-    }
+    CompletableFuture<KeySet> fetched = within(WAIT, fetch());
+    return isYounger(current, STALE) ? fetched.exceptionally(e -> current) : fetched;
   }
 
   private boolean isYounger(KeySet set, Duration age) {
     return set != null && nanoTime.getAsLong() - set.fetchedNanos() < age.toNanos();
   }
 
-  /** A newer set than the given one, or the same if no fetch is allowed. */
-  private KeySet refetch(KeySet seen) {
-    CompletableFuture<KeySet> fetch;
-    synchronized (this) {
-      if (keys != seen) {
-        return keys;
-      }
-      // While Clerk hangs, few may wait: threads are for users whose key is here.
-      if ((inFlight == null || outage.lasts()) && !extraFetchAllowed()) {
-        if (outage.lasts()) {
-          throw unavailable("no fetch is allowed now");
-        }
-        return seen;
-      }
-      fetch = fetch();
+  /**
+   * The keys that Clerk has now, for a token that none of those seen has signed: it may have a new
+   * key since, even under an old name.
+   *
+   * @return at once the same if Clerk may not be asked; fails like {@link #usable}
+   */
+  synchronized CompletableFuture<KeySet> newerThan(KeySet seen) {
+    if (fixed || keys != seen) {
+      return CompletableFuture.completedFuture(keys);
     }
-    return await(fetch, WAIT);
+    // While Clerk hangs, few may wait.
+    if ((inFlight == null || outage.lasts()) && !extraFetchAllowed()) {
+      return outage.lasts()
+          ? CompletableFuture.failedFuture(unavailable("no fetch is allowed now"))
+          : CompletableFuture.completedFuture(seen);
+    }
+    return within(WAIT, fetch());
   }
 
   private boolean extraFetchAllowed() {
@@ -236,6 +193,9 @@ final class ClerkKeys implements AutoCloseable {
     } catch (Failure e) {
       outage.failed(e.getMessage());
       throw e.kind() == Kind.CLERK_UNEXPECTED ? unavailable(e.getMessage()) : e;
+    } catch (RuntimeException e) {
+      log.error("A bug in the server", e);
+      throw unavailable("a bug");
     } finally {
       synchronized (this) {
         keys = loaded == null ? keys : loaded;
@@ -244,21 +204,18 @@ final class ClerkKeys implements AutoCloseable {
     }
   }
 
-  private static KeySet await(CompletableFuture<KeySet> fetch, Duration wait) {
-    try {
-      return fetch.get(wait.toMillis(), TimeUnit.MILLISECONDS);
-    } catch (ExecutionException e) {
-      if (e.getCause() instanceof Failure failure) {
-        throw failure;
-      }
-      log.error("A bug in the server", e.getCause());
-      throw unavailable("a bug");
-    } catch (TimeoutException e) {
-      throw unavailable("no answer in time");
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      throw unavailable("interrupted");
-    }
+  /** The same fetch, for one who does not wait until it ends. */
+  private static CompletableFuture<KeySet> within(Duration wait, CompletableFuture<KeySet> fetch) {
+    return fetch
+        .copy()
+        .completeOnTimeout(null, wait.toMillis(), TimeUnit.MILLISECONDS)
+        .thenApply(
+            set -> {
+              if (set == null) {
+                throw unavailable("no answer in time");
+              }
+              return set;
+            });
   }
 
   private static Failure unavailable(String reason) {
@@ -271,7 +228,7 @@ final class ClerkKeys implements AutoCloseable {
    * @return the rest of a sentence, or null if there is a key of that name
    */
   String otherThan(String id) {
-    if (fixed != null) {
+    if (fixed) {
       return "CLERK_JWT_KEY is another";
     }
     KeySet current = keys;

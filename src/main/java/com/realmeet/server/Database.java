@@ -10,9 +10,7 @@ import java.sql.Statement;
 import java.time.Duration;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import javax.sql.DataSource;
 import org.flywaydb.core.Flyway;
 import org.flywaydb.core.api.FlywayException;
@@ -156,7 +154,7 @@ final class Database implements AutoCloseable {
   }
 
   private <T> T once(HandleCallback<T, RuntimeException> work, Deadline deadline) {
-    if (deadline.left().isZero()) { // spent on earlier work, which was slow
+    if (deadline.left().compareTo(outage.lasts() ? POOL_WAIT : Duration.ZERO) <= 0) {
       throw Failure.because(Failure.Kind.DATABASE_UNAVAILABLE, "no time is left");
     }
     T result =
@@ -192,23 +190,12 @@ final class Database implements AutoCloseable {
    *
    * @param time may be less than a query may take
    */
-  boolean answersWithin(Duration time) {
-    CompletableFuture<Void> answer;
-    synchronized (this) {
-      if (ping.isDone()) {
-        ping = Background.run(() -> with(handle -> handle.execute("SELECT 1")));
-      }
-      answer = ping;
+  synchronized CompletableFuture<Boolean> answersWithin(Duration time) {
+    if (ping.isDone()) {
+      ping = Background.run(() -> with(handle -> handle.execute("SELECT 1")));
     }
-    try {
-      answer.get(time.toMillis(), TimeUnit.MILLISECONDS);
-      return true;
-    } catch (ExecutionException | TimeoutException e) {
-      return false;
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      return false;
-    }
+    return ping.handle((done, e) -> e == null)
+        .completeOnTimeout(false, time.toMillis(), TimeUnit.MILLISECONDS);
   }
 
   static SQLException sqlException(Throwable e) {

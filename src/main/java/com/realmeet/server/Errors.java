@@ -12,6 +12,7 @@ import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
 import org.eclipse.jetty.http.HttpStatus;
+import org.eclipse.jetty.io.EofException;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.handler.ErrorHandler;
 import org.slf4j.Logger;
@@ -124,6 +125,8 @@ final class Errors {
       if (cause instanceof HttpException http) {
         status = http.getCode();
         detail = http.getReason();
+      } else if (cause instanceof EofException) {
+        log.debug("The client has gone");
       } else if (cause instanceof Throwable bug) {
         log.error("A bug in the server", bug);
         detail = production ? "Internal server error" : bug.getMessage();

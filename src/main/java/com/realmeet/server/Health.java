@@ -29,7 +29,10 @@ final class Health {
 
   /** For a load balancer: 503 while requests had better go to another server. */
   void ready(Context ctx) {
-    boolean databaseAnswers = database.answersWithin(READY_WAIT);
+    ctx.future(() -> database.answersWithin(READY_WAIT).thenAccept(answers -> ready(ctx, answers)));
+  }
+
+  private void ready(Context ctx, boolean databaseAnswers) {
     boolean ready = databaseAnswers && !stopping.getAsBoolean();
     Json.answer(ctx, ready ? 200 : 503, new Readiness(word(ready), word(databaseAnswers)));
   }

@@ -3,6 +3,7 @@ package com.realmeet.server;
 import io.javalin.compression.CompressionStrategy;
 import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
+import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.net.BindException;
 import java.net.InetSocketAddress;
@@ -12,6 +13,7 @@ import java.nio.channels.SelectionKey;
 import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
+import org.eclipse.jetty.ee10.servlet.HttpOutput;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
@@ -29,8 +31,8 @@ import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.server.handler.GracefulHandler;
+import org.eclipse.jetty.util.Callback;
 import org.eclipse.jetty.util.NanoTime;
-import org.eclipse.jetty.util.VirtualThreads;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
 import org.eclipse.jetty.util.thread.Scheduler;
 import org.slf4j.Logger;
@@ -169,15 +171,26 @@ final class HttpServer {
     return skip;
   }
 
-  /** From Java 21 on, requests run on virtual threads. */
+  /** Few threads, since no request waits on one; two of them accept and select. */
   private static QueuedThreadPool threadPool() {
-    QueuedThreadPool pool = new QueuedThreadPool();
+    int threads = 2 + 3 * Math.max(2, Runtime.getRuntime().availableProcessors());
+    QueuedThreadPool pool = new QueuedThreadPool(threads, threads);
     pool.setName("http");
     pool.setReservedThreads(0); // with them, each request wakes one more thread
-    if (VirtualThreads.areSupported()) {
-      pool.setVirtualThreadsExecutor(VirtualThreads.getNamedVirtualThreadsExecutor("http-"));
-    }
     return pool;
+  }
+
+  /** Answers in one piece, and does not wait until the client has taken it. */
+  static void answer(Context ctx, int status, String contentType, byte[] body) {
+    HttpServletResponse response = ctx.res();
+    response.setStatus(status);
+    response.setContentType(contentType);
+    response.setContentLength(body.length);
+    try {
+      ((HttpOutput) response.getOutputStream()).sendContent(ByteBuffer.wrap(body), Callback.NOOP);
+    } catch (IOException e) {
+      log.debug("The client has gone: {}", e.getMessage());
+    }
   }
 
   private static void logRequest(Request request, Response response) {

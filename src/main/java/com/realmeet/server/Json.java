@@ -10,18 +10,13 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.module.SimpleModule;
 import com.fasterxml.jackson.databind.ser.std.StdSerializer;
 import io.javalin.http.Context;
-import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.time.Instant;
 import java.time.format.DateTimeFormatter;
 import java.time.format.DateTimeFormatterBuilder;
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
 
 /** The two dialects of JSON that we speak: our own to clients, and Clerk's. */
 final class Json {
-  private static final Logger log = LoggerFactory.getLogger(Json.class);
-
   /** Clerk's: snake_case, with many more fields than we read. */
   static final JsonMapper CLERK =
       JsonMapper.builder()
@@ -38,21 +33,9 @@ final class Json {
 
   private Json() {}
 
-  /**
-   * Answers with a record as JSON. It is written at once, in one piece: by way of Javalin's result
-   * it would be copied twice more.
-   */
+  /** Answers with a record as JSON. */
   static void answer(Context ctx, int status, Object body) {
-    byte[] json = bytes(body);
-    HttpServletResponse response = ctx.res();
-    response.setStatus(status);
-    response.setContentType("application/json");
-    response.setContentLength(json.length);
-    try {
-      response.getOutputStream().write(json);
-    } catch (IOException e) {
-      log.debug("The client has gone: {}", e.getMessage());
-    }
+    HttpServer.answer(ctx, status, "application/json", bytes(body));
   }
 
   /** A record as UTF-8 JSON. */

@@ -9,16 +9,17 @@ import java.security.interfaces.RSAPublicKey;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * The keys of a JSON Web Key Set (RFC 7517) that can verify a session token.
+ * The keys of a JSON Web Key Set (RFC 7517) that can verify a session token; or a single key.
  *
- * @param byId never empty
+ * @param single the only key, whatever a token calls it; or null
  * @param fetchedNanos when, by the clock of {@link ClerkKeys}
  */
-record KeySet(Map<String, RSAPublicKey> byId, long fetchedNanos) {
+record KeySet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedNanos) {
   private static final Logger log = LoggerFactory.getLogger(KeySet.class);
 
   /** What RFC 7518 §3.3 demands for RS256. */
@@ -49,6 +50,25 @@ record KeySet(Map<String, RSAPublicKey> byId, long fetchedNanos) {
     if (byId.isEmpty()) {
       throw Failure.because(Kind.CLERK_UNEXPECTED, "it has no usable key");
     }
-    return new KeySet(Map.copyOf(byId), fetchedNanos);
+    return new KeySet(Map.copyOf(byId), null, fetchedNanos);
+  }
+
+  static KeySet of(RSAPublicKey key) {
+    return new KeySet(Map.of(), key, 0);
+  }
+
+  /** One of the keys. */
+  Optional<RSAPublicKey> any() {
+    return single != null ? Optional.of(single) : byId.values().stream().findAny();
+  }
+
+  /**
+   * The key of a name.
+   *
+   * @param id null if a token names none
+   * @return null if there is none
+   */
+  RSAPublicKey get(String id) {
+    return single != null || id == null ? single : byId.get(id);
   }
 }

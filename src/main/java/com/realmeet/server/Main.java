@@ -55,6 +55,7 @@ final class Main implements AutoCloseable {
   private final ClerkKeys keys;
   private final UserDao rows;
   private final UserSync users;
+  private final Workers workers;
   private final SessionAuth auth;
   final Javalin app;
   private final AtomicBoolean stopping = new AtomicBoolean();
@@ -220,7 +221,7 @@ final class Main implements AutoCloseable {
     database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
     rows = new UserDao(database);
     users = new UserSync(rows, clerk);
-
+    workers = new Workers(config.poolSize());
     auth = new SessionAuth(keys, config.authorizedParties());
     Cors cors = new Cors(config.origins());
     Errors errors = new Errors(config.isProduction(), cors);
@@ -246,9 +247,11 @@ final class Main implements AutoCloseable {
                   .post("/api/user/refresh", this::refresh);
               ApiDocument.addPage(javalin, config);
               if (!config.webhookSecrets().isEmpty()) {
+                ClerkWebhook webhook =
+                    new ClerkWebhook(config.webhookSecrets(), users, metrics.meters);
                 javalin.routes.post(
                     "/api/webhooks/clerk",
-                    new ClerkWebhook(config.webhookSecrets(), users, metrics.meters)::receive);
+                    ctx -> ctx.future(() -> workers.run(() -> webhook.receive(ctx))));
               }
             });
   }
@@ -256,11 +259,21 @@ final class Main implements AutoCloseable {
   private record Synced(boolean success, User data) {}
 
   private void sync(Context ctx) {
-    Json.answer(ctx, 200, new Synced(true, users.sync(SessionAuth.userId(ctx))));
+    String id = SessionAuth.userId(ctx);
+    Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
+    answer(
+        ctx,
+        () -> workers.supply(() -> users.find(id, deadline), () -> users.firstSync(id, deadline)));
   }
 
   private void refresh(Context ctx) {
-    Json.answer(ctx, 200, new Synced(true, users.refresh(SessionAuth.userId(ctx))));
+    String id = SessionAuth.userId(ctx);
+    Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
+    answer(ctx, () -> workers.supply(() -> users.refresh(id, deadline)));
+  }
+
+  private static void answer(Context ctx, Supplier<CompletableFuture<User>> user) {
+    ctx.future(() -> user.get().thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */
@@ -286,6 +299,7 @@ final class Main implements AutoCloseable {
       log.warn(
           "Requests were cut off: they took longer than {} s", HttpServer.STOP_WAIT.toSeconds());
     }
+    workers.close();
     keys.close();
     database.close();
     metrics.close();

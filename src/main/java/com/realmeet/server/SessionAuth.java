@@ -17,10 +17,10 @@ import java.util.Base64;
 import java.util.Collections;
 import java.util.List;
 import java.util.Set;
-import java.util.concurrent.Semaphore;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.Consumer;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import org.eclipse.jetty.util.VirtualThreads;
 
 /**
  * Lets a request pass if it carries a Clerk session token, and notes whose it is. The rules are
@@ -47,17 +47,6 @@ final class SessionAuth implements Handler {
 
   private static final String USER_ID_ATTRIBUTE = "userId";
 
-  /**
-   * Half of the processors, for the quarter of a request's time that a signature takes. Who waits
-   * here does not run: with a hundred threads that all do, the JIT compiler gets one percent of the
-   * machine, and a server under load takes minutes to become fast.
-   */
-  private static final Semaphore VERIFYING =
-      new Semaphore(
-          VirtualThreads.areSupported()
-              ? Integer.MAX_VALUE
-              : Math.max(1, Runtime.getRuntime().availableProcessors() / 2));
-
   private final ClerkKeys keys;
   private final Set<String> authorizedParties;
   private final ForeignTokens foreignTokens;
@@ -72,8 +61,8 @@ final class SessionAuth implements Handler {
   }
 
   /**
-   * Fetches the keys and uses one, so that the first token need not wait for that, and for classes
-   * to load.
+   * Fetches the keys and verifies something, so that the first token need not wait for that, and
+   * for classes to load.
    *
    * @throws StartFailure if Clerk rejects the secret key
    */
@@ -83,14 +72,52 @@ final class SessionAuth implements Handler {
   }
 
   /**
-   * Verifies the token of a request.
+   * Verifies the token of a request. That waits for nothing, unless the keys have to be fetched:
+   * then what follows runs when they are here.
    *
    * @throws Failure AMBIGUOUS_AUTHORIZATION, MISSING_TOKEN, INVALID_TOKEN, or CLERK_UNAVAILABLE if
    *     there is no key to verify it with
    */
   @Override
   public void handle(Context ctx) {
-    ctx.attribute(USER_ID_ATTRIBUTE, verify(bearerToken(ctx)));
+    DecodedJWT jwt = decode(bearerToken(ctx));
+    with(keys.usable(), ctx, usable -> verify(jwt, usable, ctx));
+  }
+
+  private static void with(CompletableFuture<KeySet> keys, Context ctx, Consumer<KeySet> work) {
+    if (keys.isDone()) {
+      work.accept(Background.join(keys));
+    } else {
+      ctx.future(() -> keys.thenAccept(work));
+    }
+  }
+
+  private void verify(DecodedJWT jwt, KeySet usable, Context ctx) {
+    if (isSigned(jwt, usable)) {
+      admit(jwt, ctx);
+      return;
+    }
+    CompletableFuture<KeySet> newer = keys.newerThan(usable);
+    if (usable.get(keyId(jwt)) != null) {
+      newer =
+          newer.exceptionally(e -> usable); // an outage does not make a wrong signature our fault
+    }
+    with(
+        newer,
+        ctx,
+        found -> {
+          if (found == usable || !isSigned(jwt, found)) {
+            foreignTokens.seen(jwt);
+            throw invalid(
+                usable.get(keyId(jwt)) == null ? "no key of this kid" : "signature is wrong");
+          }
+          admit(jwt, ctx);
+        });
+  }
+
+  private void admit(DecodedJWT jwt, Context ctx) {
+    foreignTokens.ownSeen();
+    ctx.attribute(USER_ID_ATTRIBUTE, checkClaims(jwt));
   }
 
   /** The user whose token this handler has verified: the only identity that a request has. */
@@ -114,18 +141,22 @@ final class SessionAuth implements Handler {
     return matcher.group(1);
   }
 
-  private String verify(String token) {
+  private static DecodedJWT decode(String token) {
+    require(TOKEN.matcher(token).matches(), "not of the form of a token");
     try {
-      require(TOKEN.matcher(token).matches(), "not of the form of a token");
       DecodedJWT jwt = JWT.decode(token);
       checkHeader(jwt);
-      checkSignature(jwt);
-      return checkClaims(jwt);
+      jwt.getSubject(); // fails if the payload is the word null
+      return jwt;
     } catch (Failure e) {
       throw e;
     } catch (RuntimeException e) { // whatever java-jwt makes of junk; its messages quote it
       throw invalid(e.getClass().getSimpleName());
     }
+  }
+
+  private static String keyId(DecodedJWT jwt) {
+    return jwt.getHeaderClaim("kid").asString();
   }
 
   private static void checkHeader(DecodedJWT jwt) {
@@ -135,21 +166,9 @@ final class SessionAuth implements Handler {
     require(jwt.getHeaderClaim("crit").isMissing(), "crit is not understood"); // RFC 7515 §4.1.11
   }
 
-  private void checkSignature(DecodedJWT jwt) {
-    String id = jwt.getHeaderClaim("kid").asString();
-    RSAPublicKey key = keys.get(id);
-    if (key == null) {
-      foreignTokens.seen(jwt);
-      throw invalid("no key of this kid");
-    }
-    if (!isSigned(jwt, key)) {
-      RSAPublicKey successor = keys.successor(id, key);
-      if (successor == null || !isSigned(jwt, successor)) {
-        foreignTokens.seen(jwt);
-        throw invalid("signature is wrong");
-      }
-    }
-    foreignTokens.ownSeen();
+  private static boolean isSigned(DecodedJWT jwt, KeySet keys) {
+    RSAPublicKey key = keys.get(keyId(jwt));
+    return key != null && isSigned(jwt, key);
   }
 
   /**
@@ -158,18 +177,15 @@ final class SessionAuth implements Handler {
    */
   private static boolean isSigned(DecodedJWT jwt, RSAPublicKey key) {
     String signed = jwt.getHeader() + "." + jwt.getPayload();
-    VERIFYING.acquireUninterruptibly();
     try {
       Signature signature = Signature.getInstance("SHA256withRSA");
       signature.initVerify(key);
       signature.update(signed.getBytes(StandardCharsets.US_ASCII));
       return signature.verify(Base64.getUrlDecoder().decode(jwt.getSignature()));
-    } catch (SignatureException e) { // of a wrong length
+    } catch (SignatureException | IllegalArgumentException e) { // of a wrong length
       return false;
     } catch (GeneralSecurityException e) {
       throw new IllegalStateException(e);
-    } finally {
-      VERIFYING.release();
     }
   }
 

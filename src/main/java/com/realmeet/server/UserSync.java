@@ -12,7 +12,7 @@ import java.util.concurrent.ConcurrentMap;
 /** Brings one user from Clerk into the table. */
 final class UserSync {
   /** For all that one request waits for. */
-  private static final Duration REQUEST_TIME = Database.LIMIT;
+  static final Duration REQUEST_TIME = Database.LIMIT;
 
   /**
    * Kept for the database when Clerk is slow: 2.9 s remain for Clerk, which with 2 s for its keys
@@ -35,24 +35,24 @@ final class UserSync {
   }
 
   /**
-   * The row of a user, who is fetched from Clerk and inserted if there is none.
+   * The row of a user, unless another has taken over its address and left it with a placeholder.
    *
-   * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
+   * @throws Failure USER_GONE, or a fault of the database
    */
-  User sync(String id) {
-    Deadline deadline = Deadline.in(REQUEST_TIME);
-    return alive(find(id, deadline).orElseGet(() -> firstSync(id, deadline)));
-  }
-
-  /** The row, unless another user has taken over its address and left it with a placeholder. */
-  private Optional<User> find(String id, Deadline deadline) {
-    return users.find(id, deadline).filter(user -> !user.email().equals(id + "@moved.invalid"));
+  Optional<User> find(String id, Deadline deadline) {
+    return users
+        .find(id, deadline)
+        .map(UserSync::alive)
+        .filter(user -> !user.email().equals(id + "@moved.invalid"));
   }
 
   /**
-   * Of several first requests of one user, one does the work and the others wait for its result.
+   * Fetches a user without a row from Clerk, and inserts one. Of several requests for one user, one
+   * does the work and the others wait for its result.
+   *
+   * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
    */
-  private User firstSync(String id, Deadline deadline) {
+  User firstSync(String id, Deadline deadline) {
     CompletableFuture<User> mine = new CompletableFuture<>();
     CompletableFuture<User> others = firstSyncs.putIfAbsent(id, mine);
     if (others != null) {
@@ -74,7 +74,7 @@ final class UserSync {
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
-    return store(user, deadline);
+    return alive(store(user, deadline));
   }
 
   /**
@@ -91,7 +91,7 @@ final class UserSync {
   /** Like {@link #refresh(String)}, for who has more or less time than a request. */
   User refresh(String id, Deadline deadline) {
     users.find(id, deadline).ifPresent(UserSync::alive);
-    return alive(refreshes.next(id, deadline, () -> fetchAgain(id, deadline)));
+    return refreshes.next(id, deadline, () -> fetchAgain(id, deadline));
   }
 
   private User fetchAgain(String id, Deadline deadline) {

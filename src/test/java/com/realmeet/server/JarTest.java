@@ -10,7 +10,9 @@ import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
@@ -134,27 +136,32 @@ class JarTest {
   }
 
   /**
-   * Asks on two kept connections in turn until the stop begins. Of a request that it overtakes the
-   * answer is still good, so the other connection has the last word.
+   * Asks on kept connections in turn until the stop begins. It closes each after its next answer,
+   * or already after its last, and the answers that it overtakes are still good.
    */
   private static CompletableFuture<Answer> answerWhileStopping(int port, String path) {
     String text = request("GET", path);
-    RawHttp first = new RawHttp(port);
-    RawHttp second = new RawHttp(port);
-    assertEquals(200, first.send(text).answer().status());
-    assertEquals(200, second.send(text).answer().status());
+    Deque<RawHttp> open = new ArrayDeque<>();
+    for (int i = 0; i < 5; i++) {
+      open.add(new RawHttp(port));
+      assertEquals(200, open.getLast().send(text).answer().status());
+    }
     return Background.supply(
         () -> {
-          RawHttp next = first;
-          RawHttp other = second;
-          Answer answer = next.send(text).answer();
-          while (answer.header("Connection").isEmpty()) {
-            RawHttp last = next;
-            next = other;
-            other = last;
-            answer = next.send(text).answer();
+          while (true) {
+            RawHttp next = open.remove();
+            try {
+              Answer answer = next.send(text).answer();
+              if (answer.status() == 503) {
+                return answer;
+              }
+              if (answer.header("Connection").isEmpty()) {
+                open.add(next);
+              }
+            } catch (UncheckedIOException closed) {
+              // the next one is still open
+            }
           }
-          return answer.status() == 503 ? answer : other.send(text).answer();
         });
   }
 

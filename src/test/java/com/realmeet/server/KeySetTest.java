@@ -16,6 +16,7 @@ import com.sun.net.httpserver.HttpHandler;
 import java.io.IOException;
 import java.security.KeyPairGenerator;
 import java.security.NoSuchAlgorithmException;
+import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
@@ -110,12 +111,12 @@ class KeySetTest {
     assertEquals(Failure.Kind.CLERK_UNAVAILABLE, kindOfFailure());
 
     clerk.heal();
-    assertNotNull(keys.get("ins_1"));
+    assertNotNull(key("ins_1"));
 
     int calls = clerk.keyCalls();
     clerk.onKeys(broken.answer);
     nanos.addAndGet(Duration.ofMinutes(6).toNanos());
-    assertNotNull(keys.get("ins_1"));
+    assertNotNull(key("ins_1"));
     assertTrue(clerk.keyCalls() > calls, "nothing was fetched");
     assertEquals(0, clerk.otherCalls(), "the redirect was followed");
   }
@@ -124,14 +125,14 @@ class KeySetTest {
   void badEntrySpoilsOnlyItself() {
     clerk.onKeys(answering(200, set("null,{},{\"kty\":\"RSA\",\"kid\":1}," + KEY.jwk())));
 
-    assertNotNull(keys.get("ins_1"));
+    assertNotNull(key("ins_1"));
   }
 
   @Test
   void optionalFieldsMayBeMissing() {
     clerk.onKeys(answering(200, set(KEY.jwk().without(List.of("use", "alg")))));
 
-    assertNotNull(keys.get("ins_1"));
+    assertNotNull(key("ins_1"));
   }
 
   @Test
@@ -141,7 +142,7 @@ class KeySetTest {
     nanos.addAndGet(Duration.ofMinutes(6).toNanos());
 
     long begin = System.nanoTime();
-    assertNotNull(keys.get("ins_1"));
+    assertNotNull(key("ins_1"));
     assertTrue(System.nanoTime() - begin < Duration.ofMillis(4500).toNanos());
   }
 
@@ -161,9 +162,9 @@ class KeySetTest {
     clerk.setKey(SigningKey.generate("ins_2"));
 
     nanos.addAndGet(Duration.ofSeconds(299).toNanos());
-    assertNotNull(keys.get("ins_1"));
+    assertNotNull(key("ins_1"));
     nanos.addAndGet(Duration.ofSeconds(2).toNanos());
-    assertNull(keys.get("ins_1"));
+    assertNull(key("ins_1"));
   }
 
   @Test
@@ -172,7 +173,7 @@ class KeySetTest {
     clerk.onKeys(answering(503, "{}"));
 
     nanos.addAndGet(Duration.ofMinutes(59).toNanos());
-    assertNotNull(keys.get("ins_1"));
+    assertNotNull(key("ins_1"));
     nanos.addAndGet(Duration.ofMinutes(2).toNanos());
     assertEquals(Failure.Kind.CLERK_UNAVAILABLE, kindOfFailure());
   }
@@ -181,17 +182,24 @@ class KeySetTest {
   void unknownNamesCostTwoFetchesInHalfAMinute() {
     keys.warm();
     for (int i = 0; i < 10; i++) {
-      assertNull(keys.get("invented_" + i));
+      assertNull(key("invented_" + i));
     }
     assertEquals(3, clerk.keyCalls());
 
     nanos.addAndGet(Duration.ofSeconds(31).toNanos());
-    assertNull(keys.get("invented"));
+    assertNull(key("invented"));
     assertEquals(4, clerk.keyCalls());
   }
 
+  /** The key by which a token of that name is verified. */
+  private RSAPublicKey key(String id) {
+    KeySet usable = Background.join(keys.usable());
+    RSAPublicKey key = usable.get(id);
+    return key != null ? key : Background.join(keys.newerThan(usable)).get(id);
+  }
+
   private Failure.Kind kindOfFailure() {
-    return assertThrows(Failure.class, () -> keys.get("ins_1")).kind();
+    return assertThrows(Failure.class, () -> key("ins_1")).kind();
   }
 
   private static Broken body(String name, String body) {
