@@ -158,7 +158,7 @@ final class ClerkKeys implements AutoCloseable {
     if (fixed || keys != seen) {
       return CompletableFuture.completedFuture(keys);
     }
-    // While Clerk hangs, few may wait.
+    // While Clerk hangs, junk is not worth waiting for it.
     if ((inFlight == null || outage.lasts()) && !extraFetchAllowed()) {
       return outage.lasts()
           ? CompletableFuture.failedFuture(unavailable("no fetch is allowed now"))

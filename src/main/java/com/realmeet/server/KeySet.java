@@ -53,6 +53,7 @@ record KeySet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedN
     return new KeySet(Map.copyOf(byId), null, fetchedNanos);
   }
 
+  /** A key that verifies all tokens. */
   static KeySet of(RSAPublicKey key) {
     return new KeySet(Map.of(), key, 0);
   }

@@ -97,19 +97,15 @@ final class SessionAuth implements Handler {
       admit(jwt, ctx);
       return;
     }
+    boolean known = usable.get(keyId(jwt)) != null;
     CompletableFuture<KeySet> newer = keys.newerThan(usable);
-    if (usable.get(keyId(jwt)) != null) {
-      newer =
-          newer.exceptionally(e -> usable); // an outage does not make a wrong signature our fault
-    }
     with(
-        newer,
+        known ? newer.exceptionally(e -> usable) : newer, // no outage excuses a wrong signature
         ctx,
         found -> {
           if (found == usable || !isSigned(jwt, found)) {
             foreignTokens.seen(jwt);
-            throw invalid(
-                usable.get(keyId(jwt)) == null ? "no key of this kid" : "signature is wrong");
+            throw invalid(known ? "signature is wrong" : "no key of this kid");
           }
           admit(jwt, ctx);
         });

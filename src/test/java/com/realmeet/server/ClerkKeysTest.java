@@ -120,7 +120,6 @@ class ClerkKeysTest {
     assertTrue(Log.text().contains("Clerk's key set is available again"), Log.text());
   }
 
-  /** Each waiting request holds a thread, which users whose key is known need. */
   @Test
   void junkDoesNotQueueUpWhileClerkHangs() {
     start();
