@@ -30,10 +30,11 @@ import java.util.regex.Pattern;
  *     verification</a>
  */
 final class SessionAuth implements Handler {
-  private static final Pattern BEARER = Pattern.compile("Bearer ([^\\s,]+)");
-
   /** Three parts in base64url without padding (RFC 7515 §7.1): java-jwt lets padding pass. */
-  private static final Pattern TOKEN = Pattern.compile("[\\w-]+\\.[\\w-]+\\.[\\w-]+");
+  private static final Pattern TOKEN = Pattern.compile("Bearer ([\\w-]+\\.[\\w-]+\\.[\\w-]+)");
+
+  /** What is meant as a token. */
+  private static final Pattern BEARER = Pattern.compile("Bearer [^\\s,]+");
 
   /** Clerk's mark of a session token; its JWT templates and machine tokens have the same key. */
   private static final Set<String> SESSION_CATEGORIES =
@@ -130,15 +131,17 @@ final class SessionAuth implements Handler {
     if (headers.size() > 1) {
       throw Failure.of(Kind.AMBIGUOUS_AUTHORIZATION);
     }
-    Matcher matcher = BEARER.matcher(headers.isEmpty() ? "" : headers.get(0));
-    if (!matcher.matches()) {
-      throw Failure.of(Kind.MISSING_TOKEN);
+    String header = headers.isEmpty() ? "" : headers.get(0);
+    Matcher token = TOKEN.matcher(header);
+    if (token.matches()) {
+      return token.group(1);
     }
-    return matcher.group(1);
+    throw BEARER.matcher(header).matches()
+        ? invalid("not of the form of a token")
+        : Failure.of(Kind.MISSING_TOKEN);
   }
 
   private static DecodedJWT decode(String token) {
-    require(TOKEN.matcher(token).matches(), "not of the form of a token");
     try {
       DecodedJWT jwt = JWT.decode(token);
       checkHeader(jwt);
