@@ -298,7 +298,10 @@ final class UserDao {
    * @return the number of rows changed, 0 or 1
    */
   int delete(String id, Deadline deadline) {
-    return database.write(deadline, handle -> delete(handle, id));
+    Supplier<Optional<Integer>> delete =
+        () -> Optional.of(database.write(deadline, handle -> delete(handle, id)));
+    // Two at once can collide on the address; the second try meets the finished first.
+    return unlessEmailTaken(delete).or(delete).orElseThrow();
   }
 
   private static Optional<User> find(Handle handle, String id) {

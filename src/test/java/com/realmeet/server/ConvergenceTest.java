@@ -4,11 +4,13 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
@@ -96,6 +98,21 @@ class ConvergenceTest {
 
     assertTrue(List.of(200, 401).containsAll(statuses), statuses + Log.text());
     assertEquals(clerkHolds(id), fleet.row(id));
+  }
+
+  @Test
+  void deletionsAtOnceOfUsersWhoWereNeverHere() {
+    AtomicInteger next = new AtomicInteger();
+    for (int i = 0; i < 100; i++) { // two of them have to arrive within some microseconds
+      String id = "user_never" + i;
+      String event = fleet.clerk().event("user.deleted", id);
+
+      List<Integer> statuses =
+          TestServer.atOnce(8, () -> fleet.webhook(next.getAndIncrement(), event).statusCode());
+
+      assertEquals(Collections.nCopies(8, 200), statuses, Log.text());
+      assertEquals("tombstone", fleet.row(id));
+    }
   }
 
   /** Lets the next event of a user's life happen at Clerk, and returns it. */
