@@ -155,8 +155,8 @@ final class Database implements AutoCloseable {
 
   private <T> T once(HandleCallback<T, RuntimeException> work, Deadline deadline) {
     // While an outage lasts, a connection will probably take all of the time that it may.
-    Duration needed = outage.lasts() ? POOL_WAIT : Duration.ZERO;
-    if (deadline.left().compareTo(needed) <= 0) { // spent on earlier work, or in a queue
+    long needed = outage.lasts() ? pool.getConnectionTimeout() : 0;
+    if (deadline.left().toMillis() <= needed) { // spent on earlier work, or in a queue
       throw Failure.because(Failure.Kind.DATABASE_UNAVAILABLE, "no time is left");
     }
     T result =

@@ -8,6 +8,7 @@ import io.javalin.http.MethodNotAllowedResponse;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.util.concurrent.TimeoutException;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
@@ -48,6 +49,7 @@ final class Errors {
   void register(JavalinConfig javalin) {
     javalin.http.prefer405over404 = true;
     javalin.routes.exception(Failure.class, this::failure);
+    javalin.routes.exception(TimeoutException.class, this::timeout);
     javalin.routes.exception(MethodNotAllowedResponse.class, this::methodNotAllowed);
     javalin.routes.exception(
         HttpResponseException.class, (e, ctx) -> answer(ctx, e.getStatus(), e.getMessage()));
@@ -67,6 +69,11 @@ final class Errors {
     }
     log.debug("{}: {}", kind, failure.getMessage());
     answer(ctx, kind.status, kind.message);
+  }
+
+  /** Calls to Clerk end in time by themselves, so that it is the database that is slow. */
+  private void timeout(TimeoutException e, Context ctx) {
+    failure(Failure.because(Kind.DATABASE_UNAVAILABLE, "no answer in time"), ctx);
   }
 
   /** An OPTIONS request comes here too, for every route that exists. */

@@ -14,6 +14,7 @@ import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
 import org.eclipse.jetty.ee10.servlet.HttpOutput;
+import org.eclipse.jetty.ee10.servlet.ServletContextRequest;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
@@ -55,6 +56,11 @@ final class HttpServer {
 
   /** After so long without a request or an answer, a connection is closed. */
   private static final Duration IDLE = Duration.ofSeconds(25);
+
+  /**
+   * Between the headers of a request and its answer; a little less than the 5 s of the contract.
+   */
+  private static final Duration ANSWER_TIME = Duration.ofMillis(4900);
 
   /** How long a stop waits for the requests that are under way. */
   static final Duration STOP_WAIT = Duration.ofSeconds(10);
@@ -171,13 +177,19 @@ final class HttpServer {
     return skip;
   }
 
-  /** Few threads, since no request waits on one; two of them accept and select. */
+  /** Few threads, since no request waits on one: they accept, select, and verify tokens. */
   private static QueuedThreadPool threadPool() {
     int threads = 2 + 3 * Math.max(2, Runtime.getRuntime().availableProcessors());
     QueuedThreadPool pool = new QueuedThreadPool(threads, threads);
     pool.setName("http");
     pool.setReservedThreads(0); // with them, each request wakes one more thread
     return pool;
+  }
+
+  /** Until when a request is to be answered, whatever happens. */
+  static Deadline deadline(Context ctx) {
+    Request request = ServletContextRequest.getServletContextRequest(ctx.req());
+    return new Deadline(request.getHeadersNanoTime() + ANSWER_TIME.toNanos());
   }
 
   /** Answers in one piece, and does not wait until the client has taken it. */

@@ -12,6 +12,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TimeZone;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
 import java.util.logging.LogManager;
@@ -221,7 +222,7 @@ final class Main implements AutoCloseable {
     database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
     rows = new UserDao(database);
     users = new UserSync(rows, clerk);
-    workers = new Workers(config.poolSize());
+    workers = new Workers(config.poolSize(), metrics.meters);
     auth = new SessionAuth(keys, config.authorizedParties());
     Cors cors = new Cors(config.origins());
     Errors errors = new Errors(config.isProduction(), cors);
@@ -251,7 +252,7 @@ final class Main implements AutoCloseable {
                     new ClerkWebhook(config.webhookSecrets(), users, metrics.meters);
                 javalin.routes.post(
                     "/api/webhooks/clerk",
-                    ctx -> ctx.future(() -> workers.run(() -> webhook.receive(ctx))));
+                    ctx -> ctx.future(() -> workers.fetch(() -> webhook.receive(ctx))));
               }
             });
   }
@@ -263,17 +264,24 @@ final class Main implements AutoCloseable {
     Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
     answer(
         ctx,
-        () -> workers.supply(() -> users.find(id, deadline), () -> users.firstSync(id, deadline)));
+        () ->
+            workers.findOrFetch(
+                () -> users.find(id, deadline), () -> users.firstSync(id, deadline)));
   }
 
   private void refresh(Context ctx) {
     String id = SessionAuth.userId(ctx);
     Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
-    answer(ctx, () -> workers.supply(() -> users.refresh(id, deadline)));
+    answer(ctx, () -> workers.fetch(() -> users.refresh(id, deadline)));
   }
 
   private static void answer(Context ctx, Supplier<CompletableFuture<User>> user) {
-    ctx.future(() -> user.get().thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
+    Deadline end = HttpServer.deadline(ctx);
+    ctx.future(
+        () ->
+            user.get()
+                .orTimeout(end.left().toMillis(), TimeUnit.MILLISECONDS)
+                .thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */

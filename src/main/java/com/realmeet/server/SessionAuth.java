@@ -85,6 +85,7 @@ final class SessionAuth implements Handler {
     with(keys.usable(), ctx, usable -> verify(jwt, usable, ctx));
   }
 
+  /** Later, the work runs on the thread that has fetched the keys, where it must not wait. */
   private static void with(CompletableFuture<KeySet> keys, Context ctx, Consumer<KeySet> work) {
     if (keys.isDone()) {
       work.accept(Background.join(keys));
@@ -98,10 +99,13 @@ final class SessionAuth implements Handler {
       admit(jwt, ctx);
       return;
     }
-    boolean known = usable.get(keyId(jwt)) != null;
-    CompletableFuture<KeySet> newer = keys.newerThan(usable);
+    String id = keyId(jwt);
+    boolean known = usable.get(id) != null;
+    // No newer keys have one without a name, and no outage excuses a wrong signature.
+    CompletableFuture<KeySet> newer =
+        id == null ? CompletableFuture.completedFuture(usable) : keys.newerThan(usable);
     with(
-        known ? newer.exceptionally(e -> usable) : newer, // no outage excuses a wrong signature
+        known ? newer.exceptionally(e -> usable) : newer,
         ctx,
         found -> {
           if (found == usable || !isSigned(jwt, found)) {
@@ -181,7 +185,7 @@ final class SessionAuth implements Handler {
       signature.initVerify(key);
       signature.update(signed.getBytes(StandardCharsets.US_ASCII));
       return signature.verify(Base64.getUrlDecoder().decode(jwt.getSignature()));
-    } catch (SignatureException | IllegalArgumentException e) { // of a wrong length
+    } catch (SignatureException | IllegalArgumentException e) { // of a wrong length, or not base64
       return false;
     } catch (GeneralSecurityException e) {
       throw new IllegalStateException(e);

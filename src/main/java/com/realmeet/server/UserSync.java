@@ -155,7 +155,11 @@ final class UserSync {
   }
 
   private Optional<ClerkUser> ask(String id, Deadline deadline) {
-    return clerk.user(id, deadline.minus(DATABASE_SHARE));
+    Deadline share = deadline.minus(DATABASE_SHARE);
+    if (share.left().isZero()) { // which is not Clerk's fault
+      throw Failure.because(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
+    }
+    return clerk.user(id, share);
   }
 
   private static boolean contains(List<ClerkUser> users, String id) {

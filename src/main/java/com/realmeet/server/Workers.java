@@ -1,5 +1,8 @@
 package com.realmeet.server;
 
+import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.Tags;
+import io.micrometer.core.instrument.binder.jvm.ExecutorServiceMetrics;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
@@ -9,55 +12,56 @@ import org.eclipse.jetty.util.component.LifeCycle;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
 
 /**
- * The threads on which requests wait, so that those of the HTTP server never do. What waits for the
- * database has as many as there are connections: with more, they would only queue for these, and
- * each wake the next. What waits for Clerk has many, since that may take seconds.
+ * The threads on which requests wait, so that those of the HTTP server never do. What only reads a
+ * row has as many as there are connections: with more, they would only queue for these, and each
+ * wake the next. What may ask Clerk has many, since that may take seconds.
  */
 final class Workers implements AutoCloseable {
-  private static final int CLERK_THREADS = 200;
+  private static final int FETCHING = 200;
 
-  private final ExecutorService database;
-  private final QueuedThreadPool clerk = new QueuedThreadPool(CLERK_THREADS, 0);
+  private final ExecutorService finding;
+  private final QueuedThreadPool fetching = new QueuedThreadPool(FETCHING, 0);
 
-  Workers(int poolSize) {
-    database =
+  Workers(int connections, MeterRegistry meters) {
+    finding =
         Executors.newFixedThreadPool(
-            poolSize,
+            connections,
             task -> {
-              Thread thread = new Thread(task, "database");
+              Thread thread = new Thread(task, "find");
               thread.setDaemon(true);
               return thread;
             });
-    clerk.setName("clerk");
-    clerk.setDaemon(true);
-    LifeCycle.start(clerk);
+    new ExecutorServiceMetrics(finding, "find", Tags.empty()).bindTo(meters);
+    fetching.setName("fetch");
+    fetching.setDaemon(true);
+    LifeCycle.start(fetching);
   }
 
   /**
-   * What the database knows, or else Clerk.
+   * What is in the database, or else what has to be fetched.
    *
-   * @param row asks only the database
-   * @param user may ask Clerk; asked if there is no row
+   * @param find asks only the database
+   * @param fetch may ask Clerk; runs if nothing was found
    */
-  <T> CompletableFuture<T> supply(Supplier<Optional<T>> row, Supplier<T> user) {
-    return CompletableFuture.supplyAsync(row, database)
+  <T> CompletableFuture<T> findOrFetch(Supplier<Optional<T>> find, Supplier<T> fetch) {
+    return CompletableFuture.supplyAsync(find, finding)
         .thenCompose(
-            found -> found.map(CompletableFuture::completedFuture).orElseGet(() -> supply(user)));
+            found -> found.map(CompletableFuture::completedFuture).orElseGet(() -> fetch(fetch)));
   }
 
-  /** What Clerk has to be asked for. */
-  <T> CompletableFuture<T> supply(Supplier<T> work) {
-    return CompletableFuture.supplyAsync(work, clerk);
+  /** Does work that may ask Clerk. */
+  <T> CompletableFuture<T> fetch(Supplier<T> work) {
+    return CompletableFuture.supplyAsync(work, fetching);
   }
 
-  /** Like {@link #supply(Supplier)}, without a result. */
-  CompletableFuture<Void> run(Runnable work) {
-    return CompletableFuture.runAsync(work, clerk);
+  /** Like {@link #fetch(Supplier)}, without a result. */
+  CompletableFuture<Void> fetch(Runnable work) {
+    return CompletableFuture.runAsync(work, fetching);
   }
 
   @Override
   public void close() {
-    database.shutdown();
-    LifeCycle.stop(clerk);
+    finding.shutdown();
+    LifeCycle.stop(fetching);
   }
 }

@@ -96,6 +96,16 @@ class ClerkKeysTest {
   }
 
   @Test
+  void keyWithoutANameIsNeverAskedFor() {
+    start();
+    int calls = clerk.keyCalls();
+    clerk.onKeys(StandInClerk.answering(500, "{}"));
+
+    assertEquals(401, sync(new SigningKey(null, OTHER_NAME.pair())));
+    assertEquals(calls, clerk.keyCalls());
+  }
+
+  @Test
   void keysOutliveAnOutage() {
     start();
     clerk.onKeys(StandInClerk.answering(500, "{}"));

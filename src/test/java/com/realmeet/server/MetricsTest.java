@@ -236,6 +236,8 @@ class MetricsTest {
   @Test
   void poolAndJvmAreMeasured() {
     Stream.of(
+            "executor_queued_tasks{name=\"find\"} 0.0",
+            "executor_active_threads{name=\"find\"} 0.0",
             "hikaricp_connections_max{pool=\"database\"} 10.0",
             "hikaricp_connections_pending{pool=\"database\"} 0.0",
             "hikaricp_connections_acquire_seconds_count{pool=\"database\"} ",
