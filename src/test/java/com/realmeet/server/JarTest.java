@@ -85,8 +85,9 @@ class JarTest {
   void developmentLogsALineForEachRequest() {
     settings.put("NODE_ENV", "development");
     try (ServerProcess jar = new ServerProcess(directory, settings)) {
-      assertEquals(200, RawHttp.ask(jar.port(), sync("user_1")).status());
-      assertEquals(405, RawHttp.ask(jar.port(), request("GET", "/api/user/sync")).status());
+      RawHttp connection = new RawHttp(jar.port()); // the second waits for the end of the first
+      assertEquals(200, connection.send(sync("user_1")).answer().status());
+      assertEquals(405, connection.send(request("GET", "/api/user/sync")).answer().status());
       jar.terminate();
 
       assertEquals(143, jar.exitCode());
