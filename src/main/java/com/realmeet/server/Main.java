@@ -12,7 +12,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TimeZone;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
 import java.util.logging.LogManager;
@@ -261,27 +260,24 @@ final class Main implements AutoCloseable {
 
   private void sync(Context ctx) {
     String id = SessionAuth.userId(ctx);
+    Deadline end = HttpServer.deadline(ctx);
     Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
     answer(
         ctx,
         () ->
             workers.findOrFetch(
-                () -> users.find(id, deadline), () -> users.firstSync(id, deadline)));
+                () -> users.find(id, deadline), () -> users.firstSync(id, deadline), end));
   }
 
   private void refresh(Context ctx) {
     String id = SessionAuth.userId(ctx);
+    Deadline end = HttpServer.deadline(ctx);
     Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
-    answer(ctx, () -> workers.fetch(() -> users.refresh(id, deadline)));
+    answer(ctx, () -> workers.fetch(() -> users.refresh(id, deadline), end));
   }
 
   private static void answer(Context ctx, Supplier<CompletableFuture<User>> user) {
-    Deadline end = HttpServer.deadline(ctx);
-    ctx.future(
-        () ->
-            user.get()
-                .orTimeout(end.left().toMillis(), TimeUnit.MILLISECONDS)
-                .thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
+    ctx.future(() -> user.get().thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */

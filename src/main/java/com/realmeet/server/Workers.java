@@ -7,6 +7,7 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 import org.eclipse.jetty.util.component.LifeCycle;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
@@ -42,19 +43,27 @@ final class Workers implements AutoCloseable {
    *
    * @param find asks only the database
    * @param fetch may ask Clerk; runs if nothing was found
+   * @param end as in {@link #fetch(Supplier, Deadline)}
    */
-  <T> CompletableFuture<T> findOrFetch(Supplier<Optional<T>> find, Supplier<T> fetch) {
+  <T> CompletableFuture<T> findOrFetch(
+      Supplier<Optional<T>> find, Supplier<T> fetch, Deadline end) {
     return CompletableFuture.supplyAsync(find, finding)
         .thenCompose(
-            found -> found.map(CompletableFuture::completedFuture).orElseGet(() -> fetch(fetch)));
+            found ->
+                found.map(CompletableFuture::completedFuture).orElseGet(() -> fetch(fetch, end)));
   }
 
-  /** Does work that may ask Clerk. */
-  <T> CompletableFuture<T> fetch(Supplier<T> work) {
-    return CompletableFuture.supplyAsync(work, fetching);
+  /**
+   * Does work that may ask Clerk.
+   *
+   * @param end when nobody waits for the result any longer: it fails with a TimeoutException
+   */
+  <T> CompletableFuture<T> fetch(Supplier<T> work, Deadline end) {
+    return CompletableFuture.supplyAsync(work, fetching)
+        .orTimeout(end.left().toMillis(), TimeUnit.MILLISECONDS);
   }
 
-  /** Like {@link #fetch(Supplier)}, without a result. */
+  /** Like {@link #fetch(Supplier, Deadline)}, without a result or an end. */
   CompletableFuture<Void> fetch(Runnable work) {
     return CompletableFuture.runAsync(work, fetching);
   }
