@@ -1,6 +1,8 @@
 package com.realmeet.server;
 
 import java.time.Duration;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 
 /**
  * The moment until which somebody is willing to wait.
@@ -14,6 +16,11 @@ record Deadline(long nanoTime) {
 
   Deadline minus(Duration time) {
     return new Deadline(nanoTime - time.toNanos());
+  }
+
+  /** The same result, or a TimeoutException if there is none by then. */
+  <T> CompletableFuture<T> limit(CompletableFuture<T> result) {
+    return result.copy().orTimeout(left().toNanos(), TimeUnit.NANOSECONDS);
   }
 
   /** What is left, never negative. */

@@ -55,7 +55,8 @@ final class Main implements AutoCloseable {
   private final ClerkKeys keys;
   private final UserDao rows;
   private final UserSync users;
-  private final Workers workers;
+  private final Workers workers = new Workers();
+  private final SignIns signIns;
   private final SessionAuth auth;
   final Javalin app;
   private final AtomicBoolean stopping = new AtomicBoolean();
@@ -65,6 +66,9 @@ final class Main implements AutoCloseable {
     // Seconds. Java 17 keeps idle connections to Clerk for 20 minutes; a NAT forgets them sooner,
     // and what is then sent on one is lost without a word.
     System.setProperty("jdk.httpclient.keepalive.timeout", "30");
+    // HttpClient hands its answers to the common pool. Two processors make that a pool of one, for
+    // which Java starts a thread each time instead.
+    System.setProperty("java.util.concurrent.ForkJoinPool.common.parallelism", "2");
     System.setProperty(
         "jdk.console", "java.base"); // on Java 22 to 24, the other takes pipes for terminals
     System.exit(run(args, Config::variables));
@@ -221,7 +225,7 @@ final class Main implements AutoCloseable {
     database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
     rows = new UserDao(database);
     users = new UserSync(rows, clerk);
-    workers = new Workers(config.poolSize(), metrics.meters);
+    signIns = new SignIns(rows, users, workers, metrics.meters);
     auth = new SessionAuth(keys, config.authorizedParties());
     Cors cors = new Cors(config.origins());
     Errors errors = new Errors(config.isProduction(), cors);
@@ -251,7 +255,7 @@ final class Main implements AutoCloseable {
                     new ClerkWebhook(config.webhookSecrets(), users, metrics.meters);
                 javalin.routes.post(
                     "/api/webhooks/clerk",
-                    ctx -> ctx.future(() -> workers.fetch(() -> webhook.receive(ctx))));
+                    ctx -> ctx.future(() -> workers.run(() -> webhook.receive(ctx))));
               }
             });
   }
@@ -260,24 +264,18 @@ final class Main implements AutoCloseable {
 
   private void sync(Context ctx) {
     String id = SessionAuth.userId(ctx);
-    Deadline end = HttpServer.deadline(ctx);
     Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
-    answer(
-        ctx,
-        () ->
-            workers.findOrFetch(
-                () -> users.find(id, deadline), () -> users.firstSync(id, deadline), end));
+    answer(ctx, signIns.sync(id, deadline, HttpServer.deadline(ctx)));
   }
 
   private void refresh(Context ctx) {
     String id = SessionAuth.userId(ctx);
-    Deadline end = HttpServer.deadline(ctx);
     Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
-    answer(ctx, () -> workers.fetch(() -> users.refresh(id, deadline), end));
+    answer(ctx, HttpServer.deadline(ctx).limit(workers.supply(() -> users.refresh(id, deadline))));
   }
 
-  private static void answer(Context ctx, Supplier<CompletableFuture<User>> user) {
-    ctx.future(() -> user.get().thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
+  private static void answer(Context ctx, CompletableFuture<User> user) {
+    ctx.future(() -> user.thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */
@@ -303,6 +301,7 @@ final class Main implements AutoCloseable {
       log.warn(
           "Requests were cut off: they took longer than {} s", HttpServer.STOP_WAIT.toSeconds());
     }
+    signIns.close();
     workers.close();
     keys.close();
     database.close();

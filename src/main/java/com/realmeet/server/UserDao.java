@@ -6,6 +6,7 @@ import java.time.Instant;
 import java.time.OffsetDateTime;
 import java.time.ZoneOffset;
 import java.util.EnumMap;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -15,6 +16,7 @@ import java.util.stream.Stream;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.JdbiException;
 import org.jdbi.v3.core.mapper.RowMapper;
+import org.jdbi.v3.core.statement.Query;
 import org.jdbi.v3.core.statement.SqlStatement;
 import org.postgresql.util.PSQLException;
 import org.slf4j.Logger;
@@ -29,6 +31,13 @@ final class UserDao {
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
       FROM <users>
       WHERE id = :id
+      """;
+
+  private static final String FIND_ALL =
+      """
+      SELECT id, email, name, image_url, created_at, updated_at, deleted_at
+      FROM <users>
+      WHERE id = ANY (:ids)
       """;
 
   private static final String ANY_ID =
@@ -48,6 +57,13 @@ final class UserDao {
       WHERE email = :email
       """;
 
+  /** A column of values for each parameter: one statement for a whole batch. */
+  private static final String BATCH =
+      """
+      SELECT id, email, name, image_url, 'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at
+      FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
+      """;
+
   /**
    * Refuses an older copy, by Clerk's clock, and any copy of a deleted user: then no row returns.
    * Nor does it if the address is taken. The index would find that too, but later: two users who
@@ -56,8 +72,10 @@ final class UserDao {
   private static final String UPSERT =
       """
       INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
-      SELECT :id, :email, :name, :imageUrl, :clerkUpdatedAt
-      WHERE NOT EXISTS (SELECT FROM <users> WHERE email = :email AND id != :id)
+      SELECT *
+      FROM (%s) AS new
+      WHERE NOT EXISTS (SELECT FROM <users> AS holder WHERE holder.email = new.email AND holder.id != new.id)
+      ORDER BY id -- two batches at once lock rows in the same order
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
         name = excluded.name,
@@ -66,7 +84,8 @@ final class UserDao {
       WHERE old.clerk_updated_at <= excluded.clerk_updated_at
         AND old.deleted_at IS NULL
       RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
-      """;
+      """
+          .formatted(BATCH);
 
   /** The row that makes {@link #UPSERT} refuse a copy. */
   private static final String FIND_NEWER =
@@ -107,13 +126,6 @@ final class UserDao {
         image_url = NULL,
         deleted_at = excluded.deleted_at
       WHERE old.deleted_at IS NULL
-      """;
-
-  /** A column of values for each parameter: one statement for a whole batch. */
-  private static final String BATCH =
-      """
-      SELECT id, email, name, image_url, 'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at
-      FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
       """;
 
   /** As {@link #UPSERT}; a row that did not change is not written again. */
@@ -196,6 +208,12 @@ final class UserDao {
     return database.with(deadline, handle -> find(handle, id));
   }
 
+  /** The rows of those users who have one, by id, tombstones included. */
+  Map<String, User> findAll(List<String> ids, Deadline deadline) {
+    return database.with(
+        deadline, handle -> byId(handle.createQuery(FIND_ALL).bindArray("ids", String.class, ids)));
+  }
+
   /** The id of one of Clerk's users whose row would be returned as it is. */
   Optional<String> anyId() {
     return database.with(handle -> handle.createQuery(ANY_ID).mapTo(String.class).findFirst());
@@ -217,6 +235,22 @@ final class UserDao {
    */
   Optional<User> upsert(ClerkUser user, Deadline deadline) {
     return unlessEmailTaken(() -> database.write(deadline, handle -> upsert(handle, user)));
+  }
+
+  /**
+   * Inserts users, or updates rows of which these copies are not older: each for itself.
+   *
+   * @param users each of them once, with an email address
+   * @return the rows that were written, by id; none at all if two users take one address at the
+   *     same moment
+   */
+  Map<String, User> upsertEach(List<ClerkUser> users, Deadline deadline) {
+    return unlessEmailTaken(
+            () ->
+                Optional.of(
+                    database.write(
+                        deadline, handle -> byId(bind(handle.createQuery(UPSERT), users)))))
+        .orElse(Map.of());
   }
 
   /**
@@ -309,7 +343,7 @@ final class UserDao {
   }
 
   private static Optional<User> upsert(Handle handle, ClerkUser user) {
-    return bind(handle.createQuery(UPSERT), user)
+    return bind(handle.createQuery(UPSERT), List.of(user))
         .map(USER)
         .findOne()
         .or(() -> bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne());
@@ -317,6 +351,12 @@ final class UserDao {
 
   private static int delete(Handle handle, String id) {
     return handle.createUpdate(DELETE).bind("id", id).execute();
+  }
+
+  private static Map<String, User> byId(Query query) {
+    Map<String, User> rows = new HashMap<>();
+    query.map(USER).forEach(user -> rows.put(user.id(), user));
+    return rows;
   }
 
   private static <S extends SqlStatement<S>> S bind(S statement, ClerkUser user) {

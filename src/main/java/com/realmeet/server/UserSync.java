@@ -5,9 +5,6 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.ConcurrentMap;
 
 /** Brings one user from Clerk into the table. */
 final class UserSync {
@@ -25,8 +22,6 @@ final class UserSync {
 
   private final UserDao users;
   private final ClerkApi clerk;
-  private final ConcurrentMap<String, CompletableFuture<User>> firstSyncs =
-      new ConcurrentHashMap<>();
   private final Refreshes refreshes = new Refreshes();
 
   UserSync(UserDao users, ClerkApi clerk) {
@@ -35,46 +30,28 @@ final class UserSync {
   }
 
   /**
-   * The row of a user, unless another has taken over its address and left it with a placeholder.
+   * A row as sync returns it; none if another user has taken over its address and left it with a
+   * placeholder.
    *
-   * @throws Failure USER_GONE, or a fault of the database
+   * @throws Failure USER_GONE if it is a tombstone
    */
-  Optional<User> find(String id, Deadline deadline) {
-    return users
-        .find(id, deadline)
-        .map(UserSync::alive)
-        .filter(user -> !user.email().equals(id + "@moved.invalid"));
+  static Optional<User> usable(Optional<User> row) {
+    return row.map(UserSync::alive)
+        .filter(user -> !user.email().equals(user.id() + "@moved.invalid"));
   }
 
   /**
-   * Fetches a user without a row from Clerk, and inserts one. Of several requests for one user, one
-   * does the work and the others wait for its result.
+   * Reads a user from Clerk.
    *
-   * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
+   * @return with an email address
+   * @throws Failure USER_GONE, NO_EMAIL, or a fault of Clerk
    */
-  User firstSync(String id, Deadline deadline) {
-    CompletableFuture<User> mine = new CompletableFuture<>();
-    CompletableFuture<User> others = firstSyncs.putIfAbsent(id, mine);
-    if (others != null) {
-      return Background.join(others);
-    }
-    try {
-      // Another request may have finished between our look into the table and our turn.
-      mine.complete(find(id, deadline).orElseGet(() -> fetch(id, deadline)));
-    } catch (Throwable e) {
-      mine.completeExceptionally(e);
-    } finally {
-      firstSyncs.remove(id);
-    }
-    return Background.join(mine);
-  }
-
-  private User fetch(String id, Deadline deadline) {
+  ClerkUser fetch(String id, Deadline deadline) {
     ClerkUser user = ask(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_GONE));
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
-    return alive(store(user, deadline));
+    return user;
   }
 
   /**
@@ -96,7 +73,7 @@ final class UserSync {
 
   private User fetchAgain(String id, Deadline deadline) {
     try {
-      return fetch(id, deadline);
+      return storeAlive(fetch(id, deadline), deadline);
     } catch (Failure e) {
       if (e.kind() == Kind.USER_GONE) {
         users.delete(id, deadline);
@@ -108,6 +85,15 @@ final class UserSync {
   /** Makes a tombstone of a user who is gone at Clerk, also of one who was never here. */
   void delete(String id) {
     users.delete(id, Deadline.in(REQUEST_TIME));
+  }
+
+  /**
+   * Like {@link #store}, for who has just been seen at Clerk.
+   *
+   * @throws Failure also USER_GONE, if there is a tombstone
+   */
+  User storeAlive(ClerkUser user, Deadline deadline) {
+    return alive(store(user, deadline));
   }
 
   /**
