@@ -11,8 +11,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.ThreadPoolExecutor;
 import java.util.function.Function;
 
 /**
@@ -42,7 +42,7 @@ final class Batches<T> implements AutoCloseable {
 
   private final Statement<T> statement;
   private final Function<T, String> id;
-  private final ExecutorService threads;
+  private final ThreadPoolExecutor threads;
   private final Queue<Waiting<T>> waiting = new ArrayDeque<>(); // guarded by this
 
   /**
@@ -52,13 +52,14 @@ final class Batches<T> implements AutoCloseable {
     this.statement = statement;
     this.id = id;
     threads =
-        Executors.newFixedThreadPool(
-            THREADS,
-            task -> {
-              Thread thread = new Thread(task, name);
-              thread.setDaemon(true);
-              return thread;
-            });
+        (ThreadPoolExecutor)
+            Executors.newFixedThreadPool(
+                THREADS,
+                task -> {
+                  Thread thread = new Thread(task, name);
+                  thread.setDaemon(true);
+                  return thread;
+                });
     new ExecutorServiceMetrics(threads, name, Tags.empty()).bindTo(meters);
   }
 
@@ -101,6 +102,11 @@ final class Batches<T> implements AutoCloseable {
 
   private static boolean isAsHasty(Waiting<?> one, Waiting<?> first) {
     return one.deadline.nanoTime() - first.deadline.nanoTime() < SAME_HASTE.toNanos();
+  }
+
+  /** How many users have been asked for, about. */
+  long served() {
+    return threads.getCompletedTaskCount();
   }
 
   @Override

@@ -50,6 +50,7 @@ final class Main implements AutoCloseable {
   /** The longest that a stop takes, requests under way included. */
   private static final Duration STOP_LIMIT = HttpServer.STOP_WAIT.plusMillis(1500);
 
+  private final Config config;
   private final Metrics metrics;
   private final Database database;
   private final ClerkKeys keys;
@@ -146,7 +147,7 @@ final class Main implements AutoCloseable {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
     if (config.isProduction() && !log.isDebugEnabled()) { // where refused tokens are looked for
-      Background.run(() -> Rehearsal.run(config, server.rows, Rehearsal.REQUESTS));
+      Background.run(server::rehearse);
     }
     try {
       server.app.jettyServer().server().join();
@@ -158,8 +159,12 @@ final class Main implements AutoCloseable {
   /** Starts where nobody else comes, rehearses, and stops. */
   private static void rehearse(Config config) {
     try (Main server = start(config.local(config.clerkJwtKey()))) {
-      Rehearsal.run(config, server.rows, Rehearsal.REQUESTS);
+      server.rehearse();
     }
+  }
+
+  private void rehearse() {
+    Rehearsal.run(config, rows, Rehearsal.REQUESTS, signIns::served);
   }
 
   /** Ends in time whatever hangs, such as a frozen database: the process ends with this thread. */
@@ -219,6 +224,7 @@ final class Main implements AutoCloseable {
   }
 
   private Main(Config config, Metrics metrics) {
+    this.config = config;
     this.metrics = metrics;
     ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.meters);
     keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.meters);

@@ -15,6 +15,7 @@ import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.Optional;
+import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -32,18 +33,27 @@ final class Rehearsal {
 
   private static final Duration LIMIT = Duration.ofSeconds(20);
 
+  /** So many users more than it has sent requests end a rehearsal. */
+  private static final int MORE_CLIENTS = 100;
+
   private final URL url;
+  private final LongSupplier clients;
   private final String goodToken;
   private final String badToken;
 
-  private Rehearsal(URL url, String token) {
+  private Rehearsal(URL url, String token, LongSupplier clients) {
     this.url = url;
+    this.clients = clients;
     goodToken = token;
     badToken = token.substring(0, token.length() - 20) + "A".repeat(20);
   }
 
-  /** Rehearses for 20 s at most, as one of the users; not at all if there is none. */
-  static void run(Config config, UserDao rows, int requests) {
+  /**
+   * Rehearses for 20 s at most, as one of the users; not at all if there is none.
+   *
+   * @param clients how many users have signed in so far: many of them end the rehearsal
+   */
+  static void run(Config config, UserDao rows, int requests, LongSupplier clients) {
     try {
       Optional<String> user = rows.anyId();
       if (user.isEmpty()) {
@@ -54,7 +64,7 @@ final class Rehearsal {
       Main server = Main.unannounced(config.local((RSAPublicKey) keys.getPublic()));
       try {
         URL sync = new URL("http://127.0.0.1:" + server.port() + "/api/user/sync");
-        new Rehearsal(sync, token(user.get(), keys)).run(requests);
+        new Rehearsal(sync, token(user.get(), keys), clients).run(requests);
       } finally {
         server.release();
       }
@@ -82,12 +92,16 @@ final class Rehearsal {
 
   private void run(int requests) throws IOException {
     Deadline end = Deadline.in(LIMIT);
+    long clientsBefore = clients.getAsLong();
     int sent = 0;
     for (; sent < requests && !end.left().isZero(); sent++) {
       if (sent % 10 == 0) {
         send(badToken);
       } else if (send(goodToken) != 200) {
         break; // the row has just changed, and Clerk would be asked each time; or there is a fault
+      }
+      if (clients.getAsLong() - clientsBefore > MORE_CLIENTS + sent) {
+        break; // they warm the code up themselves, and want the processors
       }
     }
     log.info("Rehearsed {} requests", sent);

@@ -38,6 +38,11 @@ final class SignIns implements AutoCloseable {
                     .orElseGet(() -> end.limit(firstSync(id, deadline))));
   }
 
+  /** How many have signed in, about. */
+  long served() {
+    return finds.served();
+  }
+
   private CompletableFuture<Optional<User>> find(String id, Deadline deadline) {
     return finds.row(id, deadline).thenApply(UserSync::usable);
   }

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.realmeet.server.dev.StandInClerk;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -36,12 +37,28 @@ class RehearsalTest {
 
     Map<String, String> settings = TestServer.settings(clerk, database);
     try (Database connections = new Database(DatabaseUrl.parse(database), 1, Metrics.none())) {
-      Rehearsal.run(Config.from(settings), new UserDao(connections), 200);
+      Rehearsal.run(Config.from(settings), new UserDao(connections), 200, () -> 0);
     }
 
     assertTrue(Log.text().contains("INFO Rehearsal - Rehearsed 200 requests"), Log.text());
     assertEquals(rows, TestPostgres.query(database, "SELECT users::text FROM users"));
     assertEquals(calls, clerk.userCalls());
+  }
+
+  @Test
+  void clientsWhoComeMeanwhileHaveTheProcessorsForThemselves() {
+    clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
+    try (TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
+    }
+    AtomicLong clients = new AtomicLong();
+    Map<String, String> settings = TestServer.settings(clerk, database);
+    try (Database connections = new Database(DatabaseUrl.parse(database), 1, Metrics.none())) {
+      Rehearsal.run(
+          Config.from(settings), new UserDao(connections), 200, () -> clients.addAndGet(50));
+    }
+
+    assertTrue(Log.text().contains("INFO Rehearsal - Rehearsed 2 requests"), Log.text());
   }
 
   @Test
@@ -76,7 +93,7 @@ class RehearsalTest {
     Main.run(new String[] {"migrate"}, () -> settings);
 
     try (Database connections = new Database(DatabaseUrl.parse(other), 1, Metrics.none())) {
-      Rehearsal.run(Config.from(settings), new UserDao(connections), 200);
+      Rehearsal.run(Config.from(settings), new UserDao(connections), 200, () -> 0);
     }
 
     assertTrue(Log.text().contains("INFO Rehearsal - Rehearsed 1 requests"), Log.text());
