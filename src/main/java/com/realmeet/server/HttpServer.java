@@ -305,8 +305,13 @@ final class HttpServer {
    * A connection that is idle while it only receives: one that drips its headers, byte by byte, is
    * closed like a silent one. A request, once its headers are here, and each answer restart the
    * time.
+   *
+   * <p>After each answer it lets the other connections have their turn. By itself, Jetty goes on
+   * with one as long as it has a request, and a few that always have would keep all threads.
    */
   private static final class EndPoint extends SocketChannelEndPoint {
+    private volatile boolean answered;
+
     EndPoint(
         SocketChannel channel, ManagedSelector selector, SelectionKey key, Scheduler scheduler) {
       super(channel, selector, key, scheduler);
@@ -321,7 +326,20 @@ final class HttpServer {
     public void notIdle() {}
 
     @Override
+    public int fill(ByteBuffer buffer) throws IOException {
+      return answered ? 0 : super.fill(buffer);
+    }
+
+    /** Jetty has nothing more to read, and waits until this connection is selected. */
+    @Override
+    protected void needsFillInterest() {
+      answered = false;
+      super.needsFillInterest();
+    }
+
+    @Override
     public boolean flush(ByteBuffer... buffers) throws IOException {
+      answered = true;
       restartIdleTime();
       return super.flush(buffers);
     }
