@@ -7,7 +7,7 @@ import java.util.function.Supplier;
 
 /**
  * Runs what may block, each on a thread of its own. Never on the JDK's common pool: on two cores
- * that is a single thread, and on Java 25 it completes the calls of HttpClient.
+ * that has two threads, which complete the calls of HttpClient.
  */
 final class Background {
   private static final Executor THREADS =

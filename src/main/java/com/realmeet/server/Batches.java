@@ -1,18 +1,18 @@
 package com.realmeet.server;
 
+import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.MeterRegistry;
-import io.micrometer.core.instrument.Tags;
-import io.micrometer.core.instrument.binder.jvm.ExecutorServiceMetrics;
 import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
-import java.util.concurrent.ThreadPoolExecutor;
 import java.util.function.Function;
 
 /**
@@ -32,6 +32,8 @@ final class Batches<T> implements AutoCloseable {
   /** One who has waited for longer than others, as in an outage, does not share his haste. */
   private static final Duration SAME_HASTE = Duration.ofMillis(500);
 
+  private static final Comparator<Deadline> EARLIEST = Comparator.comparing(Deadline::left);
+
   /** A statement for several users. */
   interface Statement<T> {
     /** The resulting rows, by id. */
@@ -42,25 +44,27 @@ final class Batches<T> implements AutoCloseable {
 
   private final Statement<T> statement;
   private final Function<T, String> id;
-  private final ThreadPoolExecutor threads;
+  private final ExecutorService threads;
   private final Queue<Waiting<T>> waiting = new ArrayDeque<>(); // guarded by this
 
   /**
-   * @param name of the threads and, as a label, of their meters
+   * @param name of the threads and, as a label, of the meter
    */
   Batches(String name, Statement<T> statement, Function<T, String> id, MeterRegistry meters) {
     this.statement = statement;
     this.id = id;
     threads =
-        (ThreadPoolExecutor)
-            Executors.newFixedThreadPool(
-                THREADS,
-                task -> {
-                  Thread thread = new Thread(task, name);
-                  thread.setDaemon(true);
-                  return thread;
-                });
-    new ExecutorServiceMetrics(threads, name, Tags.empty()).bindTo(meters);
+        Executors.newFixedThreadPool(
+            THREADS,
+            task -> {
+              Thread thread = new Thread(task, name);
+              thread.setDaemon(true);
+              return thread;
+            });
+    Gauge.builder("users.waiting", this::waiting)
+        .description("Users who wait for a statement to begin")
+        .tag("statement", name)
+        .register(meters);
   }
 
   /**
@@ -83,8 +87,9 @@ final class Batches<T> implements AutoCloseable {
       return;
     }
     try {
+      Deadline deadline = batch.stream().map(Waiting::deadline).min(EARLIEST).get();
       Map<String, User> rows =
-          statement.execute(batch.stream().map(Waiting::user).toList(), batch.get(0).deadline);
+          statement.execute(batch.stream().map(Waiting::user).toList(), deadline);
       batch.forEach(one -> one.row.complete(Optional.ofNullable(rows.get(id.apply(one.user)))));
     } catch (Throwable e) {
       batch.forEach(one -> one.row.completeExceptionally(e));
@@ -93,8 +98,8 @@ final class Batches<T> implements AutoCloseable {
 
   private synchronized List<Waiting<T>> next() {
     List<Waiting<T>> batch = new ArrayList<>();
-    for (Waiting<T> first = waiting.peek();
-        batch.size() < MOST && !waiting.isEmpty() && isAsHasty(waiting.peek(), first); ) {
+    Waiting<T> first = waiting.peek();
+    while (batch.size() < MOST && !waiting.isEmpty() && isAsHasty(waiting.peek(), first)) {
       batch.add(waiting.poll());
     }
     return batch;
@@ -104,9 +109,8 @@ final class Batches<T> implements AutoCloseable {
     return one.deadline.nanoTime() - first.deadline.nanoTime() < SAME_HASTE.toNanos();
   }
 
-  /** How many users have been asked for, about. */
-  long served() {
-    return threads.getCompletedTaskCount();
+  private synchronized int waiting() {
+    return waiting.size();
   }
 
   @Override

@@ -67,9 +67,12 @@ final class Main implements AutoCloseable {
     // Seconds. Java 17 keeps idle connections to Clerk for 20 minutes; a NAT forgets them sooner,
     // and what is then sent on one is lost without a word.
     System.setProperty("jdk.httpclient.keepalive.timeout", "30");
-    // HttpClient hands its answers to the common pool. Two processors make that a pool of one, for
-    // which Java starts a thread each time instead.
-    System.setProperty("java.util.concurrent.ForkJoinPool.common.parallelism", "2");
+    // HttpClient hands its answers to the common pool. By itself that has one thread less than
+    // there
+    // are processors, and with one alone Java 17 starts a thread for each answer instead.
+    if (Runtime.getRuntime().availableProcessors() < 3) {
+      System.setProperty("java.util.concurrent.ForkJoinPool.common.parallelism", "2");
+    }
     System.setProperty(
         "jdk.console", "java.base"); // on Java 22 to 24, the other takes pipes for terminals
     System.exit(run(args, Config::variables));
@@ -307,8 +310,8 @@ final class Main implements AutoCloseable {
       log.warn(
           "Requests were cut off: they took longer than {} s", HttpServer.STOP_WAIT.toSeconds());
     }
-    signIns.close();
     workers.close();
+    signIns.close();
     keys.close();
     database.close();
     metrics.close();

@@ -33,8 +33,8 @@ final class Rehearsal {
 
   private static final Duration LIMIT = Duration.ofSeconds(20);
 
-  /** So many users more than it has sent requests end a rehearsal. */
-  private static final int MORE_CLIENTS = 100;
+  /** After so many requests it looks whether clients have sent more meanwhile. */
+  private static final int LOOK_AROUND = 100;
 
   private final URL url;
   private final LongSupplier clients;
@@ -51,7 +51,7 @@ final class Rehearsal {
   /**
    * Rehearses for 20 s at most, as one of the users; not at all if there is none.
    *
-   * @param clients how many users have signed in so far: many of them end the rehearsal
+   * @param clients how many requests clients have sent so far: many of them end the rehearsal
    */
   static void run(Config config, UserDao rows, int requests, LongSupplier clients) {
     try {
@@ -95,13 +95,17 @@ final class Rehearsal {
     long clientsBefore = clients.getAsLong();
     int sent = 0;
     for (; sent < requests && !end.left().isZero(); sent++) {
+      if (sent % LOOK_AROUND == 0) {
+        long clientsNow = clients.getAsLong();
+        if (clientsNow - clientsBefore > LOOK_AROUND) {
+          break; // they warm the code up themselves, and want the processors
+        }
+        clientsBefore = clientsNow;
+      }
       if (sent % 10 == 0) {
         send(badToken);
       } else if (send(goodToken) != 200) {
         break; // the row has just changed, and Clerk would be asked each time; or there is a fault
-      }
-      if (clients.getAsLong() - clientsBefore > MORE_CLIENTS + sent) {
-        break; // they warm the code up themselves, and want the processors
       }
     }
     log.info("Rehearsed {} requests", sent);

@@ -5,6 +5,8 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentMap;
+import java.util.concurrent.atomic.LongAdder;
+import java.util.function.Supplier;
 
 /** The row of a user who has signed in: found, or else brought from Clerk. */
 final class SignIns implements AutoCloseable {
@@ -15,11 +17,13 @@ final class SignIns implements AutoCloseable {
   private final ConcurrentMap<String, CompletableFuture<User>> firstSyncs =
       new ConcurrentHashMap<>();
 
+  private final LongAdder served = new LongAdder();
+
   SignIns(UserDao rows, UserSync users, Workers workers, MeterRegistry meters) {
     this.users = users;
     this.workers = workers;
     finds = new Batches<>("find", rows::findAll, id -> id, meters);
-    inserts = new Batches<>("insert", rows::upsertEach, ClerkUser::id, meters);
+    inserts = new Batches<>("insert", rows::insertEach, ClerkUser::id, meters);
   }
 
   /**
@@ -31,16 +35,13 @@ final class SignIns implements AutoCloseable {
    *     database; what depends on it must not wait
    */
   CompletableFuture<User> sync(String id, Deadline deadline, Deadline end) {
-    return find(id, deadline)
-        .thenCompose(
-            row ->
-                row.map(CompletableFuture::completedFuture)
-                    .orElseGet(() -> end.limit(firstSync(id, deadline))));
+    served.increment();
+    return orElse(find(id, deadline), () -> end.limit(firstSync(id, deadline)));
   }
 
-  /** How many have signed in, about. */
+  /** How many requests have come so far. */
   long served() {
-    return finds.served();
+    return served.sum();
   }
 
   private CompletableFuture<Optional<User>> find(String id, Deadline deadline) {
@@ -55,9 +56,7 @@ final class SignIns implements AutoCloseable {
       return others;
     }
     // Another request may have finished between our look into the table and our turn.
-    find(id, deadline)
-        .thenCompose(
-            row -> row.map(CompletableFuture::completedFuture).orElseGet(() -> fetch(id, deadline)))
+    orElse(find(id, deadline), () -> fetch(id, deadline))
         .whenComplete(
             (user, failure) -> {
               firstSyncs.remove(id);
@@ -73,19 +72,18 @@ final class SignIns implements AutoCloseable {
   private CompletableFuture<User> fetch(String id, Deadline deadline) {
     return workers
         .supply(() -> users.fetch(id, deadline))
-        .thenCompose(
-            user ->
-                inserts
-                    .row(user, deadline)
-                    .thenCompose(
-                        row ->
-                            row.map(CompletableFuture::completedFuture)
-                                .orElseGet(() -> storeAlone(user, deadline))));
+        .thenCompose(user -> insert(user, deadline));
   }
 
-  /** A user whose address is taken, or who has got a newer row meanwhile. */
-  private CompletableFuture<User> storeAlone(ClerkUser user, Deadline deadline) {
-    return workers.supply(() -> users.storeAlive(user, deadline));
+  /** Most are new; a user who has a row, or whose address is taken, is not everybody's trouble. */
+  private CompletableFuture<User> insert(ClerkUser user, Deadline deadline) {
+    return orElse(
+        inserts.row(user, deadline), () -> workers.supply(() -> users.storeAlive(user, deadline)));
+  }
+
+  private static CompletableFuture<User> orElse(
+      CompletableFuture<Optional<User>> row, Supplier<CompletableFuture<User>> other) {
+    return row.thenCompose(found -> found.map(CompletableFuture::completedFuture).orElseGet(other));
   }
 
   @Override

@@ -57,13 +57,6 @@ final class UserDao {
       WHERE email = :email
       """;
 
-  /** A column of values for each parameter: one statement for a whole batch. */
-  private static final String BATCH =
-      """
-      SELECT id, email, name, image_url, 'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at
-      FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
-      """;
-
   /**
    * Refuses an older copy, by Clerk's clock, and any copy of a deleted user: then no row returns.
    * Nor does it if the address is taken. The index would find that too, but later: two users who
@@ -72,10 +65,8 @@ final class UserDao {
   private static final String UPSERT =
       """
       INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
-      SELECT *
-      FROM (%s) AS new
-      WHERE NOT EXISTS (SELECT FROM <users> AS holder WHERE holder.email = new.email AND holder.id != new.id)
-      ORDER BY id -- two batches at once lock rows in the same order
+      SELECT :id, :email, :name, :imageUrl, :clerkUpdatedAt
+      WHERE NOT EXISTS (SELECT FROM <users> WHERE email = :email AND id != :id)
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
         name = excluded.name,
@@ -84,8 +75,7 @@ final class UserDao {
       WHERE old.clerk_updated_at <= excluded.clerk_updated_at
         AND old.deleted_at IS NULL
       RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
-      """
-          .formatted(BATCH);
+      """;
 
   /** The row that makes {@link #UPSERT} refuse a copy. */
   private static final String FIND_NEWER =
@@ -127,6 +117,24 @@ final class UserDao {
         deleted_at = excluded.deleted_at
       WHERE old.deleted_at IS NULL
       """;
+
+  /** A column of values for each parameter: one statement for a whole batch. */
+  private static final String BATCH =
+      """
+      SELECT id, email, name, image_url, 'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at
+      FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
+      """;
+
+  /** Leaves out who has a row already, and whose address is taken: also by one of the others. */
+  private static final String INSERT_EACH =
+      """
+      INSERT INTO <users> (id, email, name, image_url, clerk_updated_at)
+      %s
+      ORDER BY id -- two batches at once wait for each other in the same order
+      ON CONFLICT DO NOTHING
+      RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
+      """
+          .formatted(BATCH);
 
   /** As {@link #UPSERT}; a row that did not change is not written again. */
   private static final String UPSERT_BATCH =
@@ -238,19 +246,18 @@ final class UserDao {
   }
 
   /**
-   * Inserts users, or updates rows of which these copies are not older: each for itself.
+   * Inserts users who have no row yet.
    *
-   * @param users each of them once, with an email address
-   * @return the rows that were written, by id; none at all if two users take one address at the
-   *     same moment
+   * @param users with an email address
+   * @return the new rows, by id. Each of the others wants a statement of their own: they may have a
+   *     row, or share an address. So do all if there are none: one of them was refused.
    */
-  Map<String, User> upsertEach(List<ClerkUser> users, Deadline deadline) {
-    return unlessEmailTaken(
-            () ->
-                Optional.of(
-                    database.write(
-                        deadline, handle -> byId(bind(handle.createQuery(UPSERT), users)))))
-        .orElse(Map.of());
+  Map<String, User> insertEach(List<ClerkUser> users, Deadline deadline) {
+    try {
+      return database.write(deadline, handle -> byId(bind(handle.createQuery(INSERT_EACH), users)));
+    } catch (JdbiException e) { // by a constraint that an application has added, for example
+      return Map.of();
+    }
   }
 
   /**
@@ -343,7 +350,7 @@ final class UserDao {
   }
 
   private static Optional<User> upsert(Handle handle, ClerkUser user) {
-    return bind(handle.createQuery(UPSERT), List.of(user))
+    return bind(handle.createQuery(UPSERT), user)
         .map(USER)
         .findOne()
         .or(() -> bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne());

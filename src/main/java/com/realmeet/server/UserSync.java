@@ -44,7 +44,8 @@ final class UserSync {
    * Reads a user from Clerk.
    *
    * @return with an email address
-   * @throws Failure USER_GONE, NO_EMAIL, or a fault of Clerk
+   * @throws Failure USER_GONE, NO_EMAIL, a fault of Clerk, or DATABASE_UNAVAILABLE if that has left
+   *     no time
    */
   ClerkUser fetch(String id, Deadline deadline) {
     ClerkUser user = ask(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_GONE));

@@ -6,8 +6,8 @@ import org.eclipse.jetty.util.component.LifeCycle;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
 
 /**
- * The threads on which requests wait for Clerk, so that those of the HTTP server never do. They are
- * many, since that may take seconds.
+ * The threads on which requests wait for Clerk, and for what only one user needs of the database,
+ * so that those of the HTTP server never do. They are many, since that may take seconds.
  */
 final class Workers implements AutoCloseable {
   private static final int THREADS = 200;
@@ -25,6 +25,7 @@ final class Workers implements AutoCloseable {
     return CompletableFuture.supplyAsync(work, threads);
   }
 
+  /** Does work that has none. */
   CompletableFuture<Void> run(Runnable work) {
     return CompletableFuture.runAsync(work, threads);
   }

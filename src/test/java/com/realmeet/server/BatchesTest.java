@@ -5,12 +5,14 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.dev.StandInClerk;
+import java.net.URI;
 import java.net.http.HttpResponse;
 import java.sql.Connection;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -33,12 +35,14 @@ class BatchesTest {
   private static StandInClerk clerk;
   private static String database;
   private static TestServer server;
+  private static URI metrics;
 
   @BeforeAll
   static void start() {
     clerk = new StandInClerk();
     database = TestPostgres.newDatabase();
-    server = TestServer.start(clerk, database);
+    server = TestServer.start(clerk, database, "METRICS_PORT", "0");
+    metrics = URI.create("http://127.0.0.1:" + MetricsTest.metricsPort() + "/metrics");
   }
 
   @AfterAll
@@ -67,20 +71,30 @@ class BatchesTest {
     return Integer.parseInt(TestPostgres.query(database, sql).get(0));
   }
 
-  /** What all get who come while the table is locked, in their order. */
-  private static List<HttpResponse<String>> syncBehind(String lock, List<String> ids) {
-    int before = clerk.userCalls();
+  private static boolean isMeasured(String value) {
+    return TestServer.getPage(metrics).body().contains("\nusers_waiting{statement=" + value + "\n");
+  }
+
+  /**
+   * What all get who come while the table is locked: two by a statement of their own each, the
+   * others by one.
+   *
+   * @param statement the kind that waits for the lock
+   */
+  private static List<HttpResponse<String>> syncBehind(
+      String lock, String statement, List<String> ids) {
+    List<CompletableFuture<HttpResponse<String>>> answers = new ArrayList<>();
     try (Connection connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
-        Statement statement = connection.createStatement()) {
+        Statement locking = connection.createStatement()) {
       connection.setAutoCommit(false);
-      statement.execute("LOCK TABLE users IN " + lock + " MODE");
-      List<CompletableFuture<HttpResponse<String>>> answers =
-          ids.stream().map(id -> Background.supply(() -> server.sync(clerk.token(id)))).toList();
-      TestServer.await("two statements wait", () -> statementsThatWait() == 2);
-      if (lock.equals("SHARE")) { // only insertions wait
-        TestServer.await("Clerk has been asked", () -> clerk.userCalls() == before + ids.size());
+      locking.execute("LOCK TABLE users IN " + lock + " MODE");
+      for (String id : ids) {
+        answers.add(Background.supply(() -> server.sync(clerk.token(id))));
+        int statements = Math.min(2, answers.size());
+        TestServer.await("statements wait", () -> statementsThatWait() == statements);
       }
-      assertEquals(2, statementsThatWait());
+      int others = ids.size() - 2;
+      TestServer.await("others wait", () -> isMeasured("\"" + statement + "\"} " + others + ".0"));
       connection.rollback();
       return answers.stream().map(CompletableFuture::join).toList();
     } catch (SQLException e) {
@@ -99,7 +113,7 @@ class BatchesTest {
     ids.forEach(id -> assertSynced(id, server.sync(clerk.token(id))));
     clerk.onUser(StandInClerk.answering(500, "{}"));
 
-    List<HttpResponse<String>> answers = syncBehind("ACCESS EXCLUSIVE", ids);
+    List<HttpResponse<String>> answers = syncBehind("ACCESS EXCLUSIVE", "find", ids);
 
     IntStream.range(0, CROWD).forEach(i -> assertSynced(ids.get(i), answers.get(i)));
   }
@@ -108,30 +122,60 @@ class BatchesTest {
   void eachOfManyNewUsersGetsTheirOwnRow() {
     List<String> ids = putCrowd("new");
 
-    List<HttpResponse<String>> answers = syncBehind("SHARE", ids);
+    List<HttpResponse<String>> answers = syncBehind("SHARE", "insert", ids);
 
     IntStream.range(0, CROWD).forEach(i -> assertSynced(ids.get(i), answers.get(i)));
   }
 
-  /** Three pairs, of which at least one is in one statement. */
   @Test
-  void addressesThatNewUsersHaveTwiceAreNoTroubleOfTheOthers() {
+  void addressThatTwoNewUsersHaveIsNoTroubleOfTheOthers() {
     List<String> ids = putCrowd("clash");
-    for (int i = 0; i < 6; i += 2) {
-      clerk.putUser(ids.get(i), ids.get(i + 1) + "@example.com", null, null);
-    }
+    clerk.putUser(ids.get(2), ids.get(3) + "@example.com", null, null);
 
-    List<HttpResponse<String>> answers = syncBehind("SHARE", ids);
+    List<HttpResponse<String>> answers = syncBehind("SHARE", "insert", ids);
 
-    for (int i = 0; i < 6; i += 2) {
-      assertEquals(
-          List.of(200, 409),
-          Stream.of(answers.get(i), answers.get(i + 1))
-              .map(HttpResponse::statusCode)
-              .sorted()
-              .toList());
+    assertEquals(
+        List.of(200, 409),
+        Stream.of(answers.get(2), answers.get(3)).map(HttpResponse::statusCode).sorted().toList());
+    IntStream.range(4, CROWD).forEach(i -> assertSynced(ids.get(i), answers.get(i)));
+  }
+
+  @Test
+  void userWhomTheTableRefusesIsNoTroubleOfTheOthers() {
+    TestPostgres.execute(database, "ALTER TABLE users ADD CHECK (name != 'refused')");
+    List<String> ids = putCrowd("check");
+    clerk.putUser(ids.get(2), ids.get(2) + "@example.com", "refused", null);
+
+    List<HttpResponse<String>> answers = syncBehind("SHARE", "insert", ids);
+
+    assertEquals(500, answers.get(2).statusCode());
+    IntStream.range(3, CROWD).forEach(i -> assertSynced(ids.get(i), answers.get(i)));
+  }
+
+  /** As any insertion into a table that references it does, until its transaction ends. */
+  @Test
+  void rowThatAnotherTransactionHoldsIsNoTroubleOfTheOthers() throws SQLException {
+    List<String> ids = putCrowd("held");
+    List<String> held = ids.subList(0, 2);
+    held.forEach(
+        id ->
+            TestPostgres.execute(
+                database,
+                "INSERT INTO users (id, email) VALUES ('%s', '%s@moved.invalid')"
+                    .formatted(id, id)));
+    try (Connection connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
+        Statement holding = connection.createStatement()) {
+      connection.setAutoCommit(false);
+      holding.execute("SELECT FROM users WHERE email LIKE '%@moved.invalid' FOR KEY SHARE");
+      List<CompletableFuture<HttpResponse<String>>> waiting =
+          held.stream().map(id -> Background.supply(() -> server.sync(clerk.token(id)))).toList();
+      TestServer.await("both wait", () -> statementsThatWait() == 2);
+
+      ids.subList(2, CROWD).forEach(id -> assertSynced(id, server.sync(clerk.token(id))));
+
+      connection.rollback();
+      IntStream.range(0, 2).forEach(i -> assertSynced(held.get(i), waiting.get(i).join()));
     }
-    IntStream.range(6, CROWD).forEach(i -> assertSynced(ids.get(i), answers.get(i)));
   }
 
   /** Batches of numbers whose statements begin when they are told to. */

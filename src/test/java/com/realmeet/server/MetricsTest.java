@@ -64,7 +64,7 @@ class MetricsTest {
   }
 
   /** Of the server that was started last. */
-  private static int metricsPort() {
+  static int metricsPort() {
     int found = 0;
     for (Matcher listens = LISTENS.matcher(Log.text()); listens.find(); ) {
       found = Integer.parseInt(listens.group(1));
@@ -236,8 +236,8 @@ class MetricsTest {
   @Test
   void poolAndJvmAreMeasured() {
     Stream.of(
-            "executor_queued_tasks{name=\"find\"} 0.0",
-            "executor_active_threads{name=\"find\"} 0.0",
+            "users_waiting{statement=\"find\"} 0.0",
+            "users_waiting{statement=\"insert\"} 0.0",
             "hikaricp_connections_max{pool=\"database\"} 10.0",
             "hikaricp_connections_pending{pool=\"database\"} 0.0",
             "hikaricp_connections_acquire_seconds_count{pool=\"database\"} ",
