@@ -28,8 +28,11 @@ import org.slf4j.LoggerFactory;
 final class Rehearsal {
   private static final Logger log = LoggerFactory.getLogger(Rehearsal.class);
 
-  /** The JVM's optimising compiler takes up a method after 5,000 to 15,000 calls. */
-  static final int REQUESTS = 12_000;
+  /**
+   * The JVM's optimising compiler takes up a method after 5,000 to 15,000 calls, and is busy for
+   * some time then.
+   */
+  static final int REQUESTS = 30_000;
 
   private static final Duration LIMIT = Duration.ofSeconds(20);
 
