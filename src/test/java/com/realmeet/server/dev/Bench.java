@@ -30,7 +30,7 @@ public final class Bench {
   private static final int KNOWN_USERS = 5000;
   private static final int NEW_USERS = 5000;
   private static final int BUSY = 64; // connections
-  private static final Duration WARM_UP = Duration.ofSeconds(20);
+  private static final Duration WARM_UP = Duration.ofSeconds(60);
   private static final Duration STEP = Duration.ofSeconds(4);
   private static final Duration TOKEN_LIFE = Duration.ofHours(1);
   private static final Path JAR = Path.of("target", "real-meet-server.jar").toAbsolutePath();
