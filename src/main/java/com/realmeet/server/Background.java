@@ -3,6 +3,7 @@ package com.realmeet.server;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
+import java.util.concurrent.ThreadFactory;
 import java.util.function.Supplier;
 
 /**
@@ -10,14 +11,18 @@ import java.util.function.Supplier;
  * that has two threads, which complete the calls of HttpClient.
  */
 final class Background {
-  private static final Executor THREADS =
-      task -> {
-        Thread thread = new Thread(task, "background");
-        thread.setDaemon(true);
-        thread.start();
-      };
+  private static final Executor THREADS = task -> threads("background").newThread(task).start();
 
   private Background() {}
+
+  /** Threads of that name which do not keep the process from ending. */
+  static ThreadFactory threads(String name) {
+    return task -> {
+      Thread thread = new Thread(task, name);
+      thread.setDaemon(true);
+      return thread;
+    };
+  }
 
   /** Runs what has a result; its failure comes out of {@link #join}. */
   static <T> CompletableFuture<T> supply(Supplier<T> work) {

@@ -18,7 +18,7 @@ import java.util.function.Function;
 /**
  * Asks the database for many users at once: all who come while a statement is under way share the
  * next one. So a statement serves the more users the more there are, and the distance to the
- * database does not limit how many are served; who comes alone waits for nobody.
+ * database does not limit how many are served; who comes alone does not wait for more.
  *
  * @param <T> what the statement needs of a user
  */
@@ -53,14 +53,7 @@ final class Batches<T> implements AutoCloseable {
   Batches(String name, Statement<T> statement, Function<T, String> id, MeterRegistry meters) {
     this.statement = statement;
     this.id = id;
-    threads =
-        Executors.newFixedThreadPool(
-            THREADS,
-            task -> {
-              Thread thread = new Thread(task, name);
-              thread.setDaemon(true);
-              return thread;
-            });
+    threads = Executors.newFixedThreadPool(THREADS, Background.threads(name));
     Gauge.builder("users.waiting", this::waiting)
         .description("Users who wait for a statement to begin")
         .tag("statement", name)

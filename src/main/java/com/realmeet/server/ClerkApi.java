@@ -65,13 +65,7 @@ final class ClerkApi {
 
   /** For what HttpClient does between reading and writing. By default it wakes one per call. */
   private static final Executor THREADS =
-      Executors.newFixedThreadPool(
-          2,
-          task -> {
-            Thread thread = new Thread(task, "clerk");
-            thread.setDaemon(true);
-            return thread;
-          });
+      Executors.newFixedThreadPool(2, Background.threads("clerk"));
 
   private final HttpClient http =
       HttpClient.newBuilder()

@@ -58,12 +58,7 @@ final class ClerkKeys implements AutoCloseable {
   private final LongSupplier nanoTime;
   private final Outage outage = new Outage(log, "Clerk's key set");
   private final ScheduledExecutorService fetcher =
-      Executors.newSingleThreadScheduledExecutor(
-          task -> {
-            Thread thread = new Thread(task, "clerk-keys");
-            thread.setDaemon(true);
-            return thread;
-          });
+      Executors.newSingleThreadScheduledExecutor(Background.threads("clerk-keys"));
 
   private volatile KeySet keys;
 

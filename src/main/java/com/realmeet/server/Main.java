@@ -67,9 +67,8 @@ final class Main implements AutoCloseable {
     // Seconds. Java 17 keeps idle connections to Clerk for 20 minutes; a NAT forgets them sooner,
     // and what is then sent on one is lost without a word.
     System.setProperty("jdk.httpclient.keepalive.timeout", "30");
-    // HttpClient hands its answers to the common pool. By itself that has one thread less than
-    // there
-    // are processors, and with one alone Java 17 starts a thread for each answer instead.
+    // HttpClient hands its answers to the common pool. By itself that has one thread less
+    // than there are processors; and for one alone, Java 17 starts a thread per answer instead.
     if (Runtime.getRuntime().availableProcessors() < 3) {
       System.setProperty("java.util.concurrent.ForkJoinPool.common.parallelism", "2");
     }

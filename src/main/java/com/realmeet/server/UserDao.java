@@ -30,13 +30,6 @@ final class UserDao {
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
       FROM <users>
-      WHERE id = :id
-      """;
-
-  private static final String FIND_ALL =
-      """
-      SELECT id, email, name, image_url, created_at, updated_at, deleted_at
-      FROM <users>
       WHERE id = ANY (:ids)
       """;
 
@@ -218,8 +211,7 @@ final class UserDao {
 
   /** The rows of those users who have one, by id, tombstones included. */
   Map<String, User> findAll(List<String> ids, Deadline deadline) {
-    return database.with(
-        deadline, handle -> byId(handle.createQuery(FIND_ALL).bindArray("ids", String.class, ids)));
+    return database.with(deadline, handle -> findAll(handle, ids));
   }
 
   /** The id of one of Clerk's users whose row would be returned as it is. */
@@ -346,7 +338,11 @@ final class UserDao {
   }
 
   private static Optional<User> find(Handle handle, String id) {
-    return handle.createQuery(FIND).bind("id", id).map(USER).findOne();
+    return Optional.ofNullable(findAll(handle, List.of(id)).get(id));
+  }
+
+  private static Map<String, User> findAll(Handle handle, List<String> ids) {
+    return byId(handle.createQuery(FIND).bindArray("ids", String.class, ids));
   }
 
   private static Optional<User> upsert(Handle handle, ClerkUser user) {
