@@ -1,5 +1,6 @@
 package com.realmeet.server;
 
+import com.fasterxml.jackson.annotation.JsonIgnoreProperties;
 import java.time.Instant;
 import java.util.List;
 import java.util.Objects;
@@ -25,6 +26,7 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
   private static final long END_OF_TIME = 253_402_300_800_000L;
 
   /** Clerk's user object as it comes, less the fields that we do not read; in milliseconds. */
+  @JsonIgnoreProperties(ignoreUnknown = true) // by the mapper's setting they would be kept at first
   record Wire(
       String id,
       String firstName,
@@ -35,6 +37,7 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
       Long updatedAt) {}
 
   /** One of a user's addresses. */
+  @JsonIgnoreProperties(ignoreUnknown = true)
   record EmailAddress(String id, String emailAddress) {}
 
   /** Whether this may become part of a URL: anything else could ask Clerk for something else. */

@@ -35,9 +35,12 @@ final class ForeignTokens {
 
   /** Notes a token that none of our keys has signed. */
   void seen(DecodedJWT jwt) {
+    if (told) {
+      return;
+    }
     String issuer = String.valueOf(jwt.getIssuer());
     String keyId = String.valueOf(jwt.getHeaderClaim("kid").asString());
-    if (!told && ISSUER.matcher(issuer).matches() && KEY_ID.matcher(keyId).matches()) {
+    if (ISSUER.matcher(issuer).matches() && KEY_ID.matcher(keyId).matches()) {
       tell(issuer, keyId);
     }
   }

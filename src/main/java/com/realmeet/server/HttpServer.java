@@ -15,6 +15,7 @@ import java.time.Duration;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
 import org.eclipse.jetty.ee10.servlet.HttpOutput;
 import org.eclipse.jetty.ee10.servlet.ServletContextRequest;
+import org.eclipse.jetty.ee10.servlet.SessionHandler;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
@@ -154,7 +155,11 @@ final class HttpServer {
             server.setRequestLog(HttpServer::logRequest);
           }
         });
-    javalin.jetty.modifyServletContextHandler(context -> context.setErrorHandler(errors.jetty()));
+    javalin.jetty.modifyServletContextHandler(
+        context -> {
+          context.setErrorHandler(errors.jetty());
+          context.setSessionHandler(new NoSessions());
+        });
   }
 
   /** Clerk's webhooks are the only requests of which the body is read. */
@@ -276,6 +281,14 @@ final class HttpServer {
     @Override
     public HttpFields getHeaders() {
       return headers;
+    }
+  }
+
+  /** Javalin cannot do without a session handler; Jetty's looks for a session in each request. */
+  private static final class NoSessions extends SessionHandler {
+    @Override
+    public boolean handle(Request request, Response response, Callback callback) throws Exception {
+      return getHandler().handle(request, response, callback);
     }
   }
 

@@ -17,11 +17,10 @@ import java.time.format.DateTimeFormatterBuilder;
 
 /** The two dialects of JSON that we speak: our own to clients, and Clerk's. */
 final class Json {
-  /** Clerk's: snake_case, with many more fields than we read. */
+  /** Clerk's: snake_case. */
   static final JsonMapper CLERK =
       JsonMapper.builder()
           .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
-          .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
           .build();
 

@@ -11,6 +11,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
 import org.jdbi.v3.core.Handle;
@@ -342,7 +343,7 @@ final class UserDao {
   }
 
   private static Map<String, User> findAll(Handle handle, List<String> ids) {
-    return byId(handle.createQuery(FIND).bindArray("ids", String.class, ids));
+    return byId(handle.createQuery(FIND).bind("ids", ids.toArray(String[]::new)));
   }
 
   private static Optional<User> upsert(Handle handle, ClerkUser user) {
@@ -373,12 +374,15 @@ final class UserDao {
 
   private static <S extends SqlStatement<S>> S bind(S statement, List<ClerkUser> users) {
     return statement
-        .bindArray("ids", String.class, users.stream().map(ClerkUser::id).toList())
-        .bindArray("emails", String.class, users.stream().map(ClerkUser::email).toList())
-        .bindArray("names", String.class, users.stream().map(ClerkUser::name).toList())
-        .bindArray("imageUrls", String.class, users.stream().map(ClerkUser::imageUrl).toList())
-        .bindArray(
-            "ms", Long.class, users.stream().map(user -> user.updatedAt().toEpochMilli()).toList());
+        .bind("ids", texts(users, ClerkUser::id))
+        .bind("emails", texts(users, ClerkUser::email))
+        .bind("names", texts(users, ClerkUser::name))
+        .bind("imageUrls", texts(users, ClerkUser::imageUrl))
+        .bind("ms", users.stream().mapToLong(user -> user.updatedAt().toEpochMilli()).toArray());
+  }
+
+  private static String[] texts(List<ClerkUser> users, Function<ClerkUser, String> column) {
+    return users.stream().map(column).toArray(String[]::new);
   }
 
   /**
