@@ -140,8 +140,9 @@ record Config(
    * The same for a server that only this machine reaches, with one connection to the database.
    *
    * @param jwtKey the key that signs its tokens
+   * @param clerkUrl where it finds Clerk
    */
-  Config local(RSAPublicKey jwtKey) {
+  Config local(RSAPublicKey jwtKey, String clerkUrl) {
     return new Config(
         databaseUrl,
         directUrl,
@@ -152,7 +153,7 @@ record Config(
         "127.0.0.1",
         1,
         Set.of(),
-        clerkApiUrl,
+        clerkUrl,
         jwtKey,
         List.of(),
         null);

@@ -160,13 +160,13 @@ final class Main implements AutoCloseable {
 
   /** Starts where nobody else comes, rehearses, and stops. */
   private static void rehearse(Config config) {
-    try (Main server = start(config.local(config.clerkJwtKey()))) {
+    try (Main server = start(config.local(config.clerkJwtKey(), config.clerkApiUrl()))) {
       server.rehearse();
     }
   }
 
   private void rehearse() {
-    Rehearsal.run(config, rows, Rehearsal.REQUESTS, signIns::served);
+    Rehearsal.run(config, rows, Rehearsal.REQUESTS);
   }
 
   /** Ends in time whatever hangs, such as a frozen database: the process ends with this thread. */

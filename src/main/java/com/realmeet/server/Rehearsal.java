@@ -14,16 +14,26 @@ import java.security.interfaces.RSAPrivateKey;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.time.Instant;
-import java.util.Optional;
-import java.util.function.LongSupplier;
+import java.util.List;
+import org.eclipse.jetty.http.HttpHeader;
+import org.eclipse.jetty.io.Content;
+import org.eclipse.jetty.server.Handler;
+import org.eclipse.jetty.server.HttpConfiguration;
+import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.Response;
+import org.eclipse.jetty.server.Server;
+import org.eclipse.jetty.server.ServerConnector;
+import org.eclipse.jetty.util.Callback;
+import org.eclipse.jetty.util.component.LifeCycle;
+import org.eclipse.jetty.util.thread.QueuedThreadPool;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
  * Sends the requests of clients to a server like ours, so that the JVM has compiled what they need
  * before the clients themselves come: cold code is ten times slower. That server listens on a port
- * of its own on this machine, and knows nobody's tokens but ours. Nothing is written, and Clerk is
- * not asked.
+ * of its own on this machine, knows nobody's tokens but ours, and takes us for Clerk. Nothing is
+ * written: the user who is new has no email address.
  */
 final class Rehearsal {
   private static final Logger log = LoggerFactory.getLogger(Rehearsal.class);
@@ -36,38 +46,45 @@ final class Rehearsal {
 
   private static final Duration LIMIT = Duration.ofSeconds(20);
 
-  /** After so many requests it looks whether clients have sent more meanwhile. */
-  private static final int LOOK_AROUND = 100;
+  private static final String NEW_USER = "user_rehearsal";
+
+  /** What Clerk says of a user: none of the addresses is the primary one. */
+  private static final String CLERK_USER =
+      """
+      {"id":"%s","object":"user","username":null,"first_name":"Ada","last_name":"Lovelace",
+       "image_url":"https://img.clerk.com/rehearsal","has_image":false,
+       "primary_email_address_id":null,"primary_phone_number_id":"idn_2","primary_web3_wallet_id":null,
+       "password_enabled":true,"two_factor_enabled":false,"totp_enabled":false,"backup_code_enabled":false,
+       "email_addresses":[{"id":"idn_1","object":"email_address","email_address":"ada@example.com",
+         "reserved":false,"verification":{"status":"verified","strategy":"email_code","attempts":1},
+         "linked_to":[],"created_at":1767225600000,"updated_at":1767225600000}],
+       "phone_numbers":[{"id":"idn_2","object":"phone_number","phone_number":"+15555550100"}],
+       "web3_wallets":[],"external_accounts":[],"saml_accounts":[],
+       "public_metadata":{},"private_metadata":{},"unsafe_metadata":{"theme":"dark"},
+       "external_id":null,"last_sign_in_at":1767225600000,"banned":false,"locked":false,
+       "created_at":1767225600000,"updated_at":1767225600000,"last_active_at":1767225600000}
+      """;
 
   private final URL url;
-  private final LongSupplier clients;
-  private final String goodToken;
-  private final String badToken;
+  private final List<String> tokens;
 
-  private Rehearsal(URL url, String token, LongSupplier clients) {
+  private Rehearsal(URL url, List<String> tokens) {
     this.url = url;
-    this.clients = clients;
-    goodToken = token;
-    badToken = token.substring(0, token.length() - 20) + "A".repeat(20);
+    this.tokens = tokens;
   }
 
-  /**
-   * Rehearses for 20 s at most, as one of the users; not at all if there is none.
-   *
-   * @param clients how many requests clients have sent so far: many of them end the rehearsal
-   */
-  static void run(Config config, UserDao rows, int requests, LongSupplier clients) {
-    try {
-      Optional<String> user = rows.anyId();
-      if (user.isEmpty()) {
-        log.info("There is no user yet to rehearse with");
-        return;
-      }
+  /** Rehearses for 20 s at most: as one of the users, as one who is new, and as nobody. */
+  static void run(Config config, UserDao rows, int requests) {
+    try (Clerk clerk = new Clerk()) {
+      String user = rows.anyId().orElse(NEW_USER);
       KeyPair keys = keys();
-      Main server = Main.unannounced(config.local((RSAPublicKey) keys.getPublic()));
+      RSAPublicKey key = (RSAPublicKey) keys.getPublic();
+      Main server = Main.unannounced(config.local(key, clerk.url()));
       try {
         URL sync = new URL("http://127.0.0.1:" + server.port() + "/api/user/sync");
-        new Rehearsal(sync, token(user.get(), keys), clients).run(requests);
+        String good = token(user, keys);
+        String bad = good.substring(0, good.length() - 20) + "A".repeat(20);
+        new Rehearsal(sync, List.of(good, token(NEW_USER, keys), bad)).run(requests);
       } finally {
         server.release();
       }
@@ -95,26 +112,14 @@ final class Rehearsal {
 
   private void run(int requests) throws IOException {
     Deadline end = Deadline.in(LIMIT);
-    long clientsBefore = clients.getAsLong();
     int sent = 0;
-    for (; sent < requests && !end.left().isZero(); sent++) {
-      if (sent % LOOK_AROUND == 0) {
-        long clientsNow = clients.getAsLong();
-        if (clientsNow - clientsBefore > LOOK_AROUND) {
-          break; // they warm the code up themselves, and want the processors
-        }
-        clientsBefore = clientsNow;
-      }
-      if (sent % 10 == 0) {
-        send(badToken);
-      } else if (send(goodToken) != 200) {
-        break; // the row has just changed, and Clerk would be asked each time; or there is a fault
-      }
+    while (sent < requests && !end.left().isZero()) {
+      send(tokens.get(sent++ % tokens.size()));
     }
     log.info("Rehearsed {} requests", sent);
   }
 
-  private int send(String token) throws IOException {
+  private void send(String token) throws IOException {
     HttpURLConnection request = (HttpURLConnection) url.openConnection(Proxy.NO_PROXY);
     request.setRequestMethod("POST");
     request.setRequestProperty("Authorization", "Bearer " + token);
@@ -123,6 +128,40 @@ final class Rehearsal {
         request.getResponseCode() < 400 ? request.getInputStream() : request.getErrorStream()) {
       answer.readAllBytes(); // so that the connection is used again
     }
-    return request.getResponseCode();
+  }
+
+  /** Clerk, as far as a rehearsal goes. */
+  private static final class Clerk extends Handler.Abstract implements AutoCloseable {
+    private static final int THREADS = 4;
+
+    private final Server server = new Server(new QueuedThreadPool(THREADS, 1));
+    private final ServerConnector connector;
+
+    Clerk() {
+      HttpConfiguration http = new HttpConfiguration();
+      http.setSendDateHeader(true);
+      connector = new HttpServer.Connector(server, http);
+      connector.setHost("127.0.0.1");
+      server.addConnector(connector);
+      server.setHandler(this);
+      LifeCycle.start(server);
+    }
+
+    String url() {
+      return "http://127.0.0.1:" + connector.getLocalPort();
+    }
+
+    @Override
+    public boolean handle(Request request, Response response, Callback callback) {
+      String id = request.getHttpURI().getPath().substring("/v1/users/".length());
+      response.getHeaders().put(HttpHeader.CONTENT_TYPE, "application/json");
+      Content.Sink.write(response, true, CLERK_USER.formatted(id), callback);
+      return true;
+    }
+
+    @Override
+    public void close() {
+      LifeCycle.stop(server);
+    }
   }
 }

@@ -5,7 +5,6 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentMap;
-import java.util.concurrent.atomic.LongAdder;
 import java.util.function.Supplier;
 
 /** The row of a user who has signed in: found, or else brought from Clerk. */
@@ -16,8 +15,6 @@ final class SignIns implements AutoCloseable {
   private final Batches<ClerkUser> inserts;
   private final ConcurrentMap<String, CompletableFuture<User>> firstSyncs =
       new ConcurrentHashMap<>();
-
-  private final LongAdder served = new LongAdder();
 
   SignIns(UserDao rows, UserSync users, Workers workers, MeterRegistry meters) {
     this.users = users;
@@ -35,13 +32,7 @@ final class SignIns implements AutoCloseable {
    *     database; what depends on it must not wait
    */
   CompletableFuture<User> sync(String id, Deadline deadline, Deadline end) {
-    served.increment();
     return orElse(find(id, deadline), () -> end.limit(firstSync(id, deadline)));
-  }
-
-  /** How many requests have come so far. */
-  long served() {
-    return served.sum();
   }
 
   private CompletableFuture<Optional<User>> find(String id, Deadline deadline) {
