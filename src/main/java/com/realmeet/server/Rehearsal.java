@@ -44,7 +44,7 @@ final class Rehearsal {
    */
   static final int REQUESTS = 30_000;
 
-  private static final Duration LIMIT = Duration.ofSeconds(20);
+  private static final Duration LIMIT = Duration.ofSeconds(60);
 
   private static final String NEW_USER = "user_rehearsal";
 
@@ -73,7 +73,7 @@ final class Rehearsal {
     this.tokens = tokens;
   }
 
-  /** Rehearses for 20 s at most: as one of the users, as one who is new, and as nobody. */
+  /** Rehearses for a minute at most: as one of the users, as one who is new, and as nobody. */
   static void run(Config config, UserDao rows, int requests) {
     try (Clerk clerk = new Clerk()) {
       String user = rows.anyId().orElse(NEW_USER);
