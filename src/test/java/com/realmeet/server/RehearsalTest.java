@@ -33,7 +33,7 @@ class RehearsalTest {
     }
     int calls = clerk.userCalls();
 
-    assertNothingChangesBy(60);
+    assertNothingChangesBy(12);
 
     assertEquals(calls, clerk.userCalls());
   }
@@ -42,7 +42,7 @@ class RehearsalTest {
   void withoutUsersOneWhoIsNewIsRehearsed() {
     Main.run(new String[] {"migrate"}, () -> TestServer.settings(clerk, database));
 
-    assertNothingChangesBy(60);
+    assertNothingChangesBy(12);
 
     assertEquals(0, clerk.userCalls());
   }
@@ -58,7 +58,7 @@ class RehearsalTest {
         RETURNING id
         """);
 
-    assertNothingChangesBy(60);
+    assertNothingChangesBy(12);
 
     assertEquals(0, clerk.userCalls());
   }

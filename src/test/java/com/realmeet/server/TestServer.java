@@ -132,12 +132,12 @@ final class TestServer implements AutoCloseable {
     }
   }
 
-  /** Waits until something holds, for 10 s at most. */
+  /** Waits until something holds, for 30 s at most: a new JVM on a busy machine may need 10. */
   static void await(String what, BooleanSupplier holds) {
-    long giveUp = System.nanoTime() + 10_000_000_000L;
+    long giveUp = System.nanoTime() + 30_000_000_000L;
     while (!holds.getAsBoolean()) {
       if (System.nanoTime() > giveUp) {
-        throw new AssertionError("waited 10 s in vain: " + what);
+        throw new AssertionError("waited 30 s in vain: " + what);
       }
       LockSupport.parkNanos(5_000_000);
     }
