@@ -26,7 +26,7 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
   private static final long END_OF_TIME = 253_402_300_800_000L;
 
   /** Clerk's user object as it comes, less the fields that we do not read; in milliseconds. */
-  @JsonIgnoreProperties(ignoreUnknown = true) // by the mapper's setting they would be kept at first
+  @JsonIgnoreProperties(ignoreUnknown = true) // by the mapper's setting they would be buffered
   record Wire(
       String id,
       String firstName,

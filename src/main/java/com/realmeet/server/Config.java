@@ -141,12 +141,13 @@ record Config(
    *
    * @param jwtKey the key that signs its tokens
    * @param clerkUrl where it finds Clerk
+   * @param clerkKey the secret key that it sends there
    */
-  Config local(RSAPublicKey jwtKey, String clerkUrl) {
+  Config local(RSAPublicKey jwtKey, String clerkUrl, String clerkKey) {
     return new Config(
         databaseUrl,
         directUrl,
-        clerkSecretKey,
+        clerkKey,
         0,
         Environment.PRODUCTION,
         origins,

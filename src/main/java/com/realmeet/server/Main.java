@@ -39,7 +39,7 @@ final class Main implements AutoCloseable {
           --delete-missing   then make tombstones of rows that Clerk does not have
           --dry-run          write nothing, print what would change
           --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows
-        rehearse   start, answer requests of its own for a minute, and stop: to make an archive
+        rehearse   start, answer requests of its own, and stop, all within a minute: to make an archive
                    from which later starts are faster (see the README)
         help       print this
         version    print the version, its commit and Java's
@@ -163,7 +163,9 @@ final class Main implements AutoCloseable {
 
   /** Starts where nobody else comes, rehearses, and stops. */
   private static void rehearse(Config config) {
-    try (Main server = start(config.local(config.clerkJwtKey(), config.clerkApiUrl()))) {
+    String key = config.clerkSecretKey();
+    Config local = config.local(config.clerkJwtKey(), config.clerkApiUrl(), key);
+    try (Main server = start(local)) {
       server.rehearse();
     }
   }

@@ -14,6 +14,7 @@ import java.security.interfaces.RSAPrivateKey;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayList;
 import java.util.List;
 import org.eclipse.jetty.http.HttpHeader;
 import org.eclipse.jetty.io.Content;
@@ -39,8 +40,8 @@ final class Rehearsal {
   private static final Logger log = LoggerFactory.getLogger(Rehearsal.class);
 
   /**
-   * The JVM's optimising compiler takes up a method after 5,000 to 15,000 calls, and is busy for
-   * some time then.
+   * Of three kinds. The JVM's optimising compiler takes up a method after 5,000 to 15,000 calls,
+   * and is busy for some time then.
    */
   static final int REQUESTS = 30_000;
 
@@ -65,26 +66,30 @@ final class Rehearsal {
        "created_at":1767225600000,"updated_at":1767225600000,"last_active_at":1767225600000}
       """;
 
-  private final URL url;
-  private final List<String> tokens;
+  private record Part(String token, int status) {}
 
-  private Rehearsal(URL url, List<String> tokens) {
+  private final URL url;
+  private final List<Part> parts;
+
+  private Rehearsal(URL url, List<Part> parts) {
     this.url = url;
-    this.tokens = tokens;
+    this.parts = parts;
   }
 
   /** Rehearses for a minute at most: as one of the users, as one who is new, and as nobody. */
   static void run(Config config, UserDao rows, int requests) {
     try (Clerk clerk = new Clerk()) {
-      String user = rows.anyId().orElse(NEW_USER);
       KeyPair keys = keys();
+      String token = token(NEW_USER, keys);
+      List<Part> parts = new ArrayList<>();
+      parts.add(new Part(token, 422));
+      parts.add(new Part(token.substring(0, token.length() - 20) + "A".repeat(20), 401));
+      rows.anyId().ifPresent(user -> parts.add(new Part(token(user, keys), 200)));
       RSAPublicKey key = (RSAPublicKey) keys.getPublic();
-      Main server = Main.unannounced(config.local(key, clerk.url()));
+      Main server = Main.unannounced(config.local(key, clerk.url(), "sk_test_rehearsal"));
       try {
         URL sync = new URL("http://127.0.0.1:" + server.port() + "/api/user/sync");
-        String good = token(user, keys);
-        String bad = good.substring(0, good.length() - 20) + "A".repeat(20);
-        new Rehearsal(sync, List.of(good, token(NEW_USER, keys), bad)).run(requests);
+        new Rehearsal(sync, parts).run(requests);
       } finally {
         server.release();
       }
@@ -114,12 +119,18 @@ final class Rehearsal {
     Deadline end = Deadline.in(LIMIT);
     int sent = 0;
     while (sent < requests && !end.left().isZero()) {
-      send(tokens.get(sent++ % tokens.size()));
+      Part part = parts.get(sent % parts.size());
+      int status = send(part.token);
+      if (status != part.status) { // an outage, or the user has just changed
+        log.info("The rehearsal ends: {} instead of {}", status, part.status);
+        break;
+      }
+      sent++;
     }
     log.info("Rehearsed {} requests", sent);
   }
 
-  private void send(String token) throws IOException {
+  private int send(String token) throws IOException {
     HttpURLConnection request = (HttpURLConnection) url.openConnection(Proxy.NO_PROXY);
     request.setRequestMethod("POST");
     request.setRequestProperty("Authorization", "Bearer " + token);
@@ -128,19 +139,19 @@ final class Rehearsal {
         request.getResponseCode() < 400 ? request.getInputStream() : request.getErrorStream()) {
       answer.readAllBytes(); // so that the connection is used again
     }
+    return request.getResponseCode();
   }
 
   /** Clerk, as far as a rehearsal goes. */
   private static final class Clerk extends Handler.Abstract implements AutoCloseable {
+    /** One to accept, one to select, some to answer. */
     private static final int THREADS = 4;
 
     private final Server server = new Server(new QueuedThreadPool(THREADS, 1));
     private final ServerConnector connector;
 
     Clerk() {
-      HttpConfiguration http = new HttpConfiguration();
-      http.setSendDateHeader(true);
-      connector = new HttpServer.Connector(server, http);
+      connector = new HttpServer.Connector(server, new HttpConfiguration());
       connector.setHost("127.0.0.1");
       server.addConnector(connector);
       server.setHandler(this);
@@ -153,7 +164,8 @@ final class Rehearsal {
 
     @Override
     public boolean handle(Request request, Response response, Callback callback) {
-      String id = request.getHttpURI().getPath().substring("/v1/users/".length());
+      String path = request.getHttpURI().getPath();
+      String id = path.substring(path.lastIndexOf('/') + 1);
       response.getHeaders().put(HttpHeader.CONTENT_TYPE, "application/json");
       Content.Sink.write(response, true, CLERK_USER.formatted(id), callback);
       return true;

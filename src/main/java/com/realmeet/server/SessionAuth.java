@@ -146,6 +146,7 @@ final class SessionAuth implements Handler {
     try {
       DecodedJWT jwt = JWT.decode(token);
       checkHeader(jwt);
+      require(signature(jwt).length > 0, "not signed");
       jwt.getSubject(); // fails if the payload is the word null
       return jwt;
     } catch (Failure e) {
@@ -181,12 +182,16 @@ final class SessionAuth implements Handler {
       Signature signature = Signature.getInstance("SHA256withRSA");
       signature.initVerify(key);
       signature.update(signed.getBytes(StandardCharsets.US_ASCII));
-      return signature.verify(Base64.getUrlDecoder().decode(jwt.getSignature()));
-    } catch (SignatureException | IllegalArgumentException e) { // of a wrong length, or not base64
+      return signature.verify(signature(jwt));
+    } catch (SignatureException e) { // of a wrong length
       return false;
     } catch (GeneralSecurityException e) {
       throw new IllegalStateException(e);
     }
+  }
+
+  private static byte[] signature(DecodedJWT jwt) {
+    return Base64.getUrlDecoder().decode(jwt.getSignature());
   }
 
   private String checkClaims(DecodedJWT jwt) {

@@ -160,6 +160,17 @@ class ClerkKeysTest {
     assertEquals(200, sync(KEY));
   }
 
+  @ParameterizedTest
+  @ValueSource(strings = {"", "!!!", "A+B/", "A"})
+  void whatHasNoSignatureIsRefusedWithoutKeysToo(String signature) {
+    clerk.close();
+    start();
+    String token = token(KEY);
+
+    String signed = token.substring(0, token.lastIndexOf('.') + 1);
+    assertEquals(401, server.sync(signed + signature).statusCode());
+  }
+
   @Test
   void coldServerUnderJunkAcceptsTheFirstGoodToken() {
     clerk.onKeys(StandInClerk.answering(200, "{}"));
