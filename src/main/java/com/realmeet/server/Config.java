@@ -136,8 +136,13 @@ record Config(
     return text.length() < 300 && ORIGIN.matcher(text).matches();
   }
 
+  /** The same for a server that only this machine reaches, with one connection to the database. */
+  Config local() {
+    return local(clerkJwtKey, clerkApiUrl, clerkSecretKey);
+  }
+
   /**
-   * The same for a server that only this machine reaches, with one connection to the database.
+   * Like {@link #local()}, with another Clerk.
    *
    * @param jwtKey the key that signs its tokens
    * @param clerkUrl where it finds Clerk

@@ -163,9 +163,7 @@ final class Main implements AutoCloseable {
 
   /** Starts where nobody else comes, rehearses, and stops. */
   private static void rehearse(Config config) {
-    String key = config.clerkSecretKey();
-    Config local = config.local(config.clerkJwtKey(), config.clerkApiUrl(), key);
-    try (Main server = start(local)) {
+    try (Main server = start(config.local())) {
       server.rehearse();
     }
   }
