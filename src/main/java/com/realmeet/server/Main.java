@@ -8,6 +8,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TimeZone;
@@ -24,7 +25,11 @@ import org.slf4j.LoggerFactory;
  */
 final class Main implements AutoCloseable {
   static {
-    TimeZone.setDefault(TimeZone.getTimeZone("UTC")); // of the log: it keeps what it starts with
+    // Of the log, which keeps what it starts with: no Buddhist years, no Arabic digits.
+    TimeZone.setDefault(TimeZone.getTimeZone("UTC"));
+    Locale.setDefault(Locale.ROOT);
+    // Jetty looks through all locales that there are; those of the whole world take 0.1 s to load.
+    System.setProperty("java.locale.providers", "SPI");
   }
 
   private static final Logger log = LoggerFactory.getLogger(Main.class);
