@@ -185,6 +185,52 @@ class MigrationTest {
   }
 
   @Test
+  void productionDoesNotLookAgainAtWhatHasRun() {
+    String database = TestPostgres.newDatabase();
+    Database.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(database, "UPDATE real_meet_server_migrations SET checksum = 1");
+
+    TestServer.start(clerk, database).close();
+
+    assertTrue(Log.text().contains("is at version 1, 0 migrations applied"), Log.text());
+    StartFailure failure =
+        assertThrows(
+            StartFailure.class, () -> TestServer.start(clerk, database, "NODE_ENV", "development"));
+    assertTrue(failure.getMessage().contains("checksum mismatch"), failure.getMessage());
+  }
+
+  @Test
+  void historyOfAnotherSchemaIsAnothersEvenIfItIsFound() {
+    String database = TestPostgres.newDatabase();
+    Database.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(database, "CREATE SCHEMA app");
+    TestPostgres.execute(
+        database,
+        "DO $$ BEGIN EXECUTE format("
+            + "'ALTER DATABASE %I SET search_path = app, public', current_database()); END $$");
+
+    TestServer.start(clerk, database).close();
+
+    assertEquals(List.of("1|t"), TestPostgres.query(database, HISTORY.formatted("app")));
+  }
+
+  @Test
+  void serverBeforeAnUpdateStartsOnTheUpdatedDatabase() {
+    String database = TestPostgres.newDatabase();
+    Database.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(
+        database,
+        """
+        INSERT INTO real_meet_server_migrations
+        VALUES (2, '2', 'more', 'SQL', 'V2__more.sql', 1, 'x', now(), 1, true)
+        """);
+
+    TestServer.start(clerk, database).close();
+
+    assertTrue(Log.text().contains("is at version 2, 0 migrations applied"), Log.text());
+  }
+
+  @Test
   void tableOfTheNodeServerIsAdoptedWithItsRows() {
     String database = TestPostgres.newDatabase();
     TestPostgres.execute(database, PRISMA);
