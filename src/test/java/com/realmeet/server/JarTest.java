@@ -2,10 +2,12 @@ package com.realmeet.server;
 
 import static com.realmeet.server.RawHttp.request;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.RawHttp.Answer;
 import com.realmeet.server.dev.StandInClerk;
+import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -17,6 +19,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
+import jdk.jfr.consumer.RecordingFile;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -100,6 +103,25 @@ class JarTest {
               "INFO HttpServer - GET /api/user/sync 405 \\d+ ms"),
           log(jar).stream().filter(line -> line.contains("HttpServer")).toList());
     }
+  }
+
+  @Test
+  void flightRecordingHasNoEmailAddress() throws IOException {
+    Path recording = directory.resolve("recording.jfr");
+    settings.put("JDK_JAVA_OPTIONS", "-XX:StartFlightRecording:filename=" + recording);
+    try (ServerProcess jar = new ServerProcess(directory, settings)) {
+      assertEquals(200, RawHttp.ask(jar.port(), sync("user_1")).status());
+      clerk.putUser("user_1", "moved@example.com", "Ann", null);
+      String token = "Authorization: Bearer " + clerk.token("user_1");
+      assertEquals(
+          200, RawHttp.ask(jar.port(), request("POST", "/api/user/refresh", token)).status());
+      jar.terminate();
+      assertEquals(143, jar.exitCode());
+    }
+    String events = RecordingFile.readAllEvents(recording).toString();
+
+    assertTrue(events.contains("jdk.JVMInformation"));
+    assertFalse(events.contains("@example.com"));
   }
 
   @Test
