@@ -55,6 +55,9 @@ final class Main implements AutoCloseable {
   /** The longest that a stop takes, requests under way included. */
   private static final Duration STOP_LIMIT = HttpServer.STOP_WAIT.plusMillis(1500);
 
+  /** For the first clients: they have waited for the start. */
+  private static final Duration BEFORE_REHEARSAL = Duration.ofSeconds(1);
+
   private final Config config;
   private final Metrics metrics;
   private final Database database;
@@ -157,7 +160,11 @@ final class Main implements AutoCloseable {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
     if (config.isProduction() && !log.isDebugEnabled()) { // where refused tokens are looked for
-      Background.run(server::rehearse);
+      Background.run(
+          () -> {
+            Pause.of(BEFORE_REHEARSAL);
+            server.rehearse();
+          });
     }
     try {
       server.app.jettyServer().server().join();
