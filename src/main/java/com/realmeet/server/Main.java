@@ -14,6 +14,7 @@ import java.util.Optional;
 import java.util.TimeZone;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.LongAdder;
 import java.util.function.Supplier;
 import java.util.logging.LogManager;
 import org.slf4j.Logger;
@@ -58,6 +59,9 @@ final class Main implements AutoCloseable {
   /** For the first clients: they have waited for the start. */
   private static final Duration BEFORE_REHEARSAL = Duration.ofSeconds(1);
 
+  /** Requests in that time: as many as a rehearsal would send itself. */
+  static final int BUSY = 100;
+
   private final Config config;
   private final Metrics metrics;
   private final Database database;
@@ -68,6 +72,7 @@ final class Main implements AutoCloseable {
   private final SignIns signIns;
   private final SessionAuth auth;
   final Javalin app;
+  private final LongAdder syncs = new LongAdder();
   private final AtomicBoolean stopping = new AtomicBoolean();
 
   public static void main(String[] args) {
@@ -180,7 +185,13 @@ final class Main implements AutoCloseable {
     }
   }
 
-  private void rehearse() {
+  /** Unless clients do it themselves: so many need the processors. */
+  void rehearse() {
+    long asked = syncs.sum();
+    if (asked >= BUSY) {
+      log.info("No rehearsal, since clients have already sent {} requests", asked);
+      return;
+    }
     Rehearsal.run(config, rows, Rehearsal.REQUESTS);
   }
 
@@ -295,6 +306,7 @@ final class Main implements AutoCloseable {
   private record Synced(boolean success, User data) {}
 
   private void sync(Context ctx) {
+    syncs.increment();
     String id = SessionAuth.userId(ctx);
     Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
     answer(ctx, signIns.sync(id, deadline, HttpServer.deadline(ctx)));

@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.dev.StandInClerk;
@@ -65,6 +66,20 @@ class RehearsalTest {
     Main.run(new String[] {"migrate"}, () -> TestServer.settings(clerk, database));
 
     rehearse(other, 2);
+  }
+
+  @Test
+  void manyClientsAreNotHeldUpByOne() {
+    clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
+    String token = clerk.token("user_ada");
+    try (TestServer server = TestServer.start(clerk, database)) {
+      for (int i = 0; i < Main.BUSY; i++) {
+        assertEquals(200, server.sync(token).statusCode());
+      }
+      server.rehearse();
+    }
+    assertTrue(Log.text().contains("No rehearsal, since clients have already sent 100 requests"));
+    assertFalse(Log.text().contains("Rehearsed"), Log.text());
   }
 
   /**
