@@ -63,7 +63,7 @@ final class Database implements AutoCloseable {
   private static final String HISTORY = "real_meet_server_migrations";
 
   /** The version of the last file in db/migration. */
-  private static final String NEWEST = "1";
+  static final String NEWEST = "1";
 
   private static final String READ_ONLY = "25006";
 
@@ -259,8 +259,8 @@ final class Database implements AutoCloseable {
 
   /**
    * Like {@link #migrate(DatabaseUrl)}, but takes the database's word that it is up to date. That
-   * is one statement. Flyway has 40, on two more connections, and finds out too whether a migration
-   * has changed that has run.
+   * is two statements. Flyway has 40, on two more connections, and finds out too whether a
+   * migration has changed that has run.
    */
   static void migrateIfBehind(DatabaseUrl url) {
     migrate(url, true);
@@ -334,15 +334,16 @@ final class Database implements AutoCloseable {
     }
   }
 
-  /** What the history ends with, or null if none can be read. */
+  /** The last version that has been reached, or null if none can be read. */
   private static String version(Statement statement, String schema) throws SQLException {
-    String query = "SELECT version FROM %s.%s WHERE success ORDER BY installed_rank DESC LIMIT 1";
-    String name = statement.enquoteIdentifier(schema, true);
-    try (ResultSet last = statement.executeQuery(query.formatted(name, HISTORY))) {
+    String query =
+        "SELECT version FROM \"%s\".%s WHERE success ORDER BY installed_rank DESC LIMIT 1"
+            .formatted(schema.replace("\"", "\"\""), HISTORY);
+    try (ResultSet last = statement.executeQuery(query)) {
       return last.next() ? last.getString(1) : null;
     } catch (SQLException e) {
-      if (String.valueOf(e.getSQLState())
-          .startsWith("42")) { // there is no such table, or it is not ours
+      String state = String.valueOf(e.getSQLState());
+      if (state.startsWith("42")) { // there is no such table, or it is not ours
         return null;
       }
       throw e;

@@ -56,12 +56,6 @@ final class Main implements AutoCloseable {
   /** The longest that a stop takes, requests under way included. */
   private static final Duration STOP_LIMIT = HttpServer.STOP_WAIT.plusMillis(1500);
 
-  /** For the first clients: they have waited for the start. */
-  private static final Duration BEFORE_REHEARSAL = Duration.ofSeconds(1);
-
-  /** Requests in that time: as many as a rehearsal would send itself. */
-  static final int BUSY = 100;
-
   private final Config config;
   private final Metrics metrics;
   private final Database database;
@@ -165,11 +159,7 @@ final class Main implements AutoCloseable {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
     if (config.isProduction() && !log.isDebugEnabled()) { // where refused tokens are looked for
-      Background.run(
-          () -> {
-            Pause.of(BEFORE_REHEARSAL);
-            server.rehearse();
-          });
+      Background.run(server::rehearseWhenQuiet);
     }
     try {
       server.app.jettyServer().server().join();
@@ -185,13 +175,13 @@ final class Main implements AutoCloseable {
     }
   }
 
-  /** Unless clients do it themselves: so many need the processors. */
-  void rehearse() {
-    long asked = syncs.sum();
-    if (asked >= BUSY) {
-      log.info("No rehearsal, since clients have already sent {} requests", asked);
-      return;
+  private void rehearseWhenQuiet() {
+    if (Rehearsal.awaitQuiet(syncs::sum, Duration.ofSeconds(1)) && !stopping.get()) {
+      rehearse();
     }
+  }
+
+  private void rehearse() {
     Rehearsal.run(config, rows, Rehearsal.REQUESTS);
   }
 
@@ -221,7 +211,7 @@ final class Main implements AutoCloseable {
         Version.NUMBER,
         Version.COMMIT,
         Runtime.version().feature());
-    CompletableFuture<Void> migrated = Background.run(() -> migrate(config));
+    CompletableFuture<Void> migrated = Background.run(() -> bringUpToDate(config));
     Main server = new Main(config, metrics);
     try {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
@@ -245,7 +235,7 @@ final class Main implements AutoCloseable {
   }
 
   /** Only where nobody changes them, migrations that have run need not be looked at again. */
-  private static void migrate(Config config) {
+  private static void bringUpToDate(Config config) {
     if (config.isProduction()) {
       Database.migrateIfBehind(config.directUrl());
     } else {

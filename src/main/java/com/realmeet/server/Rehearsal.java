@@ -16,6 +16,7 @@ import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.LongSupplier;
 import org.eclipse.jetty.http.HttpHeader;
 import org.eclipse.jetty.io.Content;
 import org.eclipse.jetty.server.Handler;
@@ -47,6 +48,9 @@ final class Rehearsal {
 
   private static final Duration LIMIT = Duration.ofSeconds(60);
 
+  /** Requests of clients in a second, with which a rehearsal would compete for the processors. */
+  private static final int MANY = 100;
+
   private static final String NEW_USER = "user_rehearsal";
 
   /** What Clerk says of a user: none of the addresses is the primary one. */
@@ -74,6 +78,25 @@ final class Rehearsal {
   private Rehearsal(URL url, List<Part> parts) {
     this.url = url;
     this.parts = parts;
+  }
+
+  /**
+   * Waits as long as many clients come, and for the first of them in any case: they have waited for
+   * the start.
+   *
+   * @param sent how many requests there were until now
+   * @param second how long to look each time
+   * @return whether to rehearse; false: the clients have done it themselves
+   */
+  static boolean awaitQuiet(LongSupplier sent, Duration second) {
+    long now = sent.getAsLong();
+    long before;
+    do {
+      before = now;
+      Pause.of(second);
+      now = sent.getAsLong();
+    } while (now - before >= MANY && now < REQUESTS);
+    return now < REQUESTS;
   }
 
   /** Rehearses for a minute at most: as one of the users, as one who is new, and as nobody. */

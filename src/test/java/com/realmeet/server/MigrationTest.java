@@ -6,10 +6,14 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.dev.StandInClerk;
+import java.io.IOException;
 import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeAll;
@@ -185,6 +189,20 @@ class MigrationTest {
   }
 
   @Test
+  void newestVersionIsThatOfTheLastFile() throws IOException {
+    try (Stream<Path> files = Files.list(Path.of("db", "migration"))) {
+      int last =
+          files
+              .map(file -> file.getFileName().toString().replaceFirst("V(\\d+)__.*", "$1"))
+              .mapToInt(Integer::parseInt)
+              .max()
+              .orElseThrow();
+      assertEquals(
+          String.valueOf(last), Database.NEWEST, "without it, production does not migrate");
+    }
+  }
+
+  @Test
   void productionDoesNotLookAgainAtWhatHasRun() {
     String database = TestPostgres.newDatabase();
     Database.migrate(DatabaseUrl.parse(database));
@@ -222,12 +240,12 @@ class MigrationTest {
         database,
         """
         INSERT INTO real_meet_server_migrations
-        VALUES (2, '2', 'more', 'SQL', 'V2__more.sql', 1, 'x', now(), 1, true)
+        VALUES (999, '999', 'more', 'SQL', 'V999__more.sql', 1, 'x', now(), 1, true)
         """);
 
     TestServer.start(clerk, database).close();
 
-    assertTrue(Log.text().contains("is at version 2, 0 migrations applied"), Log.text());
+    assertTrue(Log.text().contains("is at version 999, 0 migrations applied"), Log.text());
   }
 
   @Test

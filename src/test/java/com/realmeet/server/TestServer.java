@@ -62,11 +62,6 @@ final class TestServer implements AutoCloseable {
     return main.port();
   }
 
-  /** What a server in production does a second after its start. */
-  void rehearse() {
-    main.rehearse();
-  }
-
   /** The routes that are declared, such as "GET /api/health". */
   List<String> routes() {
     return main.app.unsafe.internalRouter.allHttpHandlers().stream()
