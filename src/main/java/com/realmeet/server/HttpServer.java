@@ -184,7 +184,7 @@ final class HttpServer {
 
   /** Few threads, since no request waits on one: they accept, select, and verify tokens. */
   private static QueuedThreadPool threadPool() {
-    int threads = 2 + 3 * Math.max(2, Runtime.getRuntime().availableProcessors());
+    int threads = 2 + 2 * Math.max(2, Runtime.getRuntime().availableProcessors());
     QueuedThreadPool pool = new QueuedThreadPool(threads, threads);
     pool.setName("http");
     pool.setReservedThreads(0); // with them, each request wakes one more thread
