@@ -308,14 +308,12 @@ final class Database implements AutoCloseable {
   private static Migrated migrateAlone(DataSource source, DatabaseUrl url, boolean ifBehind)
       throws SQLException {
     try (Connection connection = source.getConnection();
-        Statement statement = connection.createStatement()) {
-      // Where Flyway looks too. By an unqualified name, Postgres might find another server's.
-      String schema = url.schema() == null ? connection.getSchema() : url.schema();
-      if (ifBehind && schema != null && NEWEST.equals(version(statement, schema))) {
+        Statement lock = connection.createStatement()) {
+      if (ifBehind && isUpToDate(connection, url)) {
         return new Migrated(NEWEST, 0);
       }
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
-      statement.execute("SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
+      lock.execute("SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
       MigrateResult result =
           Flyway.configure()
               .dataSource(source)
@@ -334,17 +332,23 @@ final class Database implements AutoCloseable {
     }
   }
 
-  /** The last version that has been reached, or null if none can be read. */
-  private static String version(Statement statement, String schema) throws SQLException {
+  /** Whether the history says so, if there is one that can be read. */
+  private static boolean isUpToDate(Connection connection, DatabaseUrl url) throws SQLException {
+    // Where Flyway looks too. By an unqualified name, Postgres might find another server's.
+    String schema = url.schema() == null ? connection.getSchema() : url.schema();
+    if (schema == null) {
+      return false;
+    }
     String query =
         "SELECT version FROM \"%s\".%s WHERE success ORDER BY installed_rank DESC LIMIT 1"
             .formatted(schema.replace("\"", "\"\""), HISTORY);
-    try (ResultSet last = statement.executeQuery(query)) {
-      return last.next() ? last.getString(1) : null;
+    try (Statement statement = connection.createStatement();
+        ResultSet last = statement.executeQuery(query)) {
+      return last.next() && NEWEST.equals(last.getString(1));
     } catch (SQLException e) {
       String state = String.valueOf(e.getSQLState());
       if (state.startsWith("42")) { // there is no such table, or it is not ours
-        return null;
+        return false;
       }
       throw e;
     }
