@@ -11,20 +11,29 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executor;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 
 /**
  * Asks the database for many users at once: all who come while a statement is under way share the
- * next one. So a statement serves the more users the more there are, and the distance to the
- * database does not limit how many are served; who comes alone does not wait for more.
+ * next one, which does not wait long for one that hangs. So a statement serves the more users the
+ * more there are, and the distance to the database does not limit how many are served; who comes
+ * alone does not wait for more.
  *
  * @param <T> what the statement needs of a user
  */
 final class Batches<T> implements AutoCloseable {
-  /** Statements at once: with more, each would serve fewer users. */
+  /** Statements at once: two only if one is slow, since each would serve half as many users. */
   private static final int THREADS = 2;
+
+  /** Longer than a statement takes that nothing holds up, of a database nearby. */
+  private static final Duration SLOW = Duration.ofMillis(50);
+
+  private static final Executor SOON =
+      CompletableFuture.delayedExecutor(SLOW.toMillis(), TimeUnit.MILLISECONDS);
 
   /** Users per statement, whose answers are then written one after the other. */
   private static final int MOST = 100;
@@ -45,7 +54,14 @@ final class Batches<T> implements AutoCloseable {
   private final Statement<T> statement;
   private final Function<T, String> id;
   private final ExecutorService threads;
-  private final Queue<Waiting<T>> waiting = new ArrayDeque<>(); // guarded by this
+
+  // Guarded by this:
+  private final Queue<Waiting<T>> waiting = new ArrayDeque<>();
+  private int busy;
+  private boolean watched;
+
+  /** When the latest statement began, by System.nanoTime. */
+  private long begun;
 
   /**
    * @param name of the threads and, as a label, of the meter
@@ -69,16 +85,44 @@ final class Batches<T> implements AutoCloseable {
     Waiting<T> mine = new Waiting<>(user, deadline, new CompletableFuture<>());
     synchronized (this) {
       waiting.add(mine);
+      if (busy == 0) {
+        begin();
+      } else if (!watched) {
+        watch();
+      }
     }
-    threads.execute(this::executeNext); // once for each, so that nobody is left over
     return mine.row;
   }
 
-  private void executeNext() {
-    List<Waiting<T>> batch = next();
-    if (batch.isEmpty()) { // an earlier one has taken ours along
-      return;
+  private void begin() {
+    threads.execute(this::executeAll);
+    busy++;
+    begun = System.nanoTime();
+  }
+
+  private void watch() {
+    SOON.execute(this::help);
+    watched = true;
+  }
+
+  /** Begins a second statement if the first is slow, and looks again as long as users wait. */
+  private synchronized void help() {
+    watched = false;
+    if (!waiting.isEmpty() && !threads.isShutdown()) {
+      if (busy < THREADS && System.nanoTime() - begun >= SLOW.toNanos()) {
+        begin();
+      }
+      watch();
     }
+  }
+
+  private void executeAll() {
+    for (List<Waiting<T>> batch = next(); !batch.isEmpty(); batch = next()) {
+      execute(batch);
+    }
+  }
+
+  private void execute(List<Waiting<T>> batch) {
     try {
       Deadline deadline = batch.stream().map(Waiting::deadline).min(EARLIEST).get();
       Map<String, User> rows =
@@ -95,6 +139,10 @@ final class Batches<T> implements AutoCloseable {
     while (batch.size() < MOST && !waiting.isEmpty() && isAsHasty(waiting.peek(), first)) {
       batch.add(waiting.poll());
     }
+    if (batch.isEmpty()) {
+      busy--;
+    }
+    begun = System.nanoTime();
     return batch;
   }
 
@@ -107,7 +155,7 @@ final class Batches<T> implements AutoCloseable {
   }
 
   @Override
-  public void close() {
+  public synchronized void close() {
     threads.shutdown();
   }
 }
