@@ -16,8 +16,10 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicIntegerArray;
 import java.util.function.Supplier;
 import java.util.regex.Pattern;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
@@ -80,10 +82,12 @@ class DatabaseFaultsTest {
   void killedConnectionsCostNoRequest() {
     Load load = new Load();
     for (int i = 0; i < 3; i++) {
-      load.awaitMore(50); // the whole pool was used just now, and is not tested before its next use
+      // No request is then at its second try, and no connection was idle for long, or else the
+      // pool would test it.
+      load.awaitMoreOfEach(6);
       killConnections();
     }
-    load.awaitMore(50);
+    load.awaitMoreOfEach(6);
 
     load.stop().forEach(answer -> assertEquals(200, answer.status(), answer.response().body()));
     assertFalse(Log.text().contains("unavailable"), Log.text());
@@ -226,16 +230,19 @@ class DatabaseFaultsTest {
   private static final class Load {
     private final List<Answer> answers = new ArrayList<>(); // guarded by itself
     private final List<CompletableFuture<Void>> clients = new ArrayList<>();
+    private final AtomicIntegerArray ofEach = new AtomicIntegerArray(8);
     private volatile boolean stopped;
 
     Load() {
-      for (int i = 0; i < 8; i++) {
-        clients.add(CompletableFuture.runAsync(this::run, threads));
+      for (int i = 0; i < ofEach.length(); i++) {
+        int client = i;
+        clients.add(CompletableFuture.runAsync(() -> run(client), threads));
       }
     }
 
-    private void run() {
+    private void run(int client) {
       for (int i = 0; !stopped; i++) {
+        ofEach.set(client, i);
         Answer answer = i % 4 == 0 ? syncNew() : syncKnown();
         synchronized (answers) {
           answers.add(answer);
@@ -253,6 +260,14 @@ class DatabaseFaultsTest {
     void awaitMore(int number) {
       long before = count(200);
       TestServer.await("more answers", () -> count(200) >= before + number);
+    }
+
+    /** Waits until each client has had some more answers. */
+    void awaitMoreOfEach(int number) {
+      int[] enough = IntStream.range(0, ofEach.length()).map(i -> ofEach.get(i) + number).toArray();
+      TestServer.await(
+          "more answers of each",
+          () -> IntStream.range(0, enough.length).allMatch(i -> ofEach.get(i) >= enough[i]));
     }
 
     List<Answer> stop() {
