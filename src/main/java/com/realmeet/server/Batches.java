@@ -19,21 +19,18 @@ import java.util.function.Function;
 
 /**
  * Asks the database for many users at once: all who come while a statement is under way share the
- * next one, which does not wait long for one that hangs. So a statement serves the more users the
- * more there are, and the distance to the database does not limit how many are served; who comes
- * alone does not wait for more.
+ * next one. That begins when the first is done, or slow, or when more users wait than fit into one.
+ * So a statement serves the more users the more there are, and the distance to the database does
+ * not limit how many are served; who comes alone does not wait for more.
  *
  * @param <T> what the statement needs of a user
  */
 final class Batches<T> implements AutoCloseable {
-  /** Statements at once: two only if one is slow, since each would serve half as many users. */
+  /** Statements at once: two only if one does not do, since each would serve half as many users. */
   private static final int THREADS = 2;
 
-  /** Longer than a statement takes that nothing holds up, of a database nearby. */
-  private static final Duration SLOW = Duration.ofMillis(50);
-
-  private static final Executor SOON =
-      CompletableFuture.delayedExecutor(SLOW.toMillis(), TimeUnit.MILLISECONDS);
+  /** A statement and the writing of its answers take less, unless something holds them up. */
+  private static final Duration SLOW = Duration.ofMillis(20);
 
   /** Users per statement, whose answers are then written one after the other. */
   private static final int MOST = 100;
@@ -54,21 +51,31 @@ final class Batches<T> implements AutoCloseable {
   private final Statement<T> statement;
   private final Function<T, String> id;
   private final ExecutorService threads;
+  private final Duration slow;
+  private final Executor later;
 
   // Guarded by this:
   private final Queue<Waiting<T>> waiting = new ArrayDeque<>();
-  private int busy;
+  private final List<Run> runs = new ArrayList<>();
   private boolean watched;
-
-  /** When the latest statement began, by System.nanoTime. */
-  private long begun;
 
   /**
    * @param name of the threads and, as a label, of the meter
    */
   Batches(String name, Statement<T> statement, Function<T, String> id, MeterRegistry meters) {
+    this(name, statement, id, meters, SLOW);
+  }
+
+  Batches(
+      String name,
+      Statement<T> statement,
+      Function<T, String> id,
+      MeterRegistry meters,
+      Duration slow) {
     this.statement = statement;
     this.id = id;
+    this.slow = slow;
+    later = CompletableFuture.delayedExecutor(slow.toNanos(), TimeUnit.NANOSECONDS, Runnable::run);
     threads = Executors.newFixedThreadPool(THREADS, Background.threads(name));
     Gauge.builder("users.waiting", this::waiting)
         .description("Users who wait for a statement to begin")
@@ -85,40 +92,52 @@ final class Batches<T> implements AutoCloseable {
     Waiting<T> mine = new Waiting<>(user, deadline, new CompletableFuture<>());
     synchronized (this) {
       waiting.add(mine);
-      if (busy == 0) {
-        begin();
-      } else if (!watched) {
-        watch();
-      }
+      beginIfNeeded();
     }
     return mine.row;
   }
 
-  private void begin() {
-    threads.execute(this::executeAll);
-    busy++;
-    begun = System.nanoTime();
-  }
-
-  private void watch() {
-    SOON.execute(this::help);
-    watched = true;
-  }
-
-  /** Begins a second statement if the first is slow, and looks again as long as users wait. */
-  private synchronized void help() {
-    watched = false;
-    if (!waiting.isEmpty() && !threads.isShutdown()) {
-      if (busy < THREADS && System.nanoTime() - begun >= SLOW.toNanos()) {
-        begin();
-      }
-      watch();
+  private synchronized void beginIfNeeded() {
+    if (waiting.isEmpty() || runs.size() == THREADS || threads.isShutdown()) {
+      return;
+    }
+    if (runs.isEmpty() || runs.get(0).isSlow() || waiting.size() >= MOST) {
+      Run run = new Run();
+      threads.execute(run);
+      runs.add(run);
+    } else if (!watched) {
+      later.execute(this::lookAgain);
+      watched = true;
     }
   }
 
-  private void executeAll() {
-    for (List<Waiting<T>> batch = next(); !batch.isEmpty(); batch = next()) {
-      execute(batch);
+  private synchronized void lookAgain() {
+    watched = false;
+    beginIfNeeded();
+  }
+
+  private synchronized void end(Run run) {
+    runs.remove(run);
+    beginIfNeeded(); // for one who has come since the run found nobody
+  }
+
+  /** One statement after the other, as long as users wait. */
+  private final class Run implements Runnable {
+    private long begun = System.nanoTime(); // guarded by the batches
+
+    boolean isSlow() {
+      return System.nanoTime() - begun >= slow.toNanos();
+    }
+
+    @Override
+    public void run() {
+      try {
+        for (List<Waiting<T>> batch = next(this); !batch.isEmpty(); batch = next(this)) {
+          execute(batch);
+        }
+      } finally {
+        end(this);
+      }
     }
   }
 
@@ -133,16 +152,13 @@ final class Batches<T> implements AutoCloseable {
     }
   }
 
-  private synchronized List<Waiting<T>> next() {
+  private synchronized List<Waiting<T>> next(Run run) {
+    run.begun = System.nanoTime();
     List<Waiting<T>> batch = new ArrayList<>();
     Waiting<T> first = waiting.peek();
     while (batch.size() < MOST && !waiting.isEmpty() && isAsHasty(waiting.peek(), first)) {
       batch.add(waiting.poll());
     }
-    if (batch.isEmpty()) {
-      busy--;
-    }
-    begun = System.nanoTime();
     return batch;
   }
 

@@ -32,6 +32,10 @@ import org.junit.jupiter.api.Test;
 /** Users who come at once share statements, and nothing else. */
 class BatchesTest {
   private static final int CROWD = 20;
+
+  /** Whose statement begins and ends without being told to. */
+  private static final int QUICK = 100;
+
   private static StandInClerk clerk;
   private static String database;
   private static TestServer server;
@@ -182,13 +186,21 @@ class BatchesTest {
   private static final class Numbers implements AutoCloseable {
     final BlockingQueue<List<Integer>> begun = new LinkedBlockingQueue<>();
     final CountDownLatch go = new CountDownLatch(1);
-    final Batches<Integer> batches =
-        new Batches<>("numbers", this::execute, String::valueOf, Metrics.none());
+    final Batches<Integer> batches;
+
+    /**
+     * @param slow what a statement takes that gets another beside it
+     */
+    Numbers(Duration slow) {
+      batches = new Batches<>("numbers", this::execute, String::valueOf, Metrics.none(), slow);
+    }
 
     private Map<String, User> execute(List<Integer> numbers, Deadline deadline) {
       begun.add(numbers);
       try {
-        go.await();
+        if (!numbers.contains(QUICK)) {
+          go.await();
+        }
       } catch (InterruptedException e) {
         throw new IllegalStateException(e);
       }
@@ -220,8 +232,32 @@ class BatchesTest {
   }
 
   @Test
+  void secondStatementWaitsForTheFirstUntilMoreUsersWaitThanFit() throws InterruptedException {
+    try (Numbers numbers = new Numbers(Duration.ofHours(1))) {
+      numbers.row(1, 5);
+      assertEquals(List.of(1), numbers.begun.poll(5, TimeUnit.SECONDS));
+      List<Integer> others = IntStream.rangeClosed(101, 200).boxed().toList();
+      others.forEach(number -> numbers.row(number, 5));
+
+      assertEquals(others, numbers.begun.poll(5, TimeUnit.SECONDS));
+    }
+  }
+
+  /** As long as it hangs, and not only for the first who comes. */
+  @Test
+  void statementThatHangsHoldsUpNobodyElse() throws InterruptedException {
+    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
+      numbers.row(1, 5);
+      assertEquals(List.of(1), numbers.begun.poll(5, TimeUnit.SECONDS));
+      for (int i = 0; i < 3; i++) {
+        assertTrue(numbers.row(QUICK, 5).orTimeout(5, TimeUnit.SECONDS).join().isEmpty());
+      }
+    }
+  }
+
+  @Test
   void whoComesDuringAStatementSharesTheNext() throws InterruptedException {
-    try (Numbers numbers = new Numbers()) {
+    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
       numbers.occupy();
       CompletableFuture<Optional<User>> seven = numbers.row(7, 5);
       CompletableFuture<Optional<User>> eight = numbers.row(8, 5);
@@ -235,7 +271,7 @@ class BatchesTest {
 
   @Test
   void failureIsThatOfAllInTheStatementAndOfNobodyElse() throws InterruptedException {
-    try (Numbers numbers = new Numbers()) {
+    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
       numbers.occupy();
       List<CompletableFuture<Optional<User>>> failing =
           List.of(numbers.row(12, 5), numbers.row(13, 5));
@@ -253,7 +289,7 @@ class BatchesTest {
   /** Or else one who has just come would be given up with one who has no time left. */
   @Test
   void whoHasWaitedForLongHasAStatementOfTheirOwn() throws InterruptedException {
-    try (Numbers numbers = new Numbers()) {
+    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
       numbers.occupy();
       numbers.row(3, 1);
       numbers.row(4, 5);
