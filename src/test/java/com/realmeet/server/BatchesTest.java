@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -237,7 +238,9 @@ class BatchesTest {
       numbers.row(1, 5);
       assertEquals(List.of(1), numbers.begun.poll(5, TimeUnit.SECONDS));
       List<Integer> others = IntStream.rangeClosed(101, 200).boxed().toList();
-      others.forEach(number -> numbers.row(number, 5));
+      others.subList(0, 99).forEach(number -> numbers.row(number, 5));
+      assertNull(numbers.begun.poll(200, TimeUnit.MILLISECONDS));
+      numbers.row(200, 5);
 
       assertEquals(others, numbers.begun.poll(5, TimeUnit.SECONDS));
     }
