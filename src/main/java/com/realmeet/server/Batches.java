@@ -98,10 +98,10 @@ final class Batches<T> implements AutoCloseable {
   }
 
   private synchronized void beginIfNeeded() {
-    if (waiting.isEmpty() || runs.size() == THREADS || threads.isShutdown()) {
+    if (waiting.isEmpty() || runs.size() == THREADS) {
       return;
     }
-    if (runs.isEmpty() || runs.get(0).isSlow() || waiting.size() >= MOST) {
+    if (runs.isEmpty() || runs.get(0).alone.left().isZero() || waiting.size() >= MOST) {
       Run run = new Run();
       threads.execute(run);
       runs.add(run);
@@ -123,11 +123,8 @@ final class Batches<T> implements AutoCloseable {
 
   /** One statement after the other, as long as users wait. */
   private final class Run implements Runnable {
-    private long begun = System.nanoTime(); // guarded by the batches
-
-    boolean isSlow() {
-      return System.nanoTime() - begun >= slow.toNanos();
-    }
+    /** When the statement is slow. Guarded by the batches. */
+    Deadline alone = Deadline.in(slow);
 
     @Override
     public void run() {
@@ -153,7 +150,7 @@ final class Batches<T> implements AutoCloseable {
   }
 
   private synchronized List<Waiting<T>> next(Run run) {
-    run.begun = System.nanoTime();
+    run.alone = Deadline.in(slow);
     List<Waiting<T>> batch = new ArrayList<>();
     Waiting<T> first = waiting.peek();
     while (batch.size() < MOST && !waiting.isEmpty() && isAsHasty(waiting.peek(), first)) {
@@ -171,7 +168,7 @@ final class Batches<T> implements AutoCloseable {
   }
 
   @Override
-  public synchronized void close() {
+  public void close() {
     threads.shutdown();
   }
 }

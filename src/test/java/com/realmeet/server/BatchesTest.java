@@ -189,6 +189,10 @@ class BatchesTest {
     final CountDownLatch go = new CountDownLatch(1);
     final Batches<Integer> batches;
 
+    Numbers() {
+      this(Duration.ofMillis(1));
+    }
+
     /**
      * @param slow what a statement takes that gets another beside it
      */
@@ -217,12 +221,16 @@ class BatchesTest {
       return batches.row(number, Deadline.in(Duration.ofSeconds(seconds)));
     }
 
+    /** A statement for this number alone. */
+    void begin(int number) throws InterruptedException {
+      row(number, 5);
+      assertEquals(List.of(number), begun.poll(5, TimeUnit.SECONDS));
+    }
+
     /** Keeps both threads busy, so that whoever comes now is in a later statement. */
     void occupy() throws InterruptedException {
-      row(1, 5);
-      assertEquals(List.of(1), begun.poll(5, TimeUnit.SECONDS));
-      row(2, 5);
-      assertEquals(List.of(2), begun.poll(5, TimeUnit.SECONDS));
+      begin(1);
+      begin(2);
     }
 
     @Override
@@ -235,8 +243,7 @@ class BatchesTest {
   @Test
   void secondStatementWaitsForTheFirstUntilMoreUsersWaitThanFit() throws InterruptedException {
     try (Numbers numbers = new Numbers(Duration.ofHours(1))) {
-      numbers.row(1, 5);
-      assertEquals(List.of(1), numbers.begun.poll(5, TimeUnit.SECONDS));
+      numbers.begin(1);
       List<Integer> others = IntStream.rangeClosed(101, 200).boxed().toList();
       others.subList(0, 99).forEach(number -> numbers.row(number, 5));
       assertNull(numbers.begun.poll(200, TimeUnit.MILLISECONDS));
@@ -249,9 +256,8 @@ class BatchesTest {
   /** As long as it hangs, and not only for the first who comes. */
   @Test
   void statementThatHangsHoldsUpNobodyElse() throws InterruptedException {
-    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
-      numbers.row(1, 5);
-      assertEquals(List.of(1), numbers.begun.poll(5, TimeUnit.SECONDS));
+    try (Numbers numbers = new Numbers()) {
+      numbers.begin(1);
       for (int i = 0; i < 3; i++) {
         assertTrue(numbers.row(QUICK, 5).orTimeout(5, TimeUnit.SECONDS).join().isEmpty());
       }
@@ -260,7 +266,7 @@ class BatchesTest {
 
   @Test
   void whoComesDuringAStatementSharesTheNext() throws InterruptedException {
-    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
+    try (Numbers numbers = new Numbers()) {
       numbers.occupy();
       CompletableFuture<Optional<User>> seven = numbers.row(7, 5);
       CompletableFuture<Optional<User>> eight = numbers.row(8, 5);
@@ -274,7 +280,7 @@ class BatchesTest {
 
   @Test
   void failureIsThatOfAllInTheStatementAndOfNobodyElse() throws InterruptedException {
-    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
+    try (Numbers numbers = new Numbers()) {
       numbers.occupy();
       List<CompletableFuture<Optional<User>>> failing =
           List.of(numbers.row(12, 5), numbers.row(13, 5));
@@ -292,7 +298,7 @@ class BatchesTest {
   /** Or else one who has just come would be given up with one who has no time left. */
   @Test
   void whoHasWaitedForLongHasAStatementOfTheirOwn() throws InterruptedException {
-    try (Numbers numbers = new Numbers(Duration.ofMillis(1))) {
+    try (Numbers numbers = new Numbers()) {
       numbers.occupy();
       numbers.row(3, 1);
       numbers.row(4, 5);
