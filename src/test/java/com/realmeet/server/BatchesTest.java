@@ -93,18 +93,23 @@ class BatchesTest {
         Statement locking = connection.createStatement()) {
       connection.setAutoCommit(false);
       locking.execute("LOCK TABLE users IN " + lock + " MODE");
-      for (String id : ids) {
-        answers.add(Background.supply(() -> server.sync(clerk.token(id))));
-        int statements = Math.min(2, answers.size());
-        TestServer.await("statements wait", () -> statementsThatWait() == statements);
+      for (String id : ids.subList(0, 2)) {
+        answers.add(sync(id));
+        TestServer.await("statement waits", () -> statementsThatWait() == answers.size());
       }
-      int others = ids.size() - 2;
-      TestServer.await("others wait", () -> isMeasured("\"" + statement + "\"} " + others + ".0"));
+      List<String> others = ids.subList(2, ids.size());
+      others.forEach(id -> answers.add(sync(id)));
+      String waiting = "\"%s\"} %d.0".formatted(statement, others.size());
+      TestServer.await("others wait", () -> isMeasured(waiting));
       connection.rollback();
       return answers.stream().map(CompletableFuture::join).toList();
     } catch (SQLException e) {
       throw new IllegalStateException(e);
     }
+  }
+
+  private static CompletableFuture<HttpResponse<String>> sync(String id) {
+    return Background.supply(() -> server.sync(clerk.token(id)));
   }
 
   private static void assertSynced(String id, HttpResponse<String> answer) {
@@ -173,10 +178,12 @@ class BatchesTest {
       connection.setAutoCommit(false);
       holding.execute("SELECT FROM users WHERE email LIKE '%@moved.invalid' FOR KEY SHARE");
       List<CompletableFuture<HttpResponse<String>>> waiting =
-          held.stream().map(id -> Background.supply(() -> server.sync(clerk.token(id)))).toList();
+          held.stream().map(BatchesTest::sync).toList();
       TestServer.await("both wait", () -> statementsThatWait() == 2);
 
-      ids.subList(2, CROWD).forEach(id -> assertSynced(id, server.sync(clerk.token(id))));
+      List<CompletableFuture<HttpResponse<String>>> others =
+          ids.subList(2, CROWD).stream().map(BatchesTest::sync).toList();
+      IntStream.range(2, CROWD).forEach(i -> assertSynced(ids.get(i), others.get(i - 2).join()));
 
       connection.rollback();
       IntStream.range(0, 2).forEach(i -> assertSynced(held.get(i), waiting.get(i).join()));
