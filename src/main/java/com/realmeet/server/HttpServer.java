@@ -146,6 +146,7 @@ final class HttpServer {
           server.setStopTimeout(STOP_WAIT.toMillis());
           server.removeBean(server.getBean(LowResourceMonitor.class));
           server.setHandler((Handler) null); // Javalin's statistics
+          server.insertHandler(new FirstAlone());
           if (!config.webhookSecrets().isEmpty()) {
             server.insertHandler(webhookBodies());
           }
@@ -281,6 +282,26 @@ final class HttpServer {
     @Override
     public HttpFields getHeaders() {
       return headers;
+    }
+  }
+
+  /**
+   * Lets the first request in alone. Javalin's servlet (7.2.3) prepares itself in it without a
+   * lock, and may give another one that comes at the same moment an empty 500.
+   */
+  private static final class FirstAlone extends Handler.Wrapper {
+    private volatile boolean prepared;
+
+    @Override
+    public boolean handle(Request request, Response response, Callback callback) throws Exception {
+      if (prepared) {
+        return super.handle(request, response, callback);
+      }
+      synchronized (this) {
+        boolean handled = super.handle(request, response, callback);
+        prepared = true;
+        return handled;
+      }
     }
   }
 

@@ -7,8 +7,11 @@ import static org.junit.jupiter.params.provider.Arguments.arguments;
 
 import com.realmeet.server.RawHttp.Answer;
 import com.realmeet.server.dev.StandInClerk;
+import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -48,6 +51,30 @@ class RoutesTest {
 
   private static String bearer(String userId) {
     return "Authorization: Bearer " + clerk.token(userId, Duration.ofMinutes(5));
+  }
+
+  @Test
+  void firstRequestIsAlone() {
+    AtomicInteger inside = new AtomicInteger();
+    try (TestServer fresh = TestServer.start(clerk, DATABASE)) {
+      fresh.onPreparing(
+          () -> {
+            inside.incrementAndGet();
+            TestServer.await("another is here", () -> inside.get() == 2 || isAnyBlocked());
+          });
+
+      List<HttpResponse<String>> answers = TestServer.atOnce(2, () -> fresh.get("/api/health"));
+
+      answers.forEach(answer -> assertEquals(200, answer.statusCode()));
+      assertEquals(1, inside.get());
+    }
+  }
+
+  private static boolean isAnyBlocked() {
+    return Thread.getAllStackTraces().keySet().stream()
+        .anyMatch(
+            thread ->
+                thread.getName().startsWith("http-") && thread.getState() == Thread.State.BLOCKED);
   }
 
   @ParameterizedTest

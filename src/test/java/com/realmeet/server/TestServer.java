@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import com.realmeet.server.dev.StandInClerk;
+import io.javalin.json.JsonMapper;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.URI;
@@ -20,6 +21,7 @@ import java.util.concurrent.Future;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.BooleanSupplier;
 import java.util.stream.IntStream;
+import kotlin.Lazy;
 import org.eclipse.jetty.server.ServerConnector;
 
 /** The real server on a free port, and a client that speaks to it as a front end would. */
@@ -74,6 +76,24 @@ final class TestServer implements AutoCloseable {
   void setIdleTime(Duration time) {
     ((ServerConnector) main.app.jettyServer().server().getConnectors()[0])
         .setIdleTimeout(time.toMillis());
+  }
+
+  /** Runs a task in each request in which Javalin's servlet prepares itself. */
+  void onPreparing(Runnable task) {
+    JsonMapper mapper = main.app.unsafe.jsonMapper.getValue();
+    main.app.unsafe.jsonMapper =
+        new Lazy<>() {
+          @Override
+          public JsonMapper getValue() {
+            task.run();
+            return mapper;
+          }
+
+          @Override
+          public boolean isInitialized() {
+            return false;
+          }
+        };
   }
 
   URI uri(String path) {
