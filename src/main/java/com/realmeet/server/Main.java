@@ -3,7 +3,6 @@ package com.realmeet.server;
 import io.javalin.Javalin;
 import io.javalin.http.Context;
 import io.javalin.util.JavalinBindException;
-import io.javalin.util.JavalinException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -330,8 +329,8 @@ final class Main implements AutoCloseable {
   /** Closes everything, without a word. */
   void release() {
     try {
-      app.stop();
-    } catch (JavalinException e) {
+      app.jettyServer().server().stop();
+    } catch (Exception e) {
       log.warn(
           "Requests were cut off: they took longer than {} s", HttpServer.STOP_WAIT.toSeconds());
     }
