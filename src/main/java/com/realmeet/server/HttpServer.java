@@ -299,7 +299,7 @@ final class HttpServer {
       }
       synchronized (this) {
         boolean handled = super.handle(request, response, callback);
-        prepared = true;
+        prepared |= handled; // not by OPTIONS *, which no servlet gets
         return handled;
       }
     }
