@@ -329,7 +329,7 @@ final class Main implements AutoCloseable {
   /** Closes everything, without a word. */
   void release() {
     try {
-      app.jettyServer().server().stop();
+      app.jettyServer().server().stop(); // app.stop() would log a stack trace beside the line below
     } catch (Exception e) {
       log.warn(
           "Requests were cut off: they took longer than {} s", HttpServer.STOP_WAIT.toSeconds());
