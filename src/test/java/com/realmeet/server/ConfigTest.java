@@ -201,7 +201,7 @@ class ConfigTest {
   @ParameterizedTest
   @ValueSource(strings = {"\n", "\\n", "", "\r\n"})
   void publicKeyIsReadHoweverItsLinesEnd(String newline) {
-    byte[] key = StandInClerk.SigningKey.generate("ins_1").pair().getPublic().getEncoded();
+    byte[] key = StandInClerk.SigningKey.usual().pair().getPublic().getEncoded();
     String base64 = Base64.getMimeEncoder(64, "\n".getBytes()).encodeToString(key);
     String pem = "-----BEGIN PUBLIC KEY-----\n" + base64 + "\n-----END PUBLIC KEY-----\n";
 

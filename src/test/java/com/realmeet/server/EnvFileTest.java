@@ -32,7 +32,7 @@ class EnvFileTest {
 
   @Test
   void everyUsualFormIsRead() throws IOException {
-    byte[] key = StandInClerk.SigningKey.generate("ins_1").pair().getPublic().getEncoded();
+    byte[] key = StandInClerk.SigningKey.usual().pair().getPublic().getEncoded();
     String file =
         """
         # A comment

@@ -31,7 +31,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 
 /** What Clerk may send as its key set, and how the keys age; the hours pass on a clock of ours. */
 class KeySetTest {
-  private static final SigningKey KEY = SigningKey.generate("ins_1");
+  private static final SigningKey KEY = SigningKey.usual();
 
   /** That of RFC 7517, appendix A.1, with our name. */
   private static final String ELLIPTIC =

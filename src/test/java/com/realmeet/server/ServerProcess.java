@@ -53,14 +53,13 @@ final class ServerProcess implements AutoCloseable {
             .map(entry -> Path.of(entry).toAbsolutePath().toString())
             .collect(Collectors.joining(File.pathSeparator));
     return new ServerProcess(
-        directory,
-        environment,
-        List.of("-XX:TieredStopAtLevel=1", "-cp", classPath, Dev.class.getName()));
+        directory, environment, List.of("-cp", classPath, Dev.class.getName()));
   }
 
   private ServerProcess(Path directory, Map<String, String> environment, List<String> arguments) {
     List<String> command = new ArrayList<>();
     command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.add("-XX:TieredStopAtLevel=1"); // starts faster
     command.addAll(arguments);
     ProcessBuilder builder =
         new ProcessBuilder(command).directory(directory.toFile()).redirectErrorStream(true);

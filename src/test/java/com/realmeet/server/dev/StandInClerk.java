@@ -46,6 +46,15 @@ public final class StandInClerk implements AutoCloseable {
 
   /** One of Clerk's signing keys. */
   public record SigningKey(String kid, KeyPair pair) {
+    private static final class Usual {
+      static final SigningKey KEY = generate("ins_1");
+    }
+
+    /** Always the same one, since it takes a while to make one. */
+    public static SigningKey usual() {
+      return Usual.KEY;
+    }
+
     /** A new 2048-bit key. */
     public static SigningKey generate(String kid) {
       try {
@@ -106,7 +115,7 @@ public final class StandInClerk implements AutoCloseable {
   }
 
   public StandInClerk() {
-    this(0, SigningKey.generate("ins_1"));
+    this(0, SigningKey.usual());
   }
 
   public String url() {
