@@ -108,7 +108,9 @@ final class ClerkKeys implements AutoCloseable {
         throw new StartFailure(
             "Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard");
       }
-      log.warn("Starting without Clerk's signing keys: {}", e.getMessage());
+      if (!isClosed()) {
+        log.warn("Starting without Clerk's signing keys: {}", e.getMessage());
+      }
     }
   }
 
@@ -186,7 +188,9 @@ final class ClerkKeys implements AutoCloseable {
       outage.succeeded();
       return loaded;
     } catch (Failure e) {
-      outage.failed(e.getMessage());
+      if (!isClosed()) {
+        outage.failed(e.getMessage());
+      }
       throw e.kind() == Kind.CLERK_UNEXPECTED ? unavailable(e.getMessage()) : e;
     } catch (RuntimeException e) {
       log.error("A bug in the server", e);
@@ -232,6 +236,11 @@ final class ClerkKeys implements AutoCloseable {
     }
     String ids = String.join(", ", current.byId().keySet()).replaceAll("[^\\w, -]", "?");
     return "CLERK_SECRET_KEY's instance has " + ids;
+  }
+
+  /** Whether a failed fetch may have been cut off by ourselves. */
+  private boolean isClosed() {
+    return fetcher.isShutdown();
   }
 
   @Override
