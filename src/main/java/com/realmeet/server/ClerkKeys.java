@@ -238,7 +238,7 @@ final class ClerkKeys implements AutoCloseable {
     return "CLERK_SECRET_KEY's instance has " + ids;
   }
 
-  /** Whether a failed fetch may have been cut off by ourselves. */
+  /** Since then, a failed fetch is no outage: {@link #close} has cut it off. */
   private boolean isClosed() {
     return fetcher.isShutdown();
   }

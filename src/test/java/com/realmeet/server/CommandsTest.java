@@ -92,19 +92,6 @@ class CommandsTest {
   }
 
   @Test
-  void failedStartSaysOnlyWhy() {
-    String database = TestPostgres.withDatabase(TestPostgres.newDatabase(), "nowhere");
-    try (StandInClerk clerk = new StandInClerk()) {
-      clerk.onKeys(exchange -> {}); // without an answer, the fetch goes on
-      try (ServerProcess jar = new ServerProcess(directory, TestServer.settings(clerk, database))) {
-        assertEquals(1, jar.exitCode());
-        assertEquals(2, jar.lines().size(), jar::output);
-        assertTrue(jar.output().endsWith("does not exist (3D000)\n"), jar::output);
-      }
-    }
-  }
-
-  @Test
   void migrateMakesTheTableAndEnds() {
     String database = TestPostgres.newDatabase();
     try (StandInClerk clerk = new StandInClerk();

@@ -3,6 +3,7 @@ package com.realmeet.server;
 import static com.realmeet.server.dev.StandInClerk.answering;
 import static java.nio.charset.StandardCharsets.UTF_8;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -19,6 +20,7 @@ import java.security.NoSuchAlgorithmException;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicLong;
@@ -189,6 +191,18 @@ class KeySetTest {
     nanos.addAndGet(Duration.ofSeconds(31).toNanos());
     assertNull(key("invented"));
     assertEquals(4, clerk.keyCalls());
+  }
+
+  @Test
+  void closeIsNoOutage() {
+    clerk.onKeys(this::drip);
+    CompletableFuture<Void> warming = Background.run(keys::warm);
+    TestServer.await("the fetch is under way", () -> clerk.keyCalls() == 1);
+
+    keys.close();
+
+    warming.join();
+    assertFalse(Log.text().contains("ClerkKeys - "), Log.text());
   }
 
   /** The key by which a token of that name is verified. */
