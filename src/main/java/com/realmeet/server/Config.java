@@ -1,9 +1,6 @@
 package com.realmeet.server;
 
-import io.github.cdimascio.dotenv.Dotenv;
-import io.github.cdimascio.dotenv.DotenvException;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.InvalidKeyException;
@@ -87,8 +84,15 @@ record Config(
   private static final Pattern API_URL =
       Pattern.compile("https?://[A-Za-z0-9._-]+(:(?<port>\\d{1,5}))?(/[A-Za-z0-9._~/-]*)?");
 
-  private static final Pattern OPENING_QUOTE =
-      Pattern.compile("^\\s*([\\w.-]+)\\s*=\\s*[\"']", Pattern.MULTILINE);
+  /**
+   * Reads all settings from the environment and, for what it does not set, from a {@code .env} in
+   * the working directory.
+   *
+   * @throws Invalid with every problem there is
+   */
+  static Config load() {
+    return from(System.getenv(), envFile());
+  }
 
   /**
    * The environment over a {@code .env} in the working directory.
@@ -96,39 +100,34 @@ record Config(
    * @throws Invalid if the file is there but cannot be read
    */
   static Map<String, String> variables() {
-    Map<String, String> variables = new HashMap<>();
+    return merge(System.getenv(), envFile());
+  }
+
+  private static DotEnv envFile() {
     try {
-      Dotenv.configure()
-          .ignoreIfMissing()
-          .load()
-          .entries(Dotenv.Filter.DECLARED_IN_ENV_FILE)
-          .forEach(entry -> variables.put(entry.getKey(), entry.getValue()));
-      requireClosedQuotes(Path.of(".env"), variables.keySet());
-    } catch (DotenvException | IOException e) { // its message quotes the line
-      throw new Invalid(List.of(".env has a line that is not NAME=value, or an unclosed quote"));
+      return DotEnv.read(Path.of(".env"));
+    } catch (IOException e) {
+      throw new Invalid(List.of(e.getMessage()));
     }
-    variables.putAll(System.getenv());
+  }
+
+  private static Map<String, String> merge(Map<String, String> environment, DotEnv file) {
+    Map<String, String> variables = new HashMap<>(file.values());
+    variables.putAll(environment);
     return variables;
   }
 
-  /** The library drops, without a word, all that follows a quote that is never closed. */
-  private static void requireClosedQuotes(Path file, Set<String> read) throws IOException {
-    if (Files.exists(file)
-        && OPENING_QUOTE
-            .matcher(Files.readString(file))
-            .results()
-            .anyMatch(line -> !read.contains(line.group(1)))) {
-      throw new DotenvException("an unclosed quote");
-    }
-  }
-
   /**
-   * Reads and checks all settings.
+   * Reads all settings from an environment alone.
    *
    * @throws Invalid with every problem there is
    */
-  static Config from(Map<String, String> variables) {
-    return new Reader(variables).read();
+  static Config from(Map<String, String> environment) {
+    return from(environment, DotEnv.NONE);
+  }
+
+  static Config from(Map<String, String> environment, DotEnv file) {
+    return new Reader(environment, file).read();
   }
 
   /** Whether a text is an origin as browsers write it, and no longer than a host's name may be. */
@@ -188,11 +187,15 @@ record Config(
 
   /** Reads one variable after the other and collects what is wrong with them. */
   private static final class Reader {
+    private final Map<String, String> environment;
+    private final DotEnv file;
     private final Map<String, String> variables;
     private final List<String> problems = new ArrayList<>();
 
-    Reader(Map<String, String> variables) {
-      this.variables = variables;
+    Reader(Map<String, String> environment, DotEnv file) {
+      this.environment = environment;
+      this.file = file;
+      this.variables = merge(environment, file);
     }
 
     Config read() {
@@ -227,9 +230,15 @@ record Config(
               optional("CLERK_WEBHOOK_SIGNING_SECRET", List.of(), this::webhookSecrets),
               optional("METRICS_PORT", null, text -> metricsPort(text, port)));
       if (!problems.isEmpty()) {
-        throw new Invalid(problems);
+        throw new Invalid(problems.stream().map(this::located).toList());
       }
       return config;
+    }
+
+    /** Adds where a variable, the first word of a problem, stands in the file. */
+    private String located(String problem) {
+      String name = problem.substring(0, problem.indexOf(' '));
+      return problem + (environment.containsKey(name) ? file.overridden(name) : file.hint(name));
     }
 
     /** An allowed front end must be named in production: its default is a developer's machine. */
@@ -379,7 +388,8 @@ record Config(
     /** Without the newline of a secrets file and the quotes that Docker's env files keep. */
     private String value(String name) {
       String value = variables.getOrDefault(name, "").strip();
-      boolean quoted = value.matches("(?s)\".*\"|'.*'") && value.length() > 1;
+      boolean quoted =
+          environment.containsKey(name) && value.matches("(?s)\".*\"|'.*'") && value.length() > 1;
       return quoted ? value.substring(1, value.length() - 1).strip() : value;
     }
   }

@@ -8,7 +8,6 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.Locale;
-import java.util.Map;
 import java.util.Optional;
 import java.util.TimeZone;
 import java.util.concurrent.CompletableFuture;
@@ -83,27 +82,27 @@ final class Main implements AutoCloseable {
     System.setProperty("org.eclipse.jetty.util.referencesPerCacheLine", "16");
     System.setProperty(
         "jdk.console", "java.base"); // on Java 22 to 24, the other takes pipes for terminals
-    System.exit(run(args, Config::variables));
+    System.exit(run(args, Config::load));
   }
 
   /**
    * Runs a command.
    *
-   * @param variables read only by a command that needs settings
+   * @param settings read only by a command that needs them
    * @return 0 done, 1 failed, 2 wrong usage or settings
    */
-  static int run(String[] args, Supplier<Map<String, String>> variables) {
+  static int run(String[] args, Supplier<Config> settings) {
     String command = args.length == 0 ? "serve" : args[0];
     List<String> options = List.of(args).subList(Math.min(1, args.length), args.length);
     Optional<Backfill.Options> backfill = Backfill.Options.parse(options);
     boolean understood = command.equals("backfill") ? backfill.isPresent() : options.isEmpty();
     try {
       switch (understood ? command : "") {
-        case "serve" -> serve(config(variables));
-        case "migrate" -> Database.migrate(config(variables).directUrl());
-        case "rehearse" -> rehearse(config(variables));
+        case "serve" -> serve(config(settings));
+        case "migrate" -> Database.migrate(config(settings).directUrl());
+        case "rehearse" -> rehearse(config(settings));
         case "backfill" -> {
-          return backfill(config(variables), backfill.get()) ? 0 : 1;
+          return backfill(config(settings), backfill.get()) ? 0 : 1;
         }
         case "help" -> System.out.print(USAGE);
         case "version" ->
@@ -134,8 +133,8 @@ final class Main implements AutoCloseable {
     }
   }
 
-  private static Config config(Supplier<Map<String, String>> variables) {
-    Config config = Config.from(variables.get());
+  private static Config config(Supplier<Config> settings) {
+    Config config = settings.get();
     config.warnings().forEach(log::warn);
     return config;
   }

@@ -41,7 +41,7 @@ final class Backfilling {
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     System.setOut(new PrintStream(bytes, true, StandardCharsets.UTF_8));
     try {
-      return Main.run(arguments, () -> TestServer.settings(clerk, database));
+      return Main.run(arguments, () -> Config.from(TestServer.settings(clerk, database)));
     } finally {
       System.setOut(before);
       printed = bytes.toString(StandardCharsets.UTF_8);

@@ -40,14 +40,14 @@ class RehearsalTest {
 
   @Test
   void withoutUsersOneWhoIsNewIsRehearsed() {
-    Main.run(new String[] {"migrate"}, () -> TestServer.settings(clerk, database));
+    Main.run(new String[] {"migrate"}, () -> Config.from(TestServer.settings(clerk, database)));
 
     rehearse(database, 12);
   }
 
   @Test
   void aRowThatSyncWouldChangeIsLeftAlone() {
-    Main.run(new String[] {"migrate"}, () -> TestServer.settings(clerk, database));
+    Main.run(new String[] {"migrate"}, () -> Config.from(TestServer.settings(clerk, database)));
     TestPostgres.query(
         database,
         """
@@ -66,7 +66,7 @@ class RehearsalTest {
     try (TestServer server = TestServer.start(clerk, other)) {
       assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
     }
-    Main.run(new String[] {"migrate"}, () -> TestServer.settings(clerk, database));
+    Main.run(new String[] {"migrate"}, () -> Config.from(TestServer.settings(clerk, database)));
 
     rehearse(other, 2);
   }

@@ -183,7 +183,7 @@ class WebhookSignatureTest {
     Map<String, String> settings = TestServer.settings(fleet.clerk(), fleet.database());
     settings.put("CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET + "," + malformed);
 
-    assertEquals(2, Main.run(new String[0], () -> settings));
+    assertEquals(2, Main.run(new String[0], () -> Config.from(settings)));
     assertEquals(
         "CLERK_WEBHOOK_SIGNING_SECRET must be the endpoint's signing secret, whsec_...; several are"
             + " separated by commas",

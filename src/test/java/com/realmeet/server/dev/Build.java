@@ -68,8 +68,7 @@ final class Build {
       copy(RESOURCES, directory);
       copy(MIGRATIONS, directory.resolve(MIGRATIONS));
       compile();
-      Object variables = call("Config", "variables");
-      config = call("Main", "config", (Supplier<Object>) () -> variables);
+      config = call("Main", "config", (Supplier<Object>) () -> call("Config", "load"));
     } catch (IOException | RuntimeException e) {
       remove();
       throw e;

@@ -3,9 +3,9 @@ package com.realmeet.server.dev;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.realmeet.server.DotEnv;
 import com.realmeet.server.dev.StandInClerk.SigningKey;
 import com.sun.net.httpserver.HttpExchange;
-import io.github.cdimascio.dotenv.Dotenv;
 import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.io.IOException;
 import java.net.InetAddress;
@@ -63,11 +63,13 @@ public final class Dev {
   }
 
   private int run() throws IOException, InterruptedException {
-    Dotenv.configure()
-        .ignoreIfMissing()
-        .load()
-        .entries()
-        .forEach(entry -> variables.put(entry.getKey(), entry.getValue()));
+    try {
+      variables.putAll(DotEnv.read(Path.of(".env")).values());
+    } catch (IOException e) {
+      System.err.println(e.getMessage());
+      return 2;
+    }
+    variables.putAll(System.getenv());
     Runtime.getRuntime().addShutdownHook(new Thread(this::stop));
     if (isUnset("DATABASE_URL")) {
       startPostgres();
