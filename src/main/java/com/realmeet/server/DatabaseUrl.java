@@ -1,240 +1,252 @@
 package com.realmeet.server;
 
-import java.nio.ByteBuffer;
-import java.nio.charset.CharacterCodingException;
+import java.net.URLDecoder;
 import java.nio.charset.StandardCharsets;
+import java.sql.SQLException;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Function;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import org.postgresql.ds.PGSimpleDataSource;
 
 /**
- * A {@code postgresql://} URL as Neon, Supabase, RDS or Prisma print it. pgjdbc does not take such
- * a URL, and its complaint would print the password; so it is read here, and no message of this
- * class contains any part of a value.
+ * A {@code postgresql://} URL, read as libpq and psql read it or refused. pgjdbc does not take such
+ * a URL, and its complaint would print the password: no message of this class contains a value.
  *
+ * @param hosts tried in this order
+ * @param database may be empty: the database named like the user
+ * @param user may be empty: the user of the operating system, pgjdbc's default as well as libpq's
+ * @param password may be empty: pgjdbc then looks into {@code ~/.pgpass}, as libpq does
+ * @param properties of pgjdbc, by its names
+ * @param schema Prisma's {@code schema}, or null for the first of the search path
+ * @param connectionLimit Prisma's {@code connection_limit}, or null
+ * @param poolTimeout Prisma's {@code pool_timeout} in seconds, or null
+ * @param pgbouncer Prisma's {@code pgbouncer}, or null: {@link DatabasePoolers} decides
+ * @param warnings what is ignored or limited, each the rest of a sentence about the variable
  * @see <a
  *     href="https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS">the
  *     form of a connection URI</a>
  */
-final class DatabaseUrl {
+record DatabaseUrl(
+    List<Host> hosts,
+    String database,
+    String user,
+    String password,
+    Map<String, String> properties,
+    String schema,
+    Integer connectionLimit,
+    Integer poolTimeout,
+    Boolean pgbouncer,
+    List<String> warnings) {
+
   static final String FORM = "postgresql://user:password@host/database?sslmode=require";
 
-  /** A server of a URL; several may stand in one, separated by commas. */
-  private record Host(String name, int port) {
-    private static final Pattern PATTERN =
-        Pattern.compile("(\\[[0-9A-Fa-f:.%]+]|[^:\\[\\]]+)(?::(\\d+))?");
+  /** Seconds that a login may take: the longest time that a request waits for anything. */
+  static final int LOGIN_TIMEOUT = 5;
 
-    static Host parse(String text) {
-      Matcher matcher = PATTERN.matcher(text);
-      if (!matcher.matches()) {
+  /**
+   * The parts of a URL. Like libpq, it ends the credentials at the first {@code @} unless a slash
+   * comes before it; but no host has an {@code @}, so that a second one belongs to the password.
+   */
+  private static final Pattern PARTS =
+      Pattern.compile(
+          "(?s)(?:(?<credentials>[^/@]*(?:@[^/?@]*)*)@)?(?<hosts>[^/?@]*)"
+              + "(?:/(?<database>[^?]*))?(?:\\?(?<query>.*))?");
+
+  private static final Pattern HOST_AND_PORT =
+      Pattern.compile("(?s)(?:\\[(?<address>[^]]*)]|(?<name>[^:]*))(?::(?<port>.*))?");
+
+  private static final Pattern BAD_PERCENT = Pattern.compile("%(?![0-9A-Fa-f]{2})|%00");
+
+  /**
+   * One of the servers of a URL.
+   *
+   * @param name a host name or an address, IPv6 without brackets
+   */
+  record Host(String name, int port) {
+    private static final Pattern NAME =
+        Pattern.compile("[\\p{L}\\p{N}._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%[\\w.-]+)?");
+
+    static Host of(String name, String port) {
+      if (name.startsWith("/") || name.startsWith("@")) {
         throw new IllegalArgumentException(
-            "has no valid host: write "
-                + DatabaseUrl.FORM
-                + ", with special characters percent-encoded");
+            "names a Unix socket, and Java connects by TCP only: name a host and a port, "
+                + "such as 127.0.0.1 of a proxy or the database's private address");
       }
-      int port = matcher.group(2) == null ? 5432 : number("the port", matcher.group(2));
-      if (port < 1 || port > 65535) {
-        throw new IllegalArgumentException("has a port that is not between 1 and 65535");
+      if (name.isEmpty()) {
+        throw new IllegalArgumentException("names no host: write " + FORM);
       }
-      return new Host(matcher.group(1), port);
+      if (!NAME.matcher(name).matches()) {
+        throw new IllegalArgumentException(
+            "has no valid host: write " + FORM + ", with special characters percent-encoded");
+      }
+      if (port.isEmpty()) {
+        return new Host(name, 5432);
+      }
+      if (!port.matches("\\d{1,5}")
+          || Integer.parseInt(port) < 1
+          || Integer.parseInt(port) > 65535) {
+        throw new IllegalArgumentException(
+            "has a port that is not a number between 1 and 65535: percent-encode special "
+                + "characters of the password, write an IPv6 address in brackets");
+      }
+      return new Host(name, Integer.parseInt(port));
     }
 
-    /** Neon's pooled host is the direct one with {@code -pooler} after its first label. */
-    boolean isPooler() {
-      return name.split("\\.", 2)[0].endsWith("-pooler");
+    /** The host as it stands in a URL. */
+    String inUrl() {
+      return name.contains(":") ? "[" + name + "]" : name;
     }
 
-    Host direct() {
-      return new Host(name.replaceFirst("-pooler(?=\\.|$)", ""), port);
+    @Override
+    public String toString() {
+      return inUrl() + ":" + port;
     }
-  }
-
-  private static final List<String> SSL_MODES =
-      List.of("disable", "allow", "prefer", "require", "verify-ca", "verify-full");
-  private static final Map<String, String> SERVER_TYPES =
-      Map.of(
-          "any", "any",
-          "read-write", "primary",
-          "primary", "primary",
-          "read-only", "secondary",
-          "standby", "secondary",
-          "prefer-standby", "preferSecondary");
-
-  /** Seconds that a login may take: the longest wait that a request ever meets. */
-  private static final int LOGIN_TIMEOUT = 5;
-
-  private final List<Host> hosts;
-  private final String database;
-  private final String user;
-  private final String password;
-  private final Map<String, String> properties = new LinkedHashMap<>();
-  private final List<String> warnings = new ArrayList<>();
-  private String schema;
-  private Integer connectionLimit;
-  private Integer poolTimeout;
-  private boolean pgbouncer;
-
-  private DatabaseUrl(List<Host> hosts, String database, String user, String password) {
-    this.hosts = hosts;
-    this.database = database;
-    this.user = user;
-    this.password = password;
   }
 
   /**
    * Reads a URL.
    *
    * @throws IllegalArgumentException with the rest of a sentence that begins with the variable's
-   *     name, and without any part of the URL
+   *     name, and without any part of the URL but names of parameters
    */
   static DatabaseUrl parse(String url) {
     if (url.startsWith("jdbc:")) {
       throw new IllegalArgumentException("must be " + FORM + ": leave out \"jdbc:\"");
     }
-    if (!url.matches("(?s)postgres(ql)?://.*")) {
+    if (!url.matches("(?s)postgres(ql)?://.*")) { // libpq takes no upper case either
       throw new IllegalArgumentException("must look like " + FORM);
     }
-    String rest = url.substring(url.indexOf("://") + 3);
-    String beforeQuery = rest.split("\\?", 2)[0];
-    String authority = beforeQuery.split("/", 2)[0];
-    String path = beforeQuery.substring(authority.length());
-    int at = authority.lastIndexOf('@');
-    String[] credentials = at < 0 ? new String[0] : authority.substring(0, at).split(":", 2);
-    if (rest.lastIndexOf('@') > at) { // the password would go on in what looks like the database
-      throw new IllegalArgumentException(
-          "has a special character before an @: percent-encode them, "
-              + "such as %2F for /, %3F for ?, %40 for @");
-    }
-    if (path.length() < 2) {
-      throw new IllegalArgumentException("names no database: write " + FORM);
-    }
+    Map<String, String> values = split(url.substring(url.indexOf("://") + 3));
+    List<String> warnings = new ArrayList<>();
+    return new DatabaseUrl(
+        hosts(taken(values, "host"), taken(values, "port")),
+        taken(values, "dbname"),
+        taken(values, "user"),
+        taken(values, "password"),
+        DatabaseParameters.takeProperties(values, warnings),
+        optional(values, "schema", DatabaseUrl::schemaName),
+        optional(values, "connection_limit", DatabaseUrl::connectionLimit),
+        optional(
+            values,
+            "pool_timeout",
+            text -> DatabaseParameters.seconds("pool_timeout", text, warnings)),
+        optional(values, "pgbouncer", DatabaseUrl::trueOrFalse),
+        DatabaseParameters.requireHarmless(values, warnings));
+  }
 
+  /** The parts by the names that libpq gives them; the query may override what is before it. */
+  private static Map<String, String> split(String text) {
+    Matcher parts = PARTS.matcher(text);
+    if (!parts.matches() || part(parts, "database").contains("@")) {
+      throw unencoded(); // the password would go on in what looks like the database
+    }
+    String[] credentials = part(parts, "credentials").split(":", 2);
+    List<String> names = new ArrayList<>();
+    List<String> ports = new ArrayList<>();
+    for (String host : part(parts, "hosts").split(",", -1)) {
+      Matcher matcher = HOST_AND_PORT.matcher(host);
+      if (!matcher.matches()) {
+        throw new IllegalArgumentException("has no valid host: write " + FORM);
+      }
+      names.add(part(matcher, "address") + part(matcher, "name"));
+      ports.add(part(matcher, "port"));
+    }
+    Map<String, String> values = new LinkedHashMap<>();
+    values.put("user", decode(credentials[0]));
+    values.put("password", credentials.length > 1 ? decode(credentials[1]) : "");
+    values.put("host", decode(String.join(",", names)));
+    values.put("port", decode(String.join(",", ports)));
+    values.put("dbname", decode(part(parts, "database")));
+    for (String parameter : part(parts, "query").split("&")) {
+      String[] pair = parameter.split("=", -1);
+      String key = decode(pair[0]);
+      if (parameter.contains("@") && !DatabaseParameters.KNOWN.contains(key)) {
+        throw unencoded(); // the password would go on in what looks like the query
+      }
+      if (pair.length != 2 && !parameter.isEmpty()) {
+        throw new IllegalArgumentException(
+            "has a parameter that is not name=value: percent-encode special characters, "
+                + "such as %26 for &, %3D for =");
+      }
+      if (!parameter.isEmpty()) {
+        values.put(key, decode(pair[1]));
+      }
+    }
+    return values;
+  }
+
+  private static String part(Matcher matcher, String group) {
+    return matcher.group(group) == null ? "" : matcher.group(group);
+  }
+
+  private static IllegalArgumentException unencoded() {
+    return new IllegalArgumentException(
+        "has a special character before an @: percent-encode them, "
+            + "such as %2F for /, %3F for ?, %40 for @");
+  }
+
+  private static List<Host> hosts(String names, String ports) {
+    String[] name = names.split(",", -1);
+    String[] port = ports.split(",", -1);
+    if (port.length != 1 && port.length != name.length) {
+      throw new IllegalArgumentException("must have one port for all hosts, or one for each");
+    }
     List<Host> hosts = new ArrayList<>();
-    for (String host : authority.substring(at + 1).split(",", -1)) {
-      hosts.add(Host.parse(host));
+    for (int i = 0; i < name.length; i++) {
+      hosts.add(Host.of(name[i], port[port.length == 1 ? 0 : i]));
     }
-    DatabaseUrl result =
-        new DatabaseUrl(
-            hosts,
-            decode(path.substring(1)),
-            credentials.length > 0 ? decode(credentials[0]) : "",
-            credentials.length > 1 ? decode(credentials[1]) : "");
-    if (rest.length() > beforeQuery.length() + 1) {
-      for (String parameter : rest.substring(beforeQuery.length() + 1).split("&")) {
-        String[] pair = parameter.split("=", 2);
-        result.set(decode(pair[0]), pair.length > 1 ? decode(pair[1]) : "");
-      }
-    }
-    return result;
+    return List.copyOf(hosts);
   }
 
-  /** Takes over one parameter. Never passed through: pgjdbc's own keys could change the host. */
-  private void set(String key, String value) {
-    switch (key) {
-      case "" -> {} // a doubled &
-      case "sslmode" -> properties.put(key, oneOf(key, value, SSL_MODES));
-      case "channel_binding" ->
-          properties.put(
-              "channelBinding", oneOf(key, value, List.of("disable", "prefer", "require")));
-      case "sslnegotiation" ->
-          properties.put("sslNegotiation", oneOf(key, value, List.of("postgres", "direct")));
-      case "sslrootcert" -> {
-        if (value.equals("system")) {
-          properties.put("sslfactory", "org.postgresql.ssl.DefaultJavaSSLFactory");
-          properties.putIfAbsent("sslmode", "verify-full");
-        } else {
-          properties.put("sslrootcert", value);
-        }
-      }
-      case "application_name" -> properties.put("ApplicationName", value);
-      case "target_session_attrs" ->
-          properties.put(
-              "targetServerType",
-              SERVER_TYPES.get(oneOf(key, value, List.copyOf(SERVER_TYPES.keySet()))));
-      case "schema" -> {
-        if (!value.matches("[\\w$-]+")) {
-          throw new IllegalArgumentException("has a schema that is not a plain name");
-        }
-        schema = value;
-      }
-      case "pgbouncer" -> pgbouncer = value.equals("true");
-      case "connect_timeout" -> {
-        int seconds = number(key, value);
-        properties.put("connectTimeout", String.valueOf(capped(key, seconds)));
-      }
-      case "connection_limit" -> {
-        connectionLimit = number(key, value);
-        if (connectionLimit < 1 || connectionLimit > 1000) {
-          throw new IllegalArgumentException("has a connection_limit that is not 1 to 1000");
-        }
-      }
-      case "pool_timeout" -> poolTimeout = capped(key, number(key, value));
-      case "options" -> {
-        if (!value.startsWith("endpoint=")) { // Neon's, for clients without SNI: pgjdbc has it
-          warnings.add("the unknown parameter options is ignored");
-        }
-      }
-      default ->
-          warnings.add("the unknown parameter " + key.replaceAll("[^\\w.-]", "?") + " is ignored");
+  private static String schemaName(String text) {
+    if (!text.matches("[\\w$-]+")) {
+      throw new IllegalArgumentException("has a schema that is not a plain name");
     }
+    return text;
   }
 
-  /** A wait in seconds, where 0 means for ever to libpq and Prisma. */
-  private int capped(String key, int seconds) {
-    if (seconds == 0 || seconds > LOGIN_TIMEOUT) {
-      warnings.add(key + " is taken as " + LOGIN_TIMEOUT + " s, the longest that a request waits");
-      return LOGIN_TIMEOUT;
+  private static Integer connectionLimit(String text) {
+    if (!text.matches("\\d{1,4}") || Integer.parseInt(text) < 1 || Integer.parseInt(text) > 1000) {
+      throw new IllegalArgumentException("has a connection_limit that is not 1 to 1000");
     }
-    return seconds;
+    return Integer.valueOf(text);
   }
 
-  private static String oneOf(String key, String value, List<String> choices) {
-    if (!choices.contains(value)) {
-      throw new IllegalArgumentException(
-          "has an unknown value for " + key + ": use one of " + String.join(", ", choices));
+  private static Boolean trueOrFalse(String text) {
+    if (!text.matches("true|false")) {
+      throw DatabaseParameters.unknownValue("pgbouncer", List.of("true", "false"));
     }
-    return value;
-  }
-
-  private static int number(String key, String value) {
-    if (!value.matches("\\d{1,6}")) {
-      throw new IllegalArgumentException("has a value for " + key + " that is not a number");
-    }
-    return Integer.parseInt(value);
+    return Boolean.valueOf(text);
   }
 
   /** Percent-decoding of RFC 3986: unlike in a form, {@code +} stands for itself. */
   private static String decode(String text) {
-    ByteBuffer bytes = ByteBuffer.allocate(text.length() * 4);
-    for (int i = 0; i < text.length(); ) {
-      int c = text.codePointAt(i);
-      if (c == '%') {
-        if (!text.substring(i).matches("(?s)%[0-9A-Fa-f]{2}.*") || text.startsWith("%00", i)) {
-          throw new IllegalArgumentException(
-              "has a % that is not followed by two hex digits: "
-                  + "a percent sign itself is written %25");
-        }
-        bytes.put((byte) Integer.parseInt(text.substring(i + 1, i + 3), 16));
-        i += 3;
-      } else {
-        bytes.put(Character.toString(c).getBytes(StandardCharsets.UTF_8));
-        i += Character.charCount(c);
-      }
+    if (BAD_PERCENT.matcher(text).find()) {
+      throw new IllegalArgumentException(
+          "has a % that is not followed by two hex digits: "
+              + "a percent sign itself is written %25");
     }
-    try {
-      return StandardCharsets.UTF_8.newDecoder().decode(bytes.flip()).toString();
-    } catch (CharacterCodingException e) {
+    String decoded = URLDecoder.decode(text.replace("+", "%2B"), StandardCharsets.UTF_8);
+    if (decoded.contains("\uFFFD")) { // what stands in the place of bytes that are not UTF-8
       throw new IllegalArgumentException("has percent-encoded bytes that are not UTF-8");
     }
+    return decoded;
   }
 
-  /** What was left out or limited, each as the rest of a sentence that begins with the variable. */
-  List<String> warnings() {
-    return warnings;
+  private static String taken(Map<String, String> values, String name) {
+    String value = values.remove(name);
+    return value == null ? "" : value;
+  }
+
+  private static <T> T optional(
+      Map<String, String> values, String name, Function<String, T> parse) {
+    String value = values.remove(name);
+    return value == null ? null : parse.apply(value);
   }
 
   /** Prisma's {@code connection_limit}, or the given number of connections. */
@@ -247,31 +259,32 @@ final class DatabaseUrl {
     return poolTimeout == null ? limit : Math.min(limit, poolTimeout * 1000L);
   }
 
-  /** Prisma's {@code schema}, or null for the first of the search path. */
-  String schema() {
-    return schema;
-  }
-
   /** A table's name in SQL, with the schema: PgBouncer refuses, or forgets, a search path. */
   String qualified(String table) {
     return schema == null ? table : '"' + schema + "\"." + table;
   }
 
   /**
-   * Whether connections go through PgBouncer in transaction mode: no state outlives a transaction.
+   * Whether connections go through a pooler in transaction mode: no state outlives a transaction.
    */
   boolean isPooled() {
-    return pgbouncer || hosts.stream().anyMatch(Host::isPooler);
+    return pgbouncer == null ? hosts.stream().anyMatch(DatabasePoolers::isPooler) : pgbouncer;
   }
 
-  /** The same database without Neon's pooler; other poolers give no hint of the direct host. */
+  /** The same database past its pooler, where the provider's naming tells its own address. */
   DatabaseUrl direct() {
-    DatabaseUrl direct =
-        new DatabaseUrl(hosts.stream().map(Host::direct).toList(), database, user, password);
-    direct.properties.putAll(properties);
-    direct.schema = schema;
-    direct.pgbouncer = pgbouncer && hosts.stream().noneMatch(Host::isPooler);
-    return direct;
+    List<Host> direct = isPooled() ? hosts.stream().map(DatabasePoolers::direct).toList() : hosts;
+    return new DatabaseUrl(
+        direct,
+        database,
+        user,
+        password,
+        properties,
+        schema,
+        connectionLimit,
+        poolTimeout,
+        direct.equals(hosts) ? pgbouncer : null,
+        List.of());
   }
 
   /**
@@ -282,13 +295,15 @@ final class DatabaseUrl {
    */
   PGSimpleDataSource dataSource(int socketTimeout) {
     PGSimpleDataSource source = new PGSimpleDataSource();
-    source.setServerNames(hosts.stream().map(Host::name).toArray(String[]::new));
+    source.setServerNames(hosts.stream().map(Host::inUrl).toArray(String[]::new));
     source.setPortNumbers(hosts.stream().mapToInt(Host::port).toArray());
-    source.setDatabaseName(database);
-    if (!user.isEmpty()) {
-      source.setUser(user);
-      source.setPassword(password);
-    }
+    source.setUser(user.isEmpty() ? null : user);
+    source.setPassword(password.isEmpty() ? null : password);
+    source.setDatabaseName(
+        Stream.of(database, user, System.getProperty("user.name"))
+            .filter(name -> !name.isEmpty())
+            .findFirst()
+            .orElse(null));
     source.setApplicationName("real-meet-server");
     source.setConnectTimeout(LOGIN_TIMEOUT);
     source.setLoginTimeout(LOGIN_TIMEOUT);
@@ -302,7 +317,7 @@ final class DatabaseUrl {
         (key, value) -> {
           try {
             source.setProperty(key, value);
-          } catch (java.sql.SQLException e) {
+          } catch (SQLException e) {
             throw new IllegalStateException("pgjdbc does not know the property " + key, e);
           }
         });
@@ -312,6 +327,6 @@ final class DatabaseUrl {
   /** Shows where, not who. */
   @Override
   public String toString() {
-    return hosts.get(0).name + ":" + hosts.get(0).port + "/" + database;
+    return hosts.get(0) + "/" + database.replaceAll("\\p{Cntrl}", "?");
   }
 }

@@ -1,0 +1,48 @@
+package com.realmeet.server;
+
+import com.realmeet.server.DatabaseUrl.Host;
+import java.util.List;
+import java.util.regex.Pattern;
+
+/**
+ * The addresses of connection poolers in transaction mode, as providers print them. A pooler that
+ * is not here shows itself by its first error; {@code pgbouncer=true} in the URL names it before.
+ */
+final class DatabasePoolers {
+  /**
+   * A provider's naming.
+   *
+   * @param address pattern of {@code host:port}
+   * @param direct the address of the database itself, or null if it does not follow from the
+   *     pooler's
+   */
+  private record Pooler(Pattern address, String direct) {}
+
+  private static final List<Pooler> POOLERS =
+      List.of(
+          // Neon, Vercel Postgres: neon.com/docs/connect/connection-pooling
+          pooler("([^.]+)-pooler((?:\\..+)?):(\\d+)", "$1$2:$3"));
+
+  private DatabasePoolers() {}
+
+  private static Pooler pooler(String address, String direct) {
+    return new Pooler(Pattern.compile(address, Pattern.CASE_INSENSITIVE), direct);
+  }
+
+  static boolean isPooler(Host host) {
+    return POOLERS.stream().anyMatch(pooler -> pooler.address.matcher(host.toString()).matches());
+  }
+
+  /** The database behind a pooler, or the host itself if that is not known or is no pooler. */
+  static Host direct(Host host) {
+    for (Pooler pooler : POOLERS) {
+      if (pooler.direct != null && pooler.address.matcher(host.toString()).matches()) {
+        String address = pooler.address.matcher(host.toString()).replaceFirst(pooler.direct);
+        int colon = address.lastIndexOf(':');
+        return new Host(
+            address.substring(0, colon), Integer.parseInt(address.substring(colon + 1)));
+      }
+    }
+    return host;
+  }
+}

@@ -1,0 +1,25 @@
+#!/bin/sh
+# Makes the certificates of DatabaseTlsTest, valid for a hundred years.
+set -e
+cd "$(dirname "$0")"
+
+authority() { # name
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 36500 \
+    -keyout "$1.key" -out "$1.pem" -subj "/CN=$1" -addext basicConstraints=critical,CA:true
+}
+
+leaf() { # name, common name, subject alternative name
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes \
+    -keyout "$1.key" -out "$1.csr" -subj "/CN=$2"
+  echo "subjectAltName=$3" > "$1.ext"
+  openssl x509 -req -in "$1.csr" -CA ca.pem -CAkey ca.key -CAcreateserial -days 36500 \
+    -extfile "$1.ext" -out "$1.pem"
+}
+
+authority ca
+authority other-ca
+leaf server localhost DNS:localhost
+leaf client postgres DNS:postgres
+openssl ec -in client.key -out client-sec1.key # the older form of a key
+openssl pkcs12 -export -inkey server.key -in server.pem -out server.p12 -passout pass:server
+rm ca.key other-ca.key server.key server.pem ca.srl ./*.csr ./*.ext
