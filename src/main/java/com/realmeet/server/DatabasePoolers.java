@@ -21,7 +21,26 @@ final class DatabasePoolers {
   private static final List<Pooler> POOLERS =
       List.of(
           // Neon, Vercel Postgres: neon.com/docs/connect/connection-pooling
-          pooler("([^.]+)-pooler((?:\\..+)?):(\\d+)", "$1$2:$3"));
+          pooler("([^.]+)-pooler((?:\\..+)?):(\\d+)", "$1$2:$3"),
+          // Supabase, shared and dedicated:
+          // supabase.com/docs/guides/database/connecting-to-postgres
+          // Port 5432 of the same host is the pooler in session mode, or the database.
+          pooler("(.+\\.supabase\\.(?:com|co)):6543", "$1:5432"),
+          // Supabase on one's own host: supabase.com/docs/guides/self-hosting/accessing-postgres
+          pooler(".+:6543", null),
+          // Fly: fly.io/docs/mpg/client-configuration
+          pooler("pgbouncer\\.(.+\\.flympg\\.net):(\\d+)", "direct.$1:$2"),
+          // Prisma: prisma.io/docs/postgres/database/connecting-to-your-database
+          pooler("pooled\\.(db\\.prisma\\.io):(\\d+)", "$1:$2"),
+          // Crunchy Bridge: docs.crunchybridge.com/how-to/pgbouncer
+          pooler("(.+\\.postgresbridge\\.com):5431", "$1:5432"),
+          // Azure: learn.microsoft.com/azure/postgresql/flexible-server/concepts-pgbouncer
+          pooler("(.+\\.postgres\\.database\\.(?:azure\\.com|.+)):6432", "$1:5432"),
+          // DigitalOcean; the pool's name stands in the place of the database's:
+          // docs.digitalocean.com/products/databases/postgresql/how-to/manage-connection-pools
+          pooler(".+\\.ondigitalocean\\.com:25061", null),
+          // PgBouncer's own port, also PlanetScale's and Google Cloud SQL's: pgbouncer.org/config
+          pooler(".+:6432", null));
 
   private DatabasePoolers() {}
 

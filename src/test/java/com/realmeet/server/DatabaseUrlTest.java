@@ -299,6 +299,67 @@ class DatabaseUrlTest {
     assertEquals("npg_QQ", direct.dataSource(2).getPassword());
   }
 
+  /** As the providers' documentation prints them; the direct address, where it is certain. */
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      textBlock =
+          """
+          ep-a-1-pooler.eu-central-1.aws.neon.tech/db              | ep-a-1.eu-central-1.aws.neon.tech:5432
+          ep-a-1-pooler.c-2.us-east-2.aws.neon.tech:5432/db        | ep-a-1.c-2.us-east-2.aws.neon.tech:5432
+          aws-0-eu-central-1.pooler.supabase.com:6543/postgres     | aws-0-eu-central-1.pooler.supabase.com:5432
+          AWS-1-us-east-1.pooler.Supabase.com:6543/postgres        | AWS-1-us-east-1.pooler.Supabase.com:5432
+          db.ref.supabase.co:6543/postgres                         | db.ref.supabase.co:5432
+          localhost:6543/postgres                                  | unknown
+          pgbouncer.x1y2.flympg.net/fly-db                         | direct.x1y2.flympg.net:5432
+          pooled.db.prisma.io:5432/                                | db.prisma.io:5432
+          p.abc.db.postgresbridge.com:5431/db                      | p.abc.db.postgresbridge.com:5432
+          a.postgres.database.azure.com:6432/db                    | a.postgres.database.azure.com:5432
+          a.postgres.database.usgovcloudapi.net:6432/db            | a.postgres.database.usgovcloudapi.net:5432
+          db-do-user-1-0.b.db.ondigitalocean.com:25061/pool        | unknown
+          private-db-do-user-1-0.b.db.ondigitalocean.com:25061/pool | unknown
+          x.horizon.psdb.cloud:6432/postgres                       | unknown
+          10.1.2.3:6432/app                                        | unknown
+          h/app?pgbouncer=true                                     | unknown
+          aws-0-eu.pooler.supabase.com:5432/postgres?pgbouncer=true | unknown
+          one,two:6432/app                                         | unknown
+          h/app?host=ep-a-1-pooler.aws.neon.tech&port=5432         | ep-a-1.aws.neon.tech:5432
+          """)
+  void poolerIsKnownByItsAddress(String rest, String direct) {
+    DatabaseUrl url = DatabaseUrl.parse("postgresql://ada:QQ@" + rest);
+
+    assertTrue(url.isPooled());
+    assertEquals(0, url.dataSource(2).getPrepareThreshold());
+    assertEquals(List.of(), url.warnings());
+    if (direct.equals("unknown")) {
+      assertTrue(url.direct().isPooled());
+      assertEquals(url.hosts(), url.direct().hosts());
+    } else {
+      assertFalse(url.direct().isPooled());
+      assertEquals(direct, url.direct().hosts().get(0).toString());
+    }
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "h/my-pooler",
+        "h.my-pooler.org/app",
+        "db.ref.supabase.co:5432/postgres",
+        "aws-0-eu-central-1.pooler.supabase.com:5432/postgres",
+        "direct.x1y2.flympg.net/fly-db",
+        "db.prisma.io:5432/",
+        "a.postgres.database.azure.com/db",
+        "db-do-user-1-0.b.db.ondigitalocean.com:25060/defaultdb",
+        "h:6432/app?pgbouncer=false"
+      })
+  void databaseItselfIsNoPooler(String rest) {
+    DatabaseUrl url = DatabaseUrl.parse("postgresql://ada:QQ@" + rest);
+
+    assertFalse(url.isPooled());
+    assertEquals(url.hosts(), url.direct().hosts());
+  }
+
   @ParameterizedTest
   @CsvSource(
       textBlock =
