@@ -212,8 +212,12 @@ final class DatabaseParameters {
     }
     for (String known : KNOWN) {
       if (isTypo(plain(name), plain(known))) {
+        Refusal refusal = REFUSED.get(known);
         throw new IllegalArgumentException(
-            "has the unknown parameter " + shown + ": write " + known + ", or leave it out");
+            "has the unknown parameter "
+                + shown
+                + ": "
+                + (refusal == null ? "write " + known + ", or leave it out" : refusal.advice));
       }
     }
     return shown;

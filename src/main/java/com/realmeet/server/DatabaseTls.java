@@ -64,52 +64,59 @@ final class DatabaseTls {
         throw new IllegalArgumentException("has sslcert without sslkey: name both or none");
       }
       requireAuthority(certificate);
-      ca = accept.equals("accept_invalid_certs") ? null : certificate;
+      boolean any = accept.equals("accept_invalid_certs") && !mode.startsWith("verify");
+      ca = any ? null : certificate;
     }
     if (accept.equals("strict")) {
       mode = "verify-full";
       named = true;
       ca = ca == null ? "system" : ca;
     }
-
-    Map<String, String> properties = new HashMap<>();
-    if ("system".equals(ca)) {
-      if (named && !mode.equals("verify-full")) {
-        throw new IllegalArgumentException(
-            "has an sslmode that is too weak for sslrootcert=system: use verify-full");
-      }
-      if (key != null) {
-        throw new IllegalArgumentException(
-            "has sslkey together with sslrootcert=system: name the CA file of the server");
-      }
-      mode = "verify-full";
-      named = true;
-      properties.put("sslfactory", "org.postgresql.ssl.DefaultJavaSSLFactory");
-    } else if (ca != null) {
-      certificates("CA file (sslrootcert)", ca);
-      mode = mode.equals("disable") ? mode : stricter(mode, "verify-ca");
-      named = true;
-      properties.put("sslrootcert", ca);
-    } else if (Files.exists(defaultCaFile())) {
-      mode = mode.equals("require") ? "verify-ca" : mode;
-    } else if (mode.startsWith("verify")) {
+    if ("system".equals(ca) && named && !mode.equals("verify-full")) {
       throw new IllegalArgumentException(
-          "asks for sslmode=verify-ca or verify-full but names no CA file: add "
-              + "sslrootcert=system for certificates of public authorities, "
-              + "or sslrootcert=/path/to/ca.pem");
+          "has an sslmode that is too weak for sslrootcert=system: use verify-full");
     }
-    if (key != null) {
-      properties.putAll(client(certificate, key));
-    }
+    mode = verifying(mode, ca);
     if ("direct".equals(parameters.get("sslnegotiation"))
         && MODES.indexOf(mode) < MODES.indexOf("require")) {
       throw new IllegalArgumentException(
           "has sslnegotiation=direct, which needs sslmode=require or stricter");
     }
-    if (named) {
+
+    Map<String, String> properties = new HashMap<>();
+    if (named || ca != null) {
       properties.put("sslmode", mode);
     }
+    if ("system".equals(ca)) {
+      properties.put("sslfactory", "org.postgresql.ssl.DefaultJavaSSLFactory");
+    } else if (ca != null) {
+      properties.put("sslrootcert", ca);
+    }
+    if (key != null) {
+      properties.putAll(client(certificate, key, ca));
+    }
     return properties;
+  }
+
+  /** A mode that uses the CA file which is named, or lies where libpq looks for it. */
+  private static String verifying(String mode, String ca) {
+    if ("system".equals(ca)) {
+      return "verify-full";
+    }
+    if (ca != null) {
+      certificates("CA file (sslrootcert)", ca);
+      return mode.equals("disable") ? mode : stricter(mode, "verify-ca");
+    }
+    if (Files.exists(defaultCaFile())) {
+      return mode.equals("require") ? "verify-ca" : mode;
+    }
+    if (mode.startsWith("verify")) {
+      throw new IllegalArgumentException(
+          "asks for sslmode=verify-ca or verify-full but names no CA file: add "
+              + "sslrootcert=system for certificates of public authorities, "
+              + "or sslrootcert=/path/to/ca.pem");
+    }
+    return mode;
   }
 
   /** Where libpq and pgjdbc look for a CA file that the URL does not name. */
@@ -204,9 +211,13 @@ final class DatabaseTls {
   }
 
   /** A client certificate. pgjdbc wants to know the algorithm of a key in PEM. */
-  private static Map<String, String> client(String certificate, String key) {
+  private static Map<String, String> client(String certificate, String key, String ca) {
     if (certificate == null) {
       throw new IllegalArgumentException("has sslkey without sslcert: name both or none");
+    }
+    if ("system".equals(ca)) { // that factory of pgjdbc knows no client certificate
+      throw new IllegalArgumentException(
+          "has sslkey together with sslrootcert=system: name the CA file of the server");
     }
     certificates("client certificate (sslcert)", certificate);
     byte[] bytes = read("client key (sslkey)", key);

@@ -193,6 +193,7 @@ class DatabaseTlsTest {
           ssl=0&sslmode=allow,                    allow
           sslmode=disable&sslrootcert=ca.pem,     disable
           sslmode=disable&sslaccept=strict,       verify-full
+          sslmode=verify-full&sslcert=ca.pem&sslaccept=accept_invalid_certs, verify-full
           sslmode=require&sslmode=disable,        disable
           """)
   void strictestDemandCounts(String query, String sslmode) {

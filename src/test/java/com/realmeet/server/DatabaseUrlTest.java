@@ -454,6 +454,7 @@ class DatabaseUrlTest {
           postgresql://ada:QQ@h/app?tlsMode=QQ        | unknown parameter tlsMode: write sslmode
           postgresql://ada:QQ@h/app?applicationName=QQ | applicationName: write application_name
           postgresql://ada:QQ@h/app?pasword=QQ        | unknown parameter pasword: write password
+          postgresql://ada:QQ@h/app?servce=QQ         | unknown parameter servce: write what the service file
           postgresql://ada:QQ@h/app?schema=a%22;QQ    | schema that is not a plain name
           """)
   void whatCannotBeUsedIsRefusedWithAHint(String url, String hint) {
