@@ -310,6 +310,7 @@ class DatabaseUrlTest {
           aws-0-eu-central-1.pooler.supabase.com:6543/postgres     | aws-0-eu-central-1.pooler.supabase.com:5432
           AWS-1-us-east-1.pooler.Supabase.com:6543/postgres        | AWS-1-us-east-1.pooler.Supabase.com:5432
           db.ref.supabase.co:6543/postgres                         | db.ref.supabase.co:5432
+          aws-0-eu-central-1.pooler.supabase.com:6543/postgres?pgbouncer=true | aws-0-eu-central-1.pooler.supabase.com:5432
           localhost:6543/postgres                                  | unknown
           pgbouncer.x1y2.flympg.net/fly-db                         | direct.x1y2.flympg.net:5432
           pooled.db.prisma.io:5432/                                | db.prisma.io:5432
