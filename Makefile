@@ -1,11 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev studio build start migrate test bench release compile fmt fmt-check clean
+.PHONY: help dev studio build start migrate test bench release image compile fmt fmt-check clean
 
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
-# As in README's systemd unit.
-JAVA_OPTIONS = -XX:+UseSerialGC -Xmx128m -XX:FreqInlineSize=150 -XX:InlineSmallCode=1200 -XX:+ExitOnOutOfMemoryError
+JAVA_OPTIONS = @src/deploy/jvm.options
 # Quick to start, for programs that do little; the later of two levels counts.
 TEST_CODE = -XX:TieredStopAtLevel=1 -cp target/classes:target/test-classes:$$(cat target/dev.classpath)
 
@@ -39,11 +38,16 @@ test: ## Make the jar and run all tests
 bench: $(JAR) compile ## Measure the jar, with a database and a stand-in Clerk on this machine
 	@exec $(JAVA) $(TEST_CODE) -XX:TieredStopAtLevel=4 com.realmeet.server.dev.Bench $(JAVA_OPTIONS)
 
-release: ## Make the jar, its checksum and its bill of materials (CycloneDX) in target/release
+release: ## Make the jar, its bill of materials (CycloneDX), the files of src/deploy and checksums in target/release
 	@test -z "$$(git status --porcelain)" || { echo "Commit or stash first: a release is what a commit holds" >&2; exit 1; }
 	$(MVN) -q -DskipTests clean package cyclonedx:makeBom
-	cp $(JAR) target/release
-	cd target/release && $(SHA256) real-meet-server.jar > real-meet-server.jar.sha256
+	cp -p $(JAR) src/deploy/* target/release
+	cd target/release && $(SHA256) * > ../SHA256SUMS && mv ../SHA256SUMS .
+
+image: $(JAR) ## Build the container image real-meet-server, where a Docker engine runs
+	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers 'docker info': install or start one" >&2; exit 1; }
+	rm -rf target/image && mkdir target/image && cp -p $(JAR) src/deploy/* target/image
+	docker build -t real-meet-server target/image
 
 compile:
 	@$(MVN) -q test-compile dependency:build-classpath -Dmdep.outputFile=target/dev.classpath -Dmdep.includeScope=test
