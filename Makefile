@@ -4,7 +4,7 @@
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
-JAVA_OPTIONS = @src/deploy/jvm.options
+JAVA_OPTIONS = "@$(CURDIR)/src/deploy/jvm.options"
 # Quick to start, for programs that do little; the later of two levels counts.
 TEST_CODE = -XX:TieredStopAtLevel=1 -cp target/classes:target/test-classes:$$(cat target/dev.classpath)
 
