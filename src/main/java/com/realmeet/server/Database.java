@@ -5,7 +5,6 @@ import com.zaxxer.hikari.HikariDataSource;
 import com.zaxxer.hikari.SQLExceptionOverride;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.sql.Connection;
-import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.time.Duration;
@@ -61,9 +60,6 @@ final class Database implements AutoCloseable {
 
   /** Flyway's: a table of our own, since an application may have a Flyway too. */
   private static final String HISTORY = "real_meet_server_migrations";
-
-  /** The version of the last file in db/migration. */
-  static final String NEWEST = "1";
 
   private static final String READ_ONLY = "25006";
 
@@ -254,24 +250,11 @@ final class Database implements AutoCloseable {
    *     migration fails
    */
   static void migrate(DatabaseUrl url) {
-    migrate(url, false);
-  }
-
-  /**
-   * Like {@link #migrate(DatabaseUrl)}, but takes the database's word that it is up to date. That
-   * is two statements. Flyway has 40, on two more connections, and finds out too whether a
-   * migration has changed that has run.
-   */
-  static void migrateIfBehind(DatabaseUrl url) {
-    migrate(url, true);
-  }
-
-  private static void migrate(DatabaseUrl url, boolean ifBehind) {
     DataSource source = url.dataSource(MIGRATION_SECONDS);
     Deadline deadline = Deadline.in(START_WAIT);
     for (int attempt = 1; ; attempt++) {
       try {
-        Migrated result = migrateAlone(source, url, ifBehind);
+        Migrated result = migrateAlone(source, url);
         log.info(
             "Database {} is at version {}, {} migrations applied",
             url,
@@ -305,13 +288,9 @@ final class Database implements AutoCloseable {
    * One server at a time. Flyway has a lock of its own, but looks at the database before it takes
    * it: of two that find it empty, one fails over the half-made history of the other.
    */
-  private static Migrated migrateAlone(DataSource source, DatabaseUrl url, boolean ifBehind)
-      throws SQLException {
+  private static Migrated migrateAlone(DataSource source, DatabaseUrl url) throws SQLException {
     try (Connection connection = source.getConnection();
         Statement lock = connection.createStatement()) {
-      if (ifBehind && isUpToDate(connection, url)) {
-        return new Migrated(NEWEST, 0);
-      }
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
       lock.execute("SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
       MigrateResult result =
@@ -329,28 +308,6 @@ final class Database implements AutoCloseable {
               ? result.initialSchemaVersion
               : result.targetSchemaVersion,
           result.migrationsExecuted);
-    }
-  }
-
-  /** Whether the history says so, if there is one that can be read. */
-  private static boolean isUpToDate(Connection connection, DatabaseUrl url) throws SQLException {
-    // Where Flyway looks too. By an unqualified name, Postgres might find another server's.
-    String schema = url.schema() == null ? connection.getSchema() : url.schema();
-    if (schema == null) {
-      return false;
-    }
-    String query =
-        "SELECT version FROM \"%s\".%s WHERE success ORDER BY installed_rank DESC LIMIT 1"
-            .formatted(schema.replace("\"", "\"\""), HISTORY);
-    try (Statement statement = connection.createStatement();
-        ResultSet last = statement.executeQuery(query)) {
-      return last.next() && NEWEST.equals(last.getString(1));
-    } catch (SQLException e) {
-      String state = String.valueOf(e.getSQLState());
-      if (state.startsWith("42")) { // there is no such table, or it is not ours
-        return false;
-      }
-      throw e;
     }
   }
 

@@ -209,7 +209,7 @@ final class Main implements AutoCloseable {
         Version.NUMBER,
         Version.COMMIT,
         Runtime.version().feature());
-    CompletableFuture<Void> migrated = Background.run(() -> bringUpToDate(config));
+    CompletableFuture<Void> migrated = Background.run(() -> Database.migrate(config.directUrl()));
     Main server = new Main(config, metrics);
     try {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
@@ -230,15 +230,6 @@ final class Main implements AutoCloseable {
         server.port(),
         String.join(", ", config.origins()));
     return server;
-  }
-
-  /** Only where nobody changes them, migrations that have run need not be looked at again. */
-  private static void bringUpToDate(Config config) {
-    if (config.isProduction()) {
-      Database.migrateIfBehind(config.directUrl());
-    } else {
-      Database.migrate(config.directUrl());
-    }
   }
 
   /** A server that is neither prepared nor spoken of, for a rehearsal. */
