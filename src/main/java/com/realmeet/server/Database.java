@@ -6,15 +6,10 @@ import com.zaxxer.hikari.SQLExceptionOverride;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.sql.Connection;
 import java.sql.SQLException;
-import java.sql.Statement;
 import java.time.Duration;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.TimeUnit;
-import javax.sql.DataSource;
-import org.flywaydb.core.Flyway;
-import org.flywaydb.core.api.FlywayException;
-import org.flywaydb.core.api.output.MigrateResult;
 import org.jdbi.v3.core.ConnectionException;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.HandleCallback;
@@ -27,7 +22,7 @@ import org.slf4j.LoggerFactory;
 
 /**
  * The connection to Postgres: a pool that lets Neon fall asleep and never makes a request wait for
- * more than 5 s, one retry of what a failover breaks, and the migrations.
+ * more than 5 s, and one retry of what a failover breaks.
  */
 final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
@@ -48,18 +43,6 @@ final class Database implements AutoCloseable {
    * needs 1 s to find a deadlock.
    */
   private static final Duration RETRY_WITHIN = Duration.ofMillis(1500);
-
-  /** How long the start waits for a database that is not there yet. */
-  private static final Duration START_WAIT = Duration.ofSeconds(30);
-
-  /** Seconds that one statement of a migration may take, such as an index on a large table. */
-  private static final int MIGRATION_SECONDS = 600;
-
-  /** Any number that no other application in the same database takes for its own lock. */
-  private static final long MIGRATION_LOCK = 0x7265616c6d656574L; // "realmeet"
-
-  /** Flyway's: a table of our own, since an application may have a Flyway too. */
-  private static final String HISTORY = "real_meet_server_migrations";
 
   private static final String READ_ONLY = "25006";
 
@@ -218,7 +201,7 @@ final class Database implements AutoCloseable {
   }
 
   /** Whether the database, rather than the statement or its data, is at fault. */
-  private static boolean isUnavailable(SQLException e) {
+  static boolean isUnavailable(SQLException e) {
     if (e == null) {
       return false;
     }
@@ -227,13 +210,13 @@ final class Database implements AutoCloseable {
   }
 
   /** The message of a connection problem: of these, none quotes a row or a password. */
-  private static String describe(SQLException e) {
+  static String describe(SQLException e) {
     Throwable root = e.getCause() instanceof SQLException cause ? cause : e;
     return oneLine(String.valueOf(root.getMessage()))
         + (e.getSQLState() == null ? "" : " (" + e.getSQLState() + ")");
   }
 
-  private static String oneLine(String message) {
+  static String oneLine(String message) {
     return message.replaceAll("\\s*\\R\\s*", " ");
   }
 
@@ -241,92 +224,5 @@ final class Database implements AutoCloseable {
   @Override
   public void close() {
     pool.close();
-  }
-
-  /**
-   * Brings the table up to date; any number of servers may do so at once.
-   *
-   * @throws StartFailure if the database cannot be reached within 30 s, refuses the login, or a
-   *     migration fails
-   */
-  static void migrate(DatabaseUrl url) {
-    DataSource source = url.dataSource(MIGRATION_SECONDS);
-    Deadline deadline = Deadline.in(START_WAIT);
-    for (int attempt = 1; ; attempt++) {
-      try {
-        Migrated result = migrateAlone(source, url);
-        log.info(
-            "Database {} is at version {}, {} migrations applied",
-            url,
-            result.version,
-            result.count);
-        return;
-      } catch (SQLException | FlywayException e) {
-        String reason = reasonToRetry(url, e);
-        Duration pause = Duration.ofSeconds(Math.min(attempt, 5));
-        if (deadline.left().compareTo(pause) < 0) {
-          throw new StartFailure(
-              "The database at "
-                  + url
-                  + " cannot be reached, see DATABASE_URL and DIRECT_URL: "
-                  + reason);
-        }
-        log.warn(
-            "Database {} is unreachable, attempt {}: {}; trying for {} s more",
-            url,
-            attempt,
-            reason,
-            deadline.left().toSeconds());
-        Pause.of(pause);
-      }
-    }
-  }
-
-  private record Migrated(String version, int count) {}
-
-  /**
-   * One server at a time. Flyway has a lock of its own, but looks at the database before it takes
-   * it: of two that find it empty, one fails over the half-made history of the other.
-   */
-  private static Migrated migrateAlone(DataSource source, DatabaseUrl url) throws SQLException {
-    try (Connection connection = source.getConnection();
-        Statement lock = connection.createStatement()) {
-      connection.setAutoCommit(false); // the transaction holds the lock until it is closed
-      lock.execute("SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
-      MigrateResult result =
-          Flyway.configure()
-              .dataSource(source)
-              .locations("classpath:db/migration")
-              .defaultSchema(url.schema())
-              .table(HISTORY)
-              .baselineOnMigrate(true) // the Node server's tables may be there
-              .baselineVersion("0")
-              .load()
-              .migrate();
-      return new Migrated(
-          result.targetSchemaVersion == null
-              ? result.initialSchemaVersion
-              : result.targetSchemaVersion,
-          result.migrationsExecuted);
-    }
-  }
-
-  private static String reasonToRetry(DatabaseUrl url, Exception e) {
-    SQLException cause = sqlException(e);
-    if (cause == null) {
-      throw new StartFailure("Migration of the database failed: " + oneLine(e.getMessage()));
-    }
-    String reason = describe(cause);
-    if (String.valueOf(cause.getSQLState()).matches("28.*|3D.*|08004")) { // waiting cures none
-      throw new StartFailure(
-          "The database at "
-              + url
-              + " refuses the login, see DATABASE_URL and DIRECT_URL: "
-              + reason);
-    }
-    if (!isUnavailable(cause)) {
-      throw new StartFailure("Migration of the database failed: " + reason);
-    }
-    return reason;
   }
 }

@@ -99,7 +99,7 @@ final class Main implements AutoCloseable {
     try {
       switch (understood ? command : "") {
         case "serve" -> serve(config(settings));
-        case "migrate" -> Database.migrate(config(settings).directUrl());
+        case "migrate" -> Migrations.migrate(config(settings).directUrl());
         case "rehearse" -> rehearse(config(settings));
         case "backfill" -> {
           return backfill(config(settings), backfill.get()) ? 0 : 1;
@@ -141,7 +141,7 @@ final class Main implements AutoCloseable {
 
   private static boolean backfill(Config config, Backfill.Options options) {
     if (!options.dryRun()) {
-      Database.migrate(config.directUrl());
+      Migrations.migrate(config.directUrl());
     }
     try (Database database =
         new Database(config.databaseUrl(), config.poolSize(), Metrics.none())) {
@@ -209,7 +209,7 @@ final class Main implements AutoCloseable {
         Version.NUMBER,
         Version.COMMIT,
         Runtime.version().feature());
-    CompletableFuture<Void> migrated = Background.run(() -> Database.migrate(config.directUrl()));
+    CompletableFuture<Void> migrated = Background.run(() -> Migrations.migrate(config.directUrl()));
     Main server = new Main(config, metrics);
     try {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);

@@ -71,7 +71,7 @@ class MigrationTest {
   @Test
   void emptyDatabaseGetsTheTable() {
     String database = TestPostgres.newDatabase();
-    Database.migrate(DatabaseUrl.parse(database));
+    Migrations.migrate(DatabaseUrl.parse(database));
 
     assertEquals(
         List.of(
@@ -148,7 +148,7 @@ class MigrationTest {
     static final String DATABASE = TestPostgres.newDatabase();
 
     static {
-      Database.migrate(DatabaseUrl.parse(DATABASE));
+      Migrations.migrate(DatabaseUrl.parse(DATABASE));
     }
   }
 
@@ -163,7 +163,7 @@ class MigrationTest {
     TestServer.atOnce(
         6,
         () -> {
-          Database.migrate(DatabaseUrl.parse(database));
+          Migrations.migrate(DatabaseUrl.parse(database));
           return true;
         });
     clerk.putUser("user_new", "new@example.com", "New", "User");
@@ -187,7 +187,7 @@ class MigrationTest {
   @Test
   void editedMigrationIsDetectedInProductionToo() {
     String database = TestPostgres.newDatabase();
-    Database.migrate(DatabaseUrl.parse(database));
+    Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, "UPDATE real_meet_server_migrations SET checksum = 1");
 
     StartFailure failure =
@@ -199,7 +199,7 @@ class MigrationTest {
   @Test
   void historyOfAnotherSchemaIsAnothersEvenIfItIsFound() {
     String database = TestPostgres.newDatabase();
-    Database.migrate(DatabaseUrl.parse(database));
+    Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, "CREATE SCHEMA app");
     TestPostgres.execute(
         database,
@@ -214,7 +214,7 @@ class MigrationTest {
   @Test
   void serverBeforeAnUpdateStartsOnTheUpdatedDatabase() {
     String database = TestPostgres.newDatabase();
-    Database.migrate(DatabaseUrl.parse(database));
+    Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(
         database,
         """
@@ -274,7 +274,7 @@ class MigrationTest {
   void nodeServerCanGoOnWritingToTheMigratedTable() {
     String database = TestPostgres.newDatabase();
     TestPostgres.execute(database, PRISMA);
-    Database.migrate(DatabaseUrl.parse(database));
+    Migrations.migrate(DatabaseUrl.parse(database));
 
     TestPostgres.execute(
         database,
@@ -317,7 +317,7 @@ class MigrationTest {
     List<String> before = TestPostgres.query(database, COLUMNS);
 
     StartFailure failure =
-        assertThrows(StartFailure.class, () -> Database.migrate(DatabaseUrl.parse(database)));
+        assertThrows(StartFailure.class, () -> Migrations.migrate(DatabaseUrl.parse(database)));
 
     assertEquals(
         "Migration of the database failed: ERROR: there is a table \"users\" that is not the Node"
@@ -326,7 +326,7 @@ class MigrationTest {
     assertEquals(before, TestPostgres.query(database, COLUMNS));
     assertFalse(Log.text().contains("ERROR Db"), Log.text());
 
-    Database.migrate(DatabaseUrl.parse(with(database, "schema=app")));
+    Migrations.migrate(DatabaseUrl.parse(with(database, "schema=app")));
     assertEquals(before, TestPostgres.query(database, COLUMNS));
   }
 

@@ -26,7 +26,7 @@ class StudioTest {
   @BeforeEach
   void start() throws Exception {
     String database = TestPostgres.newDatabase();
-    Database.migrate(DatabaseUrl.parse(database));
+    Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(
         database,
         "INSERT INTO users (id, email, clerk_updated_at) VALUES ('user_1', 'one@example.com', now())");
