@@ -1,20 +1,44 @@
--- The one table. A Prisma table of the Node server is adopted as it is, with its rows and its foreign keys.
--- On a new database everything after CREATE TABLE changes nothing but adds the trigger.
+-- The table users. A table that Prisma made for the Node server is adopted with its rows and foreign keys.
+-- Can run again over what it made: the history table may be lost, and on a database of 1.0.0 it does.
 
-SET LOCAL search_path = "${flyway:defaultSchema}"; -- Prisma's "schema" parameter, or the role's own
-SET LOCAL TimeZone = 'UTC';                        -- what Prisma's timestamps without a zone mean
-SET LOCAL lock_timeout = '10s';                    -- rather fail than hold up every reader of the Node server's table
+SELECT set_config('search_path', quote_ident(current_schema()), true); -- no table of another schema is meant
+SET LOCAL TimeZone = 'UTC';      -- what Prisma's timestamps without a zone mean
+SET LOCAL lock_timeout = '10s';  -- rather fail than hold up every reader of the Node server's table
 
 DO $$
+DECLARE
+  found record;
+  has_rows boolean;
 BEGIN
-  IF to_regclass('users') IS NOT NULL AND 6 <> (
-    SELECT count(*) FROM pg_attribute
-    WHERE attrelid = to_regclass('users') AND NOT attisdropped
-      AND (attname = 'id' AND atttypid IN ('text'::regtype, 'varchar'::regtype)
-        OR attname IN ('email', 'name', 'image_url', 'created_at', 'updated_at'))
-  ) THEN
-    RAISE EXCEPTION 'there is a table "users" that is not the Node server''s: rename it, or name another schema in DATABASE_URL';
-  END IF;
+  -- Tables whose columns are those of Prisma's model User, with or without @map.
+  FOR found IN
+    SELECT c.oid::regclass AS name, c.relname = 'users' AS is_users,
+      bool_or(a.attname = 'id' AND a.atttypid IN ('text'::regtype, 'varchar'::regtype)) AND c.relkind = 'r' AS has_id,
+      6 = count(*) FILTER (
+        WHERE a.attname IN ('id', 'email', 'name', 'image_url', 'created_at', 'updated_at')) AS is_mapped,
+      6 = count(DISTINCT lower(replace(a.attname, '_', ''))) FILTER (
+        WHERE lower(replace(a.attname, '_', '')) IN ('id', 'email', 'name', 'imageurl', 'createdat', 'updatedat')) AS is_prismas
+    FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+      AND lower(c.relname) IN ('user', 'users')
+      AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+    GROUP BY c.oid
+    ORDER BY is_users DESC
+  LOOP
+    IF found.is_users AND found.has_id AND found.is_mapped THEN
+      EXECUTE 'SELECT EXISTS (SELECT FROM users)' INTO has_rows;
+      EXIT WHEN has_rows;
+    ELSIF found.is_users AND found.has_id AND found.is_prismas THEN
+      RAISE EXCEPTION 'the columns of the table "users" have the names of Prisma''s model: rename them first, see the chapter "Moving from the Node server" of the README';
+    ELSIF found.is_users THEN
+      RAISE EXCEPTION 'there is a table "users" that is not the Node server''s: rename it, or name another schema in DATABASE_URL';
+    ELSIF found.has_id AND found.is_prismas AND has_table_privilege(found.name, 'SELECT') THEN
+      EXECUTE format('SELECT EXISTS (SELECT FROM %s)', found.name) INTO has_rows;
+      IF has_rows THEN
+        RAISE EXCEPTION 'the Node server''s users are in the table %, and an empty table "users" beside it would hide them: rename it first, see the chapter "Moving from the Node server" of the README', found.name;
+      END IF;
+    END IF;
+  END LOOP;
 END $$;
 
 CREATE TABLE IF NOT EXISTS users (
@@ -28,18 +52,37 @@ CREATE TABLE IF NOT EXISTS users (
   deleted_at       timestamptz                              -- set: a tombstone
 );
 
+-- Only if the type differs: even a change to the same type fails where a view uses the column.
+DO $$
+DECLARE
+  changes text;
+  message text;
+  detail text;
+BEGIN
+  SELECT string_agg(format('ALTER COLUMN %I TYPE timestamptz', attname), ', ') INTO changes
+  FROM pg_attribute
+  WHERE attrelid = 'users'::regclass
+    AND attname IN ('created_at', 'updated_at')
+    AND atttypid <> 'timestamptz'::regtype;
+  IF changes IS NOT NULL THEN
+    EXECUTE 'ALTER TABLE users ' || changes;
+  END IF;
+EXCEPTION WHEN feature_not_supported OR invalid_object_definition OR invalid_table_definition THEN
+  GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
+  RAISE EXCEPTION 'created_at and updated_at of the table "users" cannot become timestamptz: %. Drop what depends on them, migrate, and create it again, see the chapter "Moving from the Node server" of the README',
+    concat_ws(', ', message, nullif(detail, ''));
+END $$;
+
 ALTER TABLE users
   ADD COLUMN IF NOT EXISTS clerk_updated_at timestamptz NOT NULL DEFAULT 'epoch',
   ADD COLUMN IF NOT EXISTS deleted_at timestamptz,
-  ALTER COLUMN created_at TYPE timestamptz,
   ALTER COLUMN created_at SET DEFAULT now(),
-  ALTER COLUMN updated_at TYPE timestamptz,
   ALTER COLUMN updated_at SET DEFAULT now();
 
 CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (email); -- Prisma made it, or the constraint did
 
 -- updated_at moves when a column that clients see changes, and only then.
-CREATE FUNCTION users_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION real_meet_server_users_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF (NEW.id, NEW.email, NEW.name, NEW.image_url, NEW.created_at)
      IS DISTINCT FROM (OLD.id, OLD.email, OLD.name, OLD.image_url, OLD.created_at) THEN
@@ -50,5 +93,6 @@ BEGIN
   RETURN NEW;
 END $$;
 
-CREATE TRIGGER users_updated_at BEFORE UPDATE ON users
-  FOR EACH ROW EXECUTE FUNCTION users_updated_at();
+DROP TRIGGER IF EXISTS real_meet_server_updated_at ON users;
+CREATE TRIGGER real_meet_server_updated_at BEFORE UPDATE ON users
+  FOR EACH ROW EXECUTE FUNCTION real_meet_server_users_updated_at();

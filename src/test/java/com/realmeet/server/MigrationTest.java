@@ -82,7 +82,8 @@ class MigrationTest {
             "created_at|timestamp with time zone|NO|t",
             "updated_at|timestamp with time zone|NO|t",
             "clerk_updated_at|timestamp with time zone|NO|f",
-            "deleted_at|timestamp with time zone|YES|null"),
+            "deleted_at|timestamp with time zone|YES|null",
+            "clerk_fields|jsonb|YES|null"),
         TestPostgres.query(database, COLUMNS));
     assertEquals(
         List.of("users_email_key|true|false|email", "users_pkey|true|true|id"),
@@ -96,11 +97,11 @@ class MigrationTest {
             ORDER BY 1
             """));
     assertEquals(
-        List.of("users_updated_at"),
+        List.of("real_meet_server_updated_at"),
         TestPostgres.query(
             database,
             "SELECT tgname FROM pg_trigger WHERE tgrelid = 'users'::regclass AND NOT tgisinternal"));
-    assertTrue(Log.text().contains("is at version 1, 1 migrations applied"), Log.text());
+    assertTrue(Log.text().contains("is at version 2, 2 migrations applied"), Log.text());
   }
 
   @ParameterizedTest
@@ -174,7 +175,7 @@ class MigrationTest {
       }
     }
     String schema = parameter.isEmpty() ? "public" : "app";
-    assertEquals(List.of("1|t"), TestPostgres.query(database, HISTORY.formatted(schema)));
+    assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY.formatted(schema)));
     assertEquals(
         List.of("user_new"), TestPostgres.query(database, "SELECT id FROM " + schema + ".users"));
     assertEquals(
@@ -208,7 +209,7 @@ class MigrationTest {
 
     TestServer.start(clerk, database).close();
 
-    assertEquals(List.of("1|t"), TestPostgres.query(database, HISTORY.formatted("app")));
+    assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY.formatted("app")));
   }
 
   @Test

@@ -1,0 +1,33 @@
+-- What a database of 1.0.0 lacks. Can run again over what it made.
+
+SELECT set_config('search_path', quote_ident(current_schema()), true);
+SET LOCAL lock_timeout = '10s';
+
+ALTER TABLE users ADD COLUMN IF NOT EXISTS clerk_fields jsonb; -- what CLERK_FIELDS names; null: unset
+
+-- 1.0.0's trigger and function have a name that an application may have chosen too: only its very text is dropped.
+DO $$
+DECLARE
+  old regprocedure := (
+    SELECT oid FROM pg_proc
+    WHERE oid = to_regprocedure('users_updated_at()')
+      AND md5(regexp_replace(prosrc, '\s+', '', 'g')) = 'fa79daa1803a055ac6de880307580eba');
+BEGIN
+  IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'users'::regclass AND tgname = 'users_updated_at' AND tgfoid = old) THEN
+    DROP TRIGGER users_updated_at ON users;
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgfoid = old) THEN
+      DROP FUNCTION users_updated_at();
+    END IF;
+  END IF;
+END $$;
+
+-- Supabase serves every table to the roles of its public API, unless they have no rights. RowSecurity does the rest.
+DO $$
+DECLARE
+  api_roles text := (SELECT string_agg(quote_ident(rolname), ', ') FROM pg_roles WHERE rolname IN ('anon', 'authenticated'));
+BEGIN
+  IF api_roles IS NOT NULL THEN
+    EXECUTE 'REVOKE ALL ON users, real_meet_server_migrations FROM PUBLIC, ' || api_roles;
+    EXECUTE 'REVOKE ALL ON FUNCTION real_meet_server_users_updated_at() FROM PUBLIC, ' || api_roles;
+  END IF;
+END $$;

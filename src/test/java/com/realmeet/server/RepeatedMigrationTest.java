@@ -1,0 +1,234 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+import java.util.List;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Migrations over what is already there: tables of 1.0.0, and tables whose history is lost. */
+class RepeatedMigrationTest {
+  private static final String OBJECTS =
+      """
+      SELECT 'trigger ' || tgname FROM pg_trigger WHERE tgrelid = 'users'::regclass AND NOT tgisinternal
+      UNION ALL
+      SELECT 'function ' || proname || '(' || pg_get_function_identity_arguments(oid) || ')'
+      FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+      ORDER BY 1
+      """;
+
+  private static final List<String> OUR_OBJECTS =
+      List.of(
+          "function real_meet_server_users_updated_at()", "trigger real_meet_server_updated_at");
+
+  private static final String HISTORY =
+      "SELECT version, success FROM real_meet_server_migrations WHERE version > '0' ORDER BY 1";
+
+  private static StandInClerk clerk;
+
+  @BeforeAll
+  static void start() {
+    clerk = new StandInClerk();
+    clerk.putUser("user_new", "new@example.com", "New", null);
+  }
+
+  @AfterAll
+  static void stop() {
+    clerk.close();
+  }
+
+  @ParameterizedTest
+  @CsvSource({"1.0.0.sql,3", "1.0.0-prisma.sql,4"})
+  void databaseOfTheFirstReleaseIsCarriedOver(String dump, int rows) throws IOException {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, read(dump));
+    List<String> before = rows(database);
+    assertEquals(rows, before.size());
+
+    try (TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
+      assertEquals(401, server.sync(clerk.token("user_gone")).statusCode());
+      assertEquals(before, rows(database));
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
+    assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
+    assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY));
+    TestPostgres.execute(database, "UPDATE users SET clerk_fields = '{\"a\": 1}'");
+    assertEquals(before, rowsWithout(database, "user_new"));
+    TestServer.start(clerk, database).close();
+  }
+
+  /** A view would stop a change of the type of a column, even one to the same type. */
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "DROP TABLE real_meet_server_migrations",
+        "TRUNCATE real_meet_server_migrations",
+        "DELETE FROM real_meet_server_migrations WHERE version = '2'",
+        "UPDATE real_meet_server_migrations SET success = false WHERE version = '2'",
+        "DELETE FROM real_meet_server_migrations WHERE version = '2';"
+            + " ALTER TABLE users DROP COLUMN clerk_fields",
+        "DROP TABLE real_meet_server_migrations; DROP TRIGGER real_meet_server_updated_at ON users;"
+            + " DROP FUNCTION real_meet_server_users_updated_at()",
+        "DROP TABLE real_meet_server_migrations; ALTER TABLE users DROP CONSTRAINT users_email_key;"
+            + " CREATE UNIQUE INDEX users_email_key ON users (email)"
+      })
+  void lostHistoryIsMadeAgain(String loss) throws IOException {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, read("1.0.0.sql"));
+    Migrations.migrate(DatabaseUrl.parse(database));
+    List<String> before = rows(database);
+    TestPostgres.execute(database, "CREATE VIEW recent AS SELECT id, created_at FROM users");
+    TestPostgres.execute(database, loss);
+
+    try (TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
+      assertEquals(before, rows(database));
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
+    assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
+    assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY));
+  }
+
+  @Test
+  void historyOfTheFirstReleaseMayBeLostToo() throws IOException {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, read("1.0.0-prisma.sql"));
+    TestPostgres.execute(
+        database,
+        "DROP TABLE real_meet_server_migrations;"
+            + " CREATE VIEW recent AS SELECT id, updated_at FROM users");
+    List<String> before = rows(database);
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertEquals(before, rows(database));
+    assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
+  }
+
+  @Test
+  void editedFirstMigrationIsStillDetected() throws IOException {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, read("1.0.0.sql"));
+    TestPostgres.execute(
+        database, "UPDATE real_meet_server_migrations SET checksum = 7 WHERE version = '1'");
+
+    StartFailure failure =
+        assertThrows(StartFailure.class, () -> Migrations.migrate(DatabaseUrl.parse(database)));
+
+    assertTrue(failure.getMessage().contains("checksum mismatch"), failure.getMessage());
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "users_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
+        "users_updated_at(a int) RETURNS int LANGUAGE sql AS $$ SELECT a $$",
+        "users_updated_at() RETURNS timestamptz LANGUAGE sql AS $$ SELECT now() $$"
+      })
+  void functionOfTheApplicationWithTheOldNameStays(String function) {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, "CREATE FUNCTION " + function);
+    List<String> before = functions(database);
+
+    for (int i = 0; i < 2; i++) {
+      Migrations.migrate(DatabaseUrl.parse(database));
+      assertEquals(before, functions(database));
+      TestPostgres.execute(database, "DROP TABLE real_meet_server_migrations");
+    }
+  }
+
+  @Test
+  void triggersOfTheApplicationStay() throws IOException {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(
+        database,
+        """
+        CREATE FUNCTION users_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          NEW.name := upper(NEW.name);
+          RETURN NEW;
+        END $$;
+        CREATE TABLE posts (name text);
+        CREATE TRIGGER users_updated_at BEFORE INSERT ON posts
+          FOR EACH ROW EXECUTE FUNCTION users_updated_at();
+        """);
+    Migrations.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(
+        database,
+        """
+        CREATE TRIGGER users_updated_at BEFORE INSERT ON users
+          FOR EACH ROW EXECUTE FUNCTION users_updated_at();
+        DROP TABLE real_meet_server_migrations;
+        """);
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    TestPostgres.execute(
+        database,
+        "INSERT INTO users (id, email, name) VALUES ('user_1', 'a@example.com', 'ada');"
+            + " INSERT INTO posts VALUES ('eve')");
+    assertEquals(
+        List.of("ADA", "EVE"),
+        TestPostgres.query(
+            database, "SELECT name FROM users UNION ALL SELECT name FROM posts ORDER BY 1"));
+  }
+
+  /** The first release's function is dropped only when nothing else uses it. */
+  @Test
+  void oldFunctionThatTheApplicationUsesStays() throws IOException {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, read("1.0.0.sql"));
+    TestPostgres.execute(
+        database,
+        """
+        CREATE TABLE public.posts (LIKE public.users);
+        CREATE TRIGGER posts_updated_at BEFORE UPDATE ON public.posts
+          FOR EACH ROW EXECUTE FUNCTION public.users_updated_at();
+        """);
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertEquals(
+        List.of(
+            "function real_meet_server_users_updated_at()",
+            "function users_updated_at()",
+            "trigger real_meet_server_updated_at"),
+        TestPostgres.query(database, OBJECTS));
+  }
+
+  private static List<String> functions(String database) {
+    return TestPostgres.query(
+        database, "SELECT oid, prosrc FROM pg_proc WHERE proname = 'users_updated_at' ORDER BY 1");
+  }
+
+  private static List<String> rows(String database) {
+    return rowsWithout(database, "");
+  }
+
+  private static List<String> rowsWithout(String database, String id) {
+    return TestPostgres.query(
+        database,
+        "SELECT id, email, name, image_url, created_at, updated_at, clerk_updated_at, deleted_at"
+            + " FROM users WHERE id != '"
+            + id
+            + "' ORDER BY id");
+  }
+
+  static String read(String dump) throws IOException {
+    try (InputStream stream =
+        RepeatedMigrationTest.class.getResourceAsStream("/migration/" + dump)) {
+      return new String(stream.readAllBytes(), StandardCharsets.UTF_8);
+    }
+  }
+}
