@@ -145,6 +145,7 @@ final class Migrations {
               .callbacks(new RowSecurity())
               .baselineOnMigrate(true) // the Node server's tables may be there
               .baselineVersion("0")
+              .outOfOrder(true) // of two branches, the one with the lower number may come later
               .load()
               .migrate();
       query(connection, "SELECT set_config('lock_timeout', '10s', true)");

@@ -99,7 +99,7 @@ final class RowSecurity extends BaseCallback {
       WHERE is_open AND relkind IN ('r', 'p')
       UNION ALL
       SELECT format('DROP POLICY IF EXISTS real_meet_server ON %1$s; '
-        || 'CREATE POLICY real_meet_server ON %1$s TO %2$s', name, roles)
+        || 'CREATE POLICY real_meet_server ON %1$s TO %2$s USING (true)', name, roles)
       FROM policy
       """
           .replace("@HISTORY@", Migrations.HISTORY);
@@ -108,7 +108,7 @@ final class RowSecurity extends BaseCallback {
   private static final String HIDDEN =
       """
       SELECT format('row level security hides the table %1$s from the role %2$s: as its owner, run'
-        || ' CREATE POLICY real_meet_server ON %1$s TO %2$s', c.oid::regclass, quote_ident(current_user))
+        || ' CREATE POLICY real_meet_server ON %1$s TO %2$s USING (true)', c.oid::regclass, quote_ident(current_user))
       FROM pg_class c
       WHERE c.oid = ANY (?)
         AND row_security_active(c.oid)

@@ -63,6 +63,16 @@ class RepeatedMigrationTest {
     }
     assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
     assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY));
+    assertEquals(
+        List.of("t", "t"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT relrowsecurity = EXISTS (
+              SELECT FROM pg_roles WHERE rolname IN ('anon', 'authenticated'))
+            FROM pg_class WHERE relname IN ('users', 'real_meet_server_migrations')
+            """),
+        "row level security is on where a public API's roles are, and only there");
     TestPostgres.execute(database, "UPDATE users SET clerk_fields = '{\"a\": 1}'");
     assertEquals(before, rowsWithout(database, "user_new"));
     TestServer.start(clerk, database).close();

@@ -1,0 +1,239 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Migrations in a database whose tables Prisma made, and what they refuse. */
+class PrismaTableTest {
+  private static final String CHAPTER = "Moving from the Node server";
+
+  /** What Prisma makes of the model without @@map, with and without @map. */
+  private static final String TABLE =
+      """
+      CREATE TABLE %s (
+        "id" TEXT NOT NULL PRIMARY KEY,
+        "email" TEXT NOT NULL,
+        "name" TEXT,
+        "%s" TEXT,
+        "%s" TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+        "%s" TIMESTAMP(3) NOT NULL,
+        "role" TEXT
+      );
+      CREATE UNIQUE INDEX ON %1$s ("email");
+      """;
+
+  private static final String ROW =
+      "INSERT INTO %s VALUES"
+          + " ('user_old', 'old@example.com', 'Old', NULL, '2025-01-02 03:04:05.678', '2025-02-03')";
+
+  private static String camel(String table) {
+    return TABLE.formatted(table, "imageUrl", "createdAt", "updatedAt");
+  }
+
+  private static String snake(String table) {
+    return TABLE.formatted(table, "image_url", "created_at", "updated_at");
+  }
+
+  private static String withSchema(String database) {
+    TestPostgres.execute(database, "CREATE SCHEMA IF NOT EXISTS app");
+    return database + (database.contains("?") ? "&" : "?") + "schema=app";
+  }
+
+  private static int migrate(String database) {
+    return Main.run(
+        new String[] {"migrate"},
+        () -> Map.of("DATABASE_URL", database, "CLERK_SECRET_KEY", "sk_test_any"));
+  }
+
+  private static String refusal(String database) {
+    return assertThrows(StartFailure.class, () -> Migrations.migrate(DatabaseUrl.parse(database)))
+        .getMessage();
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "true,true,public",
+    "false,true,public",
+    "true,false,public",
+    "true,true,app",
+  })
+  void fullTableUserIsNotOverlooked(boolean camel, boolean capital, String schema) {
+    String database = TestPostgres.newDatabase();
+    String url = schema.equals("app") ? withSchema(database) : database;
+    String table = schema + (capital ? ".\"User\"" : ".\"user\"");
+    TestPostgres.execute(database, camel ? camel(table) : snake(table));
+    TestPostgres.execute(database, ROW.formatted(table));
+
+    assertEquals(1, migrate(url));
+    String message = refusal(url);
+    assertTrue(message.contains(CHAPTER), message);
+    assertTrue(message.contains("rename it first"), message);
+    assertEquals(
+        List.of("f"),
+        TestPostgres.query(database, "SELECT to_regclass('" + schema + ".users') IS NOT NULL"));
+    assertEquals(List.of("user_old"), TestPostgres.query(database, "SELECT id FROM " + table));
+
+    if (schema.equals("public") && camel && capital) { // what the README says
+      TestPostgres.execute(
+          database,
+          """
+          ALTER TABLE "User" RENAME TO users;
+          ALTER TABLE users RENAME COLUMN "imageUrl" TO image_url;
+          ALTER TABLE users RENAME COLUMN "createdAt" TO created_at;
+          ALTER TABLE users RENAME COLUMN "updatedAt" TO updated_at;
+          ALTER INDEX "User_email_idx" RENAME TO users_email_key;
+          """);
+      assertEquals(0, migrate(database));
+      assertEquals(List.of("user_old"), TestPostgres.query(database, "SELECT id FROM users"));
+    }
+  }
+
+  /** 1.0.0 has made the empty table beside it already. */
+  @Test
+  void emptyTableBesideAFullOneIsNoticedLater() {
+    String database = TestPostgres.newDatabase();
+    Migrations.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(
+        database,
+        "UPDATE real_meet_server_migrations SET checksum = 1412849516 WHERE version = '1'");
+    TestPostgres.execute(database, camel("\"User\"") + ROW.formatted("\"User\""));
+
+    assertTrue(refusal(database).contains(CHAPTER));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "CREATE TABLE \"User\" (id text PRIMARY KEY, name text); INSERT INTO \"User\" VALUES ('1')",
+        "CREATE TABLE \"user\" (id uuid, email text, name text, \"imageUrl\" text,"
+            + " \"createdAt\" date, \"updatedAt\" date);"
+            + " INSERT INTO \"user\" VALUES (gen_random_uuid())",
+        "CREATE TABLE \"User\" (id text, email text, name text, \"imageUrl\" text,"
+            + " \"createdAt\" date, \"updatedAt\" date)",
+        "CREATE SCHEMA other; CREATE TABLE other.\"User\" (id text, email text, name text,"
+            + " image_url text, created_at date, updated_at date);"
+            + " INSERT INTO other.\"User\" VALUES ('1')",
+        "CREATE TABLE users (id text PRIMARY KEY, email text, name text, image_url text,"
+            + " created_at timestamptz, updated_at timestamptz); INSERT INTO users VALUES ('1');"
+            + " CREATE TABLE \"User\" AS SELECT * FROM users"
+      })
+  void otherTablesBlockNothing(String tables) {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, tables);
+
+    assertEquals(0, migrate(database));
+  }
+
+  @Test
+  void tableWithPrismasColumnNamesIsNamed() {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, camel("users"));
+
+    assertTrue(refusal(database).contains("rename them first"));
+    assertTrue(refusal(database).contains(CHAPTER));
+  }
+
+  @Test
+  void viewNamedUsersIsRefused() {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, snake("people") + "CREATE VIEW users AS SELECT * FROM people");
+
+    assertTrue(refusal(database).contains("that is not the Node server's"), refusal(database));
+  }
+
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = ';',
+      value = {
+        "CREATE VIEW recent AS SELECT id, created_at FROM users;view recent",
+        "CREATE MATERIALIZED VIEW recent AS SELECT updated_at FROM users;view recent",
+        "CREATE RULE stamp AS ON UPDATE TO users WHERE OLD.updated_at > NEW.updated_at"
+            + " DO INSTEAD NOTHING;rule stamp",
+        "ALTER TABLE users ADD COLUMN day date"
+            + " GENERATED ALWAYS AS (created_at::date) STORED;generated column",
+        "CREATE POLICY fresh ON users USING (created_at > '2020-01-01');policy",
+        "CREATE INDEX by_day ON users (date(created_at));IMMUTABLE"
+      })
+  void whatDependsOnATimeIsNamed(String dependent, String name) {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, snake("users") + ROW.formatted("users") + ";" + dependent);
+
+    assertEquals(1, migrate(database));
+    String message = refusal(database);
+    assertTrue(message.contains("cannot become timestamptz"), message);
+    assertTrue(message.contains(name), message);
+    assertTrue(message.contains(CHAPTER), message);
+    assertEquals(
+        List.of("timestamp without time zone"),
+        TestPostgres.query(
+            database,
+            "SELECT data_type FROM information_schema.columns"
+                + " WHERE table_name = 'users' AND column_name = 'created_at'"));
+  }
+
+  @Test
+  void timeZoneOtherThanUtcIsNamed() {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, snake("users") + ROW.formatted("users"));
+    String name = TestPostgres.query(database, "SELECT current_database()").get(0);
+    TestPostgres.execute(database, "ALTER DATABASE " + name + " SET timezone = 'America/New_York'");
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertTrue(
+        Log.text()
+            .contains("sessions have the time zone America/New_York and not UTC, run ALTER ROLE"),
+        Log.text());
+    assertTrue(Log.text().contains("SET timezone = 'UTC'"), Log.text());
+    assertEquals(
+        List.of("2025-01-02 03:04:05.678"),
+        TestPostgres.query(database, "SELECT created_at AT TIME ZONE 'UTC' FROM users"));
+  }
+
+  @Test
+  void timeZoneDoesNotMatterWithoutATableOfPrismas() {
+    String database = TestPostgres.newDatabase();
+    String name = TestPostgres.query(database, "SELECT current_database()").get(0);
+    TestPostgres.execute(database, "ALTER DATABASE " + name + " SET timezone = 'America/New_York'");
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertFalse(Log.text().contains("time zone"), Log.text());
+  }
+
+  @Test
+  void timeZoneOfTheRoleComesBeforeTheDatabases() {
+    String database = TestPostgres.newDatabase();
+    String name = TestPostgres.query(database, "SELECT current_database()").get(0);
+    TestPostgres.execute(database, snake("users") + ROW.formatted("users"));
+    TestPostgres.execute(
+        database,
+        "ALTER DATABASE %1$s SET timezone = 'Asia/Tokyo'; ALTER ROLE CURRENT_USER IN DATABASE %1$s SET timezone = 'GMT'"
+            .formatted(name));
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertFalse(Log.text().contains("time zone"), Log.text());
+  }
+
+  /** An application's schema is migrated as the public one is. */
+  @Test
+  void viewInTheSchemaOfTheUrlIsNamedToo() {
+    String database = TestPostgres.newDatabase();
+    String url = withSchema(database);
+    TestPostgres.execute(
+        database,
+        snake("app.users") + "CREATE VIEW app.recent AS SELECT created_at FROM app.users");
+
+    assertTrue(refusal(url).contains("view recent"), refusal(url));
+  }
+}

@@ -1,0 +1,327 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.io.IOException;
+import java.net.URL;
+import java.net.URLClassLoader;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.sql.Connection;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.util.List;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** Tables in a database like Supabase's, where a public API's roles may use every new table. */
+class RowSecurityTest {
+  /** A role without any right of its own, for a server with the least privileges. */
+  private static final String APP = "real_meet_app_" + ProcessHandle.current().pid();
+
+  /** Roles belong to the cluster, which other tests share: they are made once and stay. */
+  private static final String ROLES =
+      """
+      DO $$
+      DECLARE
+        name text;
+      BEGIN
+        FOREACH name IN ARRAY ARRAY['anon', 'authenticated'] LOOP
+          BEGIN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+          EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;
+          END;
+        END LOOP;
+      END $$
+      """;
+
+  private static final String DEFAULTS =
+      """
+      ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated;
+      ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON SEQUENCES TO anon, authenticated;
+      ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON FUNCTIONS TO anon, authenticated;
+      """;
+
+  private static final String APP_RIGHTS =
+      "GRANT SELECT, INSERT, UPDATE ON users TO %1$s;"
+          + " GRANT SELECT ON real_meet_server_migrations TO %1$s";
+
+  private static StandInClerk clerk;
+
+  @BeforeAll
+  static void start() {
+    clerk = new StandInClerk();
+    clerk.putUser("user_new", "new@example.com", "New", null);
+    TestPostgres.execute(TestPostgres.newDatabase(), ROLES);
+    TestPostgres.execute(
+        TestPostgres.newDatabase(), "CREATE ROLE " + APP + " LOGIN PASSWORD 'app'");
+  }
+
+  @AfterAll
+  static void stop() {
+    clerk.close();
+  }
+
+  private static String supabase() {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, DEFAULTS);
+    return database;
+  }
+
+  private static String asApp(String database) {
+    return database.replaceFirst("://[^@]*@", "://" + APP + ":app@");
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"", "1.0.0.sql", "1.0.0-prisma.sql"})
+  void rolesOfThePublicApiHaveNoRights(String dump) throws IOException {
+    String database = supabase();
+    if (!dump.isEmpty()) {
+      TestPostgres.execute(database, RepeatedMigrationTest.read(dump));
+      assertTrue(can(database, "anon", "DELETE FROM users WHERE false"));
+    }
+
+    try (TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
+    assertClosed(database);
+    assertEquals(List.of(), TestPostgres.query(database, "SELECT polname FROM pg_policy"));
+    assertEquals(
+        List.of("f|f"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT has_function_privilege('anon', 'real_meet_server_users_updated_at()', 'EXECUTE'),
+              has_function_privilege('authenticated', 'real_meet_server_users_updated_at()', 'EXECUTE')
+            """));
+  }
+
+  /** A dump of another host is restored with Supabase's default privileges. */
+  @Test
+  void restoredTablesAreClosedAtTheNextStart() {
+    String database = supabase();
+    Migrations.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(
+        database,
+        """
+        ALTER TABLE users DISABLE ROW LEVEL SECURITY;
+        ALTER TABLE real_meet_server_migrations DISABLE ROW LEVEL SECURITY;
+        GRANT ALL ON users, real_meet_server_migrations TO anon, authenticated;
+        """);
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertClosed(database);
+  }
+
+  @Test
+  void laterGrantsAndPoliciesOfTheApplicationStand() {
+    String database = supabase();
+    TestPostgres.execute(
+        database,
+        """
+        CREATE TABLE users (id text PRIMARY KEY, email text NOT NULL, name text, image_url text,
+          created_at timestamp(3) NOT NULL, updated_at timestamp(3) NOT NULL);
+        ALTER TABLE users ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY own_row ON users TO authenticated USING (id = 'user_new');
+        """);
+    try (TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
+    assertClosed(database);
+    TestPostgres.execute(
+        database,
+        "INSERT INTO users (id, email) VALUES ('user_2', '2@example.com');"
+            + " GRANT SELECT ON users TO authenticated");
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertTrue(can(database, "authenticated", "SELECT 1 / (count(*) = 1)::int FROM users"));
+    assertEquals(List.of("own_row"), TestPostgres.query(database, "SELECT polname FROM pg_policy"));
+  }
+
+  /** The grants that the README names for a role that serves. */
+  @ParameterizedTest
+  @ValueSource(booleans = {true, false})
+  void roleWithTheLeastPrivilegesServes(boolean migratesItself) {
+    String database = supabase();
+    Migrations.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    try (TestServer server =
+        TestServer.start(
+            clerk, asApp(database), "DIRECT_URL", migratesItself ? asApp(database) : database)) {
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
+    assertEquals(List.of("user_new"), TestPostgres.query(database, "SELECT id FROM users"));
+    assertClosed(database);
+  }
+
+  @Test
+  void roleWithDefaultPrivilegesServesFromTheFirstStart() {
+    String database = supabase();
+    TestPostgres.execute(
+        database,
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE ON TABLES TO "
+            + APP);
+
+    try (TestServer server = TestServer.start(clerk, asApp(database), "DIRECT_URL", database)) {
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
+    assertClosed(database);
+  }
+
+  @Test
+  void roleWithoutAPolicyIsToldWhichOne() {
+    String database = supabase();
+    Migrations.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
+
+    StartFailure failure =
+        assertThrows(StartFailure.class, () -> TestServer.start(clerk, asApp(database)));
+
+    assertTrue(
+        failure
+            .getMessage()
+            .contains("CREATE POLICY real_meet_server ON real_meet_server_migrations TO " + APP),
+        failure.getMessage());
+  }
+
+  /** Roles that could read before row level security came still can. */
+  @Test
+  void rolesWithRightsOfTheirOwnGoOnReading() throws IOException {
+    String database = supabase();
+    TestPostgres.execute(database, RepeatedMigrationTest.read("1.0.0.sql"));
+    TestPostgres.execute(database, "GRANT SELECT (id, name) ON users TO " + APP);
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertEquals(List.of("3"), TestPostgres.query(asApp(database), "SELECT count(id) FROM users"));
+    assertClosed(database);
+  }
+
+  @Test
+  void tablesOfATeamsOwnMigrationAreClosedToo(@TempDir Path directory) throws Exception {
+    String database = supabase();
+    TestPostgres.execute(database, "CREATE TABLE old (id int)");
+    migrateWith(
+        directory,
+        database,
+        """
+        CREATE TABLE meetings (id bigserial PRIMARY KEY, host text NOT NULL REFERENCES users (id));
+        CREATE VIEW hosts AS SELECT email FROM users;
+        CREATE TABLE notes (id serial PRIMARY KEY, note text);
+        ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
+        CREATE POLICY everybody ON notes TO authenticated WITH CHECK (true);
+        ALTER TABLE old ADD COLUMN name text;
+        INSERT INTO old VALUES (1, '${text}');
+        """);
+
+    for (String role : List.of("anon", "authenticated")) {
+      assertClosed(database, role, "SELECT FROM meetings");
+      assertClosed(database, role, "SELECT FROM hosts");
+      assertClosed(database, role, "SELECT nextval('meetings_id_seq')");
+      assertTrue(can(database, role, "SELECT FROM old"));
+    }
+    assertTrue(can(database, "authenticated", "INSERT INTO notes (note) VALUES ('new')"));
+    assertEquals(
+        List.of(
+            "meetings|t|f", "notes|t|f", "old|f|f", "real_meet_server_migrations|t|f", "users|t|f"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+            WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY 1
+            """));
+  }
+
+  @Test
+  void unqualifiedTablesOfATeamsMigrationAreInTheSchemaOfTheUrl(@TempDir Path directory)
+      throws Exception {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, "CREATE TABLE users (id int); CREATE TABLE meetings (id int)");
+    migrateWith(
+        directory,
+        database + (database.contains("?") ? "&" : "?") + "schema=My-App",
+        "CREATE TABLE meetings (id bigserial PRIMARY KEY, host text NOT NULL REFERENCES users (id))");
+
+    assertEquals(
+        List.of("users|\"My-App\".users"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT c.relname, confrelid::regclass
+            FROM pg_constraint f JOIN pg_class c ON c.oid = f.confrelid
+            WHERE f.conrelid = '"My-App".meetings'::regclass AND f.contype = 'f'
+            """));
+  }
+
+  /** Migrates with one more file in db/migration. */
+  private static void migrateWith(Path directory, String database, String sql) throws Exception {
+    Files.createDirectories(directory.resolve("db/migration"));
+    Files.writeString(directory.resolve("db/migration/V3__create_meetings.sql"), sql);
+    Thread thread = Thread.currentThread();
+    ClassLoader own = thread.getContextClassLoader();
+    try (URLClassLoader loader = new URLClassLoader(new URL[] {directory.toUri().toURL()}, own)) {
+      thread.setContextClassLoader(loader);
+      Migrations.migrate(DatabaseUrl.parse(database));
+    } finally {
+      thread.setContextClassLoader(own);
+    }
+  }
+
+  private static void assertClosed(String database) {
+    for (String role : List.of("anon", "authenticated")) {
+      for (String table : List.of("users", "real_meet_server_migrations")) {
+        assertClosed(database, role, "SELECT count(*) FROM " + table);
+        assertClosed(database, role, "DELETE FROM " + table);
+        assertClosed(database, role, "TRUNCATE " + table);
+      }
+    }
+    assertEquals(
+        List.of("real_meet_server_migrations|t|f", "users|t|f"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+            WHERE relname IN ('users', 'real_meet_server_migrations') ORDER BY 1
+            """));
+    // Should rights be given by mistake, the rows are still hidden.
+    TestPostgres.execute(database, "GRANT SELECT ON real_meet_server_migrations TO anon");
+    assertTrue(
+        can(database, "anon", "SELECT 1 / (count(*) = 0)::int FROM real_meet_server_migrations"));
+    TestPostgres.execute(database, "REVOKE SELECT ON real_meet_server_migrations FROM anon");
+  }
+
+  private static void assertClosed(String database, String role, String sql) {
+    SQLException denied = assertThrows(SQLException.class, () -> as(role, database, sql), sql);
+    assertEquals("42501", denied.getSQLState(), sql);
+  }
+
+  private static boolean can(String database, String role, String sql) {
+    try {
+      as(role, database, sql);
+      return true;
+    } catch (SQLException e) {
+      return false;
+    }
+  }
+
+  private static void as(String role, String database, String sql) throws SQLException {
+    try (Connection connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
+        Statement statement = connection.createStatement()) {
+      statement.execute("SET ROLE " + role);
+      statement.execute(sql);
+    }
+  }
+}
