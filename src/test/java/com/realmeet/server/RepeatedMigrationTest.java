@@ -101,13 +101,25 @@ class RepeatedMigrationTest {
     TestPostgres.execute(database, "CREATE VIEW recent AS SELECT id, created_at FROM users");
     TestPostgres.execute(database, loss);
 
-    try (TestServer server = TestServer.start(clerk, database)) {
-      assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
-      assertEquals(before, rows(database));
-      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
-    }
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertEquals(before, rows(database));
     assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
     assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY));
+    TestPostgres.execute(database, "UPDATE users SET clerk_fields = '{}'");
+  }
+
+  @Test
+  void serverStartsWithoutItsHistory() throws IOException {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, read("1.0.0.sql"));
+    Migrations.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(database, "DROP TABLE real_meet_server_migrations");
+
+    try (TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.token("user_ada")).statusCode());
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
   }
 
   @Test
