@@ -179,7 +179,10 @@ final class RowSecurity extends BaseCallback {
     return true;
   }
 
-  /** Runs in the transaction of the migration, so that no other session sees its tables open. */
+  /**
+   * Runs in the transaction of the migration, so that no other session sees its tables open. The
+   * history table must wait: Flyway writes to it on another connection meanwhile.
+   */
   @Override
   public void handle(Event event, Context context) {
     try {
