@@ -51,7 +51,7 @@ class PrismaTableTest {
   private static int migrate(String database) {
     return Main.run(
         new String[] {"migrate"},
-        () -> Map.of("DATABASE_URL", database, "CLERK_SECRET_KEY", "sk_test_any"));
+        () -> Config.from(Map.of("DATABASE_URL", database, "CLERK_SECRET_KEY", "sk_test_any")));
   }
 
   private static String refusal(String database) {
