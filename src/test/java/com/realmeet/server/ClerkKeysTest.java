@@ -28,8 +28,8 @@ import org.junit.jupiter.params.provider.ValueSource;
 class ClerkKeysTest {
   private static final String DATABASE = TestPostgres.newDatabase();
   private static final SigningKey KEY = SigningKey.usual();
-  private static final SigningKey OTHER_NAME = SigningKey.generate("ins_2");
-  private static final SigningKey SAME_NAME = SigningKey.generate("ins_1");
+  private static final SigningKey OTHER_NAME = SigningKey.second("ins_2");
+  private static final SigningKey SAME_NAME = SigningKey.third("ins_1");
   private static final AtomicInteger inventions = new AtomicInteger();
 
   private final CountDownLatch over = new CountDownLatch(1);

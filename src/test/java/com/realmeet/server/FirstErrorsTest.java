@@ -28,7 +28,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** The mistakes that people make first: one line names each, and what to do. */
 class FirstErrorsTest {
-  private static final SigningKey FOREIGN = SigningKey.generate("ins_foreign");
+  private static final SigningKey FOREIGN = SigningKey.second("ins_foreign");
 
   @TempDir private Path directory;
   private StandInClerk clerk;

@@ -39,7 +39,7 @@ class SessionTokens {
 
   SessionTokens(StandInClerk clerk) {
     this.clerk = clerk;
-    this.stranger = SigningKey.generate(clerk.key().kid());
+    this.stranger = SigningKey.second(clerk.key().kid());
   }
 
   /** A key as the value of CLERK_JWT_KEY. */

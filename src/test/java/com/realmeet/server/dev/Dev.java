@@ -16,12 +16,6 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.security.GeneralSecurityException;
-import java.security.KeyFactory;
-import java.security.KeyPair;
-import java.security.interfaces.RSAPrivateCrtKey;
-import java.security.spec.PKCS8EncodedKeySpec;
-import java.security.spec.RSAPublicKeySpec;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.HashMap;
@@ -166,12 +160,8 @@ public final class Dev {
       Files.write(KEY, SigningKey.generate("ins_dev").pair().getPrivate().getEncoded());
     }
     try {
-      KeyFactory rsa = KeyFactory.getInstance("RSA");
-      RSAPrivateCrtKey secret =
-          (RSAPrivateCrtKey) rsa.generatePrivate(new PKCS8EncodedKeySpec(Files.readAllBytes(KEY)));
-      RSAPublicKeySpec open = new RSAPublicKeySpec(secret.getModulus(), secret.getPublicExponent());
-      return new SigningKey("ins_dev", new KeyPair(rsa.generatePublic(open), secret));
-    } catch (GeneralSecurityException e) {
+      return new SigningKey("ins_dev", SigningKey.pair(Files.readAllBytes(KEY)));
+    } catch (IllegalArgumentException e) {
       throw new IOException(KEY + " is broken: remove it", e);
     }
   }

@@ -7,21 +7,27 @@ import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpHandler;
 import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.net.InetSocketAddress;
 import java.net.URI;
 import java.net.http.HttpRequest;
 import java.nio.charset.StandardCharsets;
 import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
 import java.security.KeyPair;
 import java.security.KeyPairGenerator;
 import java.security.PrivateKey;
 import java.security.Signature;
+import java.security.interfaces.RSAPrivateCrtKey;
 import java.security.interfaces.RSAPublicKey;
+import java.security.spec.PKCS8EncodedKeySpec;
+import java.security.spec.RSAPublicKeySpec;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.Base64;
 import java.util.Comparator;
+import java.util.List;
 import java.util.Map;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentSkipListMap;
@@ -46,13 +52,36 @@ public final class StandInClerk implements AutoCloseable {
 
   /** One of Clerk's signing keys. */
   public record SigningKey(String kid, KeyPair pair) {
-    private static final class Usual {
-      static final SigningKey KEY = generate("ins_1");
+    /** Ready-made, since the JVM of the tests takes a second to make one. */
+    private static final class Stored {
+      static final List<KeyPair> PAIRS = read();
+
+      private static List<KeyPair> read() {
+        try (InputStream in = StandInClerk.class.getResourceAsStream("/signing-keys.txt")) {
+          return new String(in.readAllBytes(), StandardCharsets.US_ASCII)
+              .lines()
+              .filter(line -> !line.startsWith("#"))
+              .map(line -> pair(Base64.getDecoder().decode(line)))
+              .toList();
+        } catch (IOException e) {
+          throw new UncheckedIOException(e);
+        }
+      }
     }
 
-    /** Always the same one, since it takes a while to make one. */
+    /** The one with which the stand-in signs unless told otherwise. */
     public static SigningKey usual() {
-      return Usual.KEY;
+      return new SigningKey("ins_1", Stored.PAIRS.get(0));
+    }
+
+    /** Always the same key, which is not the usual one. */
+    public static SigningKey second(String kid) {
+      return new SigningKey(kid, Stored.PAIRS.get(1));
+    }
+
+    /** Always the same key, which is neither the usual nor the second one. */
+    public static SigningKey third(String kid) {
+      return new SigningKey(kid, Stored.PAIRS.get(2));
     }
 
     /** A new 2048-bit key. */
@@ -63,6 +92,24 @@ public final class StandInClerk implements AutoCloseable {
         return new SigningKey(kid, generator.generateKeyPair());
       } catch (GeneralSecurityException e) {
         throw new IllegalStateException(e);
+      }
+    }
+
+    /**
+     * Both halves of a key.
+     *
+     * @param secret in PKCS #8
+     * @throws IllegalArgumentException if it is no RSA key
+     */
+    static KeyPair pair(byte[] secret) {
+      try {
+        KeyFactory rsa = KeyFactory.getInstance("RSA");
+        RSAPrivateCrtKey key =
+            (RSAPrivateCrtKey) rsa.generatePrivate(new PKCS8EncodedKeySpec(secret));
+        RSAPublicKeySpec open = new RSAPublicKeySpec(key.getModulus(), key.getPublicExponent());
+        return new KeyPair(rsa.generatePublic(open), key);
+      } catch (GeneralSecurityException e) {
+        throw new IllegalArgumentException(e);
       }
     }
 
