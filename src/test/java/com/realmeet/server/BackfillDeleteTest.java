@@ -147,7 +147,7 @@ class BackfillDeleteTest {
 
   @Test
   void dryRunDoesNotMigrate() {
-    String empty = TestPostgres.newDatabase();
+    String empty = TestPostgres.emptyDatabase();
 
     new Backfilling(clerk, empty).expect(1, "migrate first", "--dry-run");
     assertEquals(

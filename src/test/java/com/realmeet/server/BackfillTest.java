@@ -15,7 +15,7 @@ import org.junit.jupiter.api.Test;
 /** All of Clerk's users come into the table, whatever happens meanwhile. */
 class BackfillTest {
   private final StandInClerk clerk = new StandInClerk();
-  private final String database = TestPostgres.newDatabase();
+  private final String database = TestPostgres.emptyDatabase();
   private final Backfilling backfill = new Backfilling(clerk, database);
 
   @AfterEach

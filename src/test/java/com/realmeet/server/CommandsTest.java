@@ -39,7 +39,7 @@ class CommandsTest {
 
   @Test
   void wrongSettingsOpenNothing() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     try (StandInClerk clerk = new StandInClerk()) {
       Map<String, String> settings = TestServer.settings(clerk, database);
       settings.put("CLIENT_URL", "*");
@@ -58,7 +58,7 @@ class CommandsTest {
   @ParameterizedTest
   @ValueSource(strings = {"PORT", "METRICS_PORT"})
   void portInUseIsToldInOneLineBeforeAnythingElse(String setting) throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     try (StandInClerk clerk = new StandInClerk();
         ServerSocket other = new ServerSocket(0, 1, InetAddress.getByName("127.0.0.1"))) {
       Map<String, String> settings = TestServer.settings(clerk, database);
@@ -81,7 +81,7 @@ class CommandsTest {
   @Test
   void rejectedKeyEndsTheStartAndTheProcess() {
     try (StandInClerk clerk = new StandInClerk()) {
-      Map<String, String> settings = TestServer.settings(clerk, TestPostgres.newDatabase());
+      Map<String, String> settings = TestServer.settings(clerk, TestPostgres.emptyDatabase());
       settings.put("CLERK_SECRET_KEY", "sk_test_other");
       try (ServerProcess jar = new ServerProcess(directory, settings)) {
         assertEquals(1, jar.exitCode());
@@ -93,7 +93,7 @@ class CommandsTest {
 
   @Test
   void migrateMakesTheTableAndEnds() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     try (StandInClerk clerk = new StandInClerk();
         ServerProcess jar =
             new ServerProcess(directory, TestServer.settings(clerk, database), "migrate")) {

@@ -207,7 +207,7 @@ class DatabaseFaultsTest {
 
   @Test
   void healthNeverTouchesTheDatabase() {
-    String empty = TestPostgres.newDatabase();
+    String empty = TestPostgres.emptyDatabase();
     try (TestServer idle = TestServer.start(clerk, empty)) {
       TestServer.await("the migration's connections end", () -> connections(empty) == 1);
       TestPostgres.execute(

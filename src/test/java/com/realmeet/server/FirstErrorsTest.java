@@ -132,7 +132,7 @@ class FirstErrorsTest {
 
   @Test
   void migrationThroughAPoolerIsWarnedOf() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     String pooled = database + (database.contains("?") ? "&" : "?") + "pgbouncer=true";
     try (ServerProcess jar =
         new ServerProcess(directory, TestServer.settings(clerk, pooled), "migrate")) {

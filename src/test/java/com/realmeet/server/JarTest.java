@@ -68,6 +68,7 @@ class JarTest {
 
   @Test
   void productionLogsStartAndStopButNoRequests() {
+    settings.put("DATABASE_URL", TestPostgres.emptyDatabase());
     settings.put("TZ", "Asia/Tokyo");
     settings.put("JDK_JAVA_OPTIONS", "-Duser.language=th -Duser.country=TH"); // in the year 2569
     try (ServerProcess jar = new ServerProcess(directory, settings)) {

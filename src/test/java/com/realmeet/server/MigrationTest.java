@@ -70,7 +70,7 @@ class MigrationTest {
 
   @Test
   void emptyDatabaseGetsTheTable() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     Migrations.migrate(DatabaseUrl.parse(database));
 
     assertEquals(
@@ -146,7 +146,7 @@ class MigrationTest {
 
   /** Made once, when first used. */
   private static final class Migrated {
-    static final String DATABASE = TestPostgres.newDatabase();
+    static final String DATABASE = TestPostgres.emptyDatabase();
 
     static {
       Migrations.migrate(DatabaseUrl.parse(DATABASE));
@@ -156,7 +156,7 @@ class MigrationTest {
   @ParameterizedTest
   @ValueSource(strings = {"", "schema=app"})
   void eightCopiesAtOnceMigrateOnce(String parameter) {
-    String database = with(TestPostgres.newDatabase(), parameter);
+    String database = with(TestPostgres.emptyDatabase(), parameter);
     List<CompletableFuture<TestServer>> servers = new ArrayList<>();
     for (int i = 0; i < 2; i++) {
       servers.add(Background.supply(() -> TestServer.start(clerk, database)));
@@ -187,7 +187,7 @@ class MigrationTest {
 
   @Test
   void editedMigrationIsDetectedInProductionToo() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, "UPDATE real_meet_server_migrations SET checksum = 1");
 
@@ -199,7 +199,7 @@ class MigrationTest {
 
   @Test
   void historyOfAnotherSchemaIsAnothersEvenIfItIsFound() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, "CREATE SCHEMA app");
     TestPostgres.execute(
@@ -214,7 +214,7 @@ class MigrationTest {
 
   @Test
   void serverBeforeAnUpdateStartsOnTheUpdatedDatabase() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(
         database,
@@ -230,7 +230,7 @@ class MigrationTest {
 
   @Test
   void tableOfTheNodeServerIsAdoptedWithItsRows() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, PRISMA);
     int calls = clerk.userCalls();
 
@@ -273,7 +273,7 @@ class MigrationTest {
 
   @Test
   void nodeServerCanGoOnWritingToTheMigratedTable() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, PRISMA);
     Migrations.migrate(DatabaseUrl.parse(database));
 
@@ -313,7 +313,7 @@ class MigrationTest {
         "(id uuid PRIMARY KEY, \"imageUrl\" text)"
       })
   void strangersTableIsRefusedAndLeftAlone(String columns) {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, "CREATE TABLE users " + columns);
     List<String> before = TestPostgres.query(database, COLUMNS);
 
@@ -333,7 +333,7 @@ class MigrationTest {
 
   @Test
   void unknownDatabaseEndsTheStartAtOnce() {
-    String database = TestPostgres.withDatabase(TestPostgres.newDatabase(), "nowhere");
+    String database = TestPostgres.withDatabase(TestPostgres.emptyDatabase(), "nowhere");
 
     StartFailure failure =
         assertThrows(StartFailure.class, () -> TestServer.start(clerk, database));
@@ -347,7 +347,7 @@ class MigrationTest {
 
   @Test
   void wrongPasswordEndsTheStartAtOnce() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     String wrong = database.replaceFirst("://([^:@/]+):[^@]*@", "://$1:wr0ng@");
     Assumptions.assumeFalse(isAccepted(wrong), "this Postgres trusts everybody");
 
@@ -369,7 +369,7 @@ class MigrationTest {
 
   @Test
   void startWaitsForADatabaseThatIsNotThereYet() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     try (TcpProxy proxy = TcpProxy.before(database)) {
       proxy.refuse();
       CompletableFuture<TestServer> server =

@@ -37,7 +37,7 @@ class ReadmeTest {
 
   @Test
   void sqlForPrismasOwnTableNameMovesItsRows() throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, PRISMA_USER);
     TestPostgres.execute(database, all("README.md", "(?s)```sql\n(BEGIN;.*?)```").get(0));
 

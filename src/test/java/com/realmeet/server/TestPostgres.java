@@ -9,7 +9,9 @@ import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
 import org.testcontainers.DockerClientFactory;
 import org.testcontainers.postgresql.PostgreSQLContainer;
 import org.testcontainers.utility.DockerImageName;
@@ -19,8 +21,31 @@ import org.testcontainers.utility.DockerImageName;
  * engine answers, else embedded binaries. Each caller gets a database of its own in it.
  */
 final class TestPostgres {
+  /** Of a server that is thrown away, and so need not survive a crash. */
+  private static final Map<String, String> SETTINGS =
+      Map.of(
+          "fsync", "off",
+          "synchronous_commit", "off",
+          "full_page_writes", "off",
+          "autovacuum", "off",
+          "max_connections", "300");
+
   private static final AtomicInteger databases = new AtomicInteger();
+  private static final AtomicReference<Kept> kept = new AtomicReference<>();
   private static final String URL = start();
+
+  /** The connection of the last query, for the next one. */
+  private record Kept(String url, Connection connection) {}
+
+  /** A migrated database, made once, when first used. */
+  private static final class Template {
+    static final String NAME = databaseName();
+
+    static {
+      execute(URL, "CREATE DATABASE " + NAME);
+      Database.migrate(DatabaseUrl.parse(withDatabase(URL, NAME)));
+    }
+  }
 
   private TestPostgres() {}
 
@@ -34,7 +59,9 @@ final class TestPostgres {
       PostgreSQLContainer postgres =
           new PostgreSQLContainer(
               DockerImageName.parse(image).asCompatibleSubstituteFor("postgres"));
-      postgres.withCommand("postgres", "-c", "fsync=off", "-c", "max_connections=300").start();
+      List<String> command = new ArrayList<>(List.of("postgres"));
+      SETTINGS.forEach((name, value) -> command.addAll(List.of("-c", name + "=" + value)));
+      postgres.withCommand(command.toArray(String[]::new)).start();
       return "postgresql://%s:%s@%s:%d/%s"
           .formatted(
               postgres.getUsername(),
@@ -44,11 +71,9 @@ final class TestPostgres {
               postgres.getDatabaseName());
     }
     try {
-      EmbeddedPostgres postgres =
-          EmbeddedPostgres.builder()
-              .setServerConfig("fsync", "off")
-              .setServerConfig("max_connections", "300")
-              .start();
+      EmbeddedPostgres.Builder builder = EmbeddedPostgres.builder();
+      SETTINGS.forEach(builder::setServerConfig);
+      EmbeddedPostgres postgres = builder.start();
       Runtime.getRuntime().addShutdownHook(new Thread(() -> close(postgres)));
       return "postgresql://postgres:postgres@127.0.0.1:" + postgres.getPort() + "/postgres";
     } catch (IOException e) {
@@ -64,11 +89,22 @@ final class TestPostgres {
     }
   }
 
-  /** The URL of a new and empty database. */
+  /** The URL of a new database that is up to date: a copy, which is cheaper than a migration. */
   static String newDatabase() {
-    String name = "test_" + ProcessHandle.current().pid() + "_" + databases.incrementAndGet();
+    String name = databaseName();
+    execute(URL, "CREATE DATABASE " + name + " TEMPLATE " + Template.NAME);
+    return withDatabase(URL, name);
+  }
+
+  /** The URL of a new database that has no table yet. */
+  static String emptyDatabase() {
+    String name = databaseName();
     execute(URL, "CREATE DATABASE " + name);
     return withDatabase(URL, name);
+  }
+
+  private static String databaseName() {
+    return "test_" + ProcessHandle.current().pid() + "_" + databases.incrementAndGet();
   }
 
   /** A URL with the name of its database replaced. */
@@ -98,11 +134,36 @@ final class TestPostgres {
     }
   }
 
-  /** The rows of a query, the columns of each joined by "|". */
+  /**
+   * The rows of a query, the columns of each joined by "|". Its connection, which is named "test",
+   * stays open for the next query of the same database.
+   */
   static List<String> query(String url, String sql) {
+    Kept last = kept.getAndSet(null);
+    try {
+      if (last != null && last.url.equals(url)) {
+        try {
+          return query(last, sql);
+        } catch (SQLException e) {
+          // Such a connection may have been cut meanwhile; any other fault comes again below.
+        }
+      }
+      if (last != null) {
+        last.connection.close();
+      }
+      String named =
+          url.contains("application_name=")
+              ? url
+              : url + (url.contains("?") ? "&" : "?") + "application_name=test";
+      return query(new Kept(url, DatabaseUrl.parse(named).dataSource(30).getConnection()), sql);
+    } catch (SQLException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  private static List<String> query(Kept by, String sql) throws SQLException {
     List<String> rows = new ArrayList<>();
-    try (Connection connection = DatabaseUrl.parse(url).dataSource(30).getConnection();
-        Statement statement = connection.createStatement();
+    try (Statement statement = by.connection.createStatement();
         ResultSet result = statement.executeQuery(sql)) {
       int columns = result.getMetaData().getColumnCount();
       while (result.next()) {
@@ -112,9 +173,14 @@ final class TestPostgres {
         }
         rows.add(String.join("|", row.stream().map(String::valueOf).toList()));
       }
-      return rows;
     } catch (SQLException e) {
-      throw new IllegalStateException(e);
+      by.connection.close();
+      throw e;
     }
+    Kept other = kept.getAndSet(by);
+    if (other != null) { // of another thread
+      other.connection.close();
+    }
+    return rows;
   }
 }
