@@ -122,6 +122,7 @@ class BackfillListingTest {
     ProcessBuilder builder =
         new ProcessBuilder(
             System.getProperty("java.home") + File.separator + "bin" + File.separator + "java",
+            "-XX:TieredStopAtLevel=1", // as the tests' own JVMs
             "-cp",
             System.getProperty("java.class.path"),
             "com.realmeet.server.Main",
