@@ -191,7 +191,7 @@ class DatabaseUrlTest {
   void userAndDatabaseMayHaveAnyName(String chars) {
     String name = chars + ProcessHandle.current().pid();
     String identifier = '"' + name.replace("\"", "\"\"") + '"';
-    String admin = TestPostgres.newDatabase();
+    String admin = TestPostgres.emptyDatabase();
     TestPostgres.execute(admin, "DROP DATABASE IF EXISTS " + identifier);
     TestPostgres.execute(admin, "DROP ROLE IF EXISTS " + identifier);
     TestPostgres.execute(

@@ -36,7 +36,7 @@ class MigrationNamesTest {
         "Ünïcode, public"
       })
   void anyNameMigratesAndServes(String name) {
-    String admin = TestPostgres.newDatabase();
+    String admin = TestPostgres.emptyDatabase();
     String unique = name + ProcessHandle.current().pid();
     String quoted = '"' + unique.replace("\"", "\"\"") + '"';
     TestPostgres.execute(admin, "CREATE ROLE " + quoted + " LOGIN PASSWORD 'p'");

@@ -67,7 +67,7 @@ class PrismaTableTest {
     "true,true,app",
   })
   void fullTableUserIsNotOverlooked(boolean camel, boolean capital, String schema) {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     String url = schema.equals("app") ? withSchema(database) : database;
     String table = schema + (capital ? ".\"User\"" : ".\"user\"");
     TestPostgres.execute(database, camel ? camel(table) : snake(table));
@@ -100,7 +100,7 @@ class PrismaTableTest {
   /** 1.0.0 has made the empty table beside it already. */
   @Test
   void emptyTableBesideAFullOneIsNoticedLater() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(
         database,
@@ -127,7 +127,7 @@ class PrismaTableTest {
             + " CREATE TABLE \"User\" AS SELECT * FROM users"
       })
   void otherTablesBlockNothing(String tables) {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, tables);
 
     assertEquals(0, migrate(database));
@@ -135,7 +135,7 @@ class PrismaTableTest {
 
   @Test
   void tableWithPrismasColumnNamesIsNamed() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, camel("users"));
 
     assertTrue(refusal(database).contains("rename them first"));
@@ -144,7 +144,7 @@ class PrismaTableTest {
 
   @Test
   void viewNamedUsersIsRefused() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, snake("people") + "CREATE VIEW users AS SELECT * FROM people");
 
     assertTrue(refusal(database).contains("that is not the Node server's"), refusal(database));
@@ -164,7 +164,7 @@ class PrismaTableTest {
         "CREATE INDEX by_day ON users (date(created_at));IMMUTABLE"
       })
   void whatDependsOnATimeIsNamed(String dependent, String name) {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, snake("users") + ROW.formatted("users") + ";" + dependent);
 
     assertEquals(1, migrate(database));
@@ -182,7 +182,7 @@ class PrismaTableTest {
 
   @Test
   void timeZoneOtherThanUtcIsNamed() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, snake("users") + ROW.formatted("users"));
     String name = TestPostgres.query(database, "SELECT current_database()").get(0);
     TestPostgres.execute(database, "ALTER DATABASE " + name + " SET timezone = 'America/New_York'");
@@ -201,7 +201,7 @@ class PrismaTableTest {
 
   @Test
   void timeZoneDoesNotMatterWithoutATableOfPrismas() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     String name = TestPostgres.query(database, "SELECT current_database()").get(0);
     TestPostgres.execute(database, "ALTER DATABASE " + name + " SET timezone = 'America/New_York'");
 
@@ -212,7 +212,7 @@ class PrismaTableTest {
 
   @Test
   void timeZoneOfTheRoleComesBeforeTheDatabases() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     String name = TestPostgres.query(database, "SELECT current_database()").get(0);
     TestPostgres.execute(database, snake("users") + ROW.formatted("users"));
     TestPostgres.execute(
@@ -228,7 +228,7 @@ class PrismaTableTest {
   /** An application's schema is migrated as the public one is. */
   @Test
   void viewInTheSchemaOfTheUrlIsNamedToo() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     String url = withSchema(database);
     TestPostgres.execute(
         database,

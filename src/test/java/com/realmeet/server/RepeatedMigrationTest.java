@@ -50,7 +50,7 @@ class RepeatedMigrationTest {
   @ParameterizedTest
   @CsvSource({"1.0.0.sql,3", "1.0.0-prisma.sql,4"})
   void databaseOfTheFirstReleaseIsCarriedOver(String dump, int rows) throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, read(dump));
     List<String> before = rows(database);
     assertEquals(rows, before.size());
@@ -94,7 +94,7 @@ class RepeatedMigrationTest {
             + " CREATE UNIQUE INDEX users_email_key ON users (email)"
       })
   void lostHistoryIsMadeAgain(String loss) throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, read("1.0.0.sql"));
     Migrations.migrate(DatabaseUrl.parse(database));
     List<String> before = rows(database);
@@ -111,7 +111,7 @@ class RepeatedMigrationTest {
 
   @Test
   void serverStartsWithoutItsHistory() throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, read("1.0.0.sql"));
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, "DROP TABLE real_meet_server_migrations");
@@ -124,7 +124,7 @@ class RepeatedMigrationTest {
 
   @Test
   void historyOfTheFirstReleaseMayBeLostToo() throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, read("1.0.0-prisma.sql"));
     TestPostgres.execute(
         database,
@@ -140,7 +140,7 @@ class RepeatedMigrationTest {
 
   @Test
   void editedFirstMigrationIsStillDetected() throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, read("1.0.0.sql"));
     TestPostgres.execute(
         database, "UPDATE real_meet_server_migrations SET checksum = 7 WHERE version = '1'");
@@ -159,7 +159,7 @@ class RepeatedMigrationTest {
         "users_updated_at() RETURNS timestamptz LANGUAGE sql AS $$ SELECT now() $$"
       })
   void functionOfTheApplicationWithTheOldNameStays(String function) {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, "CREATE FUNCTION " + function);
     List<String> before = functions(database);
 
@@ -172,7 +172,7 @@ class RepeatedMigrationTest {
 
   @Test
   void triggersOfTheApplicationStay() throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(
         database,
         """
@@ -209,7 +209,7 @@ class RepeatedMigrationTest {
   /** The first release's function is dropped only when nothing else uses it. */
   @Test
   void oldFunctionThatTheApplicationUsesStays() throws IOException {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, read("1.0.0.sql"));
     TestPostgres.execute(
         database,

@@ -60,9 +60,9 @@ class RowSecurityTest {
   static void start() {
     clerk = new StandInClerk();
     clerk.putUser("user_new", "new@example.com", "New", null);
-    TestPostgres.execute(TestPostgres.newDatabase(), ROLES);
+    TestPostgres.execute(TestPostgres.emptyDatabase(), ROLES);
     TestPostgres.execute(
-        TestPostgres.newDatabase(), "CREATE ROLE " + APP + " LOGIN PASSWORD 'app'");
+        TestPostgres.emptyDatabase(), "CREATE ROLE " + APP + " LOGIN PASSWORD 'app'");
   }
 
   @AfterAll
@@ -71,7 +71,7 @@ class RowSecurityTest {
   }
 
   private static String supabase() {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, DEFAULTS);
     return database;
   }
@@ -248,7 +248,7 @@ class RowSecurityTest {
   @Test
   void unqualifiedTablesOfATeamsMigrationAreInTheSchemaOfTheUrl(@TempDir Path directory)
       throws Exception {
-    String database = TestPostgres.newDatabase();
+    String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, "CREATE TABLE users (id int); CREATE TABLE meetings (id int)");
     migrateWith(
         directory,

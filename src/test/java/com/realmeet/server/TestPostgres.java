@@ -43,7 +43,7 @@ final class TestPostgres {
 
     static {
       execute(URL, "CREATE DATABASE " + NAME);
-      Database.migrate(DatabaseUrl.parse(withDatabase(URL, NAME)));
+      Migrations.migrate(DatabaseUrl.parse(withDatabase(URL, NAME)));
     }
   }
 
