@@ -60,10 +60,10 @@ final class ClerkKeys implements AutoCloseable {
   private final ScheduledExecutorService fetcher =
       Executors.newSingleThreadScheduledExecutor(Background.threads("clerk-keys"));
 
-  private volatile KeySet keys;
+  private volatile JwkSet keys;
 
   // Guarded by this.
-  private CompletableFuture<KeySet> inFlight;
+  private CompletableFuture<JwkSet> inFlight;
   private final Deque<Long> extraFetches = new ArrayDeque<>();
 
   /**
@@ -75,7 +75,7 @@ final class ClerkKeys implements AutoCloseable {
     this.fixed = fixedKey != null;
     this.nanoTime = nanoTime;
     if (fixed) {
-      keys = KeySet.of(fixedKey);
+      keys = JwkSet.of(fixedKey);
     } else {
       long began = nanoTime.getAsLong();
       TimeGauge.builder("clerk.keys.age", () -> age(began), TimeUnit.NANOSECONDS)
@@ -85,7 +85,7 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   private long age(long began) {
-    KeySet current = keys;
+    JwkSet current = keys;
     return nanoTime.getAsLong() - (current == null ? began : current.fetchedNanos());
   }
 
@@ -123,7 +123,7 @@ final class ClerkKeys implements AutoCloseable {
 
   /** One of the keys, if there are any yet. */
   Optional<RSAPublicKey> any() {
-    KeySet current = keys;
+    JwkSet current = keys;
     return current == null ? Optional.empty() : current.any();
   }
 
@@ -132,16 +132,16 @@ final class ClerkKeys implements AutoCloseable {
    *
    * @return fails within 2 s with a {@link Failure} CLERK_UNAVAILABLE or CLERK_REJECTS_KEY
    */
-  CompletableFuture<KeySet> usable() {
-    KeySet current = keys;
+  CompletableFuture<JwkSet> usable() {
+    JwkSet current = keys;
     if (fixed || isYounger(current, outage.lasts() ? STALE : TTL)) {
       return CompletableFuture.completedFuture(current);
     }
-    CompletableFuture<KeySet> fetched = within(WAIT, fetch());
+    CompletableFuture<JwkSet> fetched = within(WAIT, fetch());
     return isYounger(current, STALE) ? fetched.exceptionally(e -> current) : fetched;
   }
 
-  private boolean isYounger(KeySet set, Duration age) {
+  private boolean isYounger(JwkSet set, Duration age) {
     return set != null && nanoTime.getAsLong() - set.fetchedNanos() < age.toNanos();
   }
 
@@ -151,7 +151,7 @@ final class ClerkKeys implements AutoCloseable {
    *
    * @return at once the same if Clerk may not be asked; fails like {@link #usable}
    */
-  synchronized CompletableFuture<KeySet> newerThan(KeySet seen) {
+  synchronized CompletableFuture<JwkSet> newerThan(JwkSet seen) {
     if (fixed || keys != seen) {
       return CompletableFuture.completedFuture(keys);
     }
@@ -171,7 +171,7 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   /** Begins a fetch, or joins the one that is under way. */
-  private synchronized CompletableFuture<KeySet> fetch() {
+  private synchronized CompletableFuture<JwkSet> fetch() {
     if (inFlight == null) {
       long pause = outage.lasts() ? PAUSE.toMillis() : 0;
       inFlight =
@@ -181,10 +181,10 @@ final class ClerkKeys implements AutoCloseable {
     return inFlight;
   }
 
-  private KeySet load() {
-    KeySet loaded = null;
+  private JwkSet load() {
+    JwkSet loaded = null;
     try {
-      loaded = KeySet.from(clerk.keySet(Deadline.in(FETCH)), nanoTime.getAsLong());
+      loaded = JwkSet.from(clerk.keySet(Deadline.in(FETCH)), nanoTime.getAsLong());
       outage.succeeded();
       return loaded;
     } catch (Failure e) {
@@ -204,7 +204,7 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   /** The same fetch, for one who does not wait until it ends. */
-  private static CompletableFuture<KeySet> within(Duration wait, CompletableFuture<KeySet> fetch) {
+  private static CompletableFuture<JwkSet> within(Duration wait, CompletableFuture<JwkSet> fetch) {
     return fetch
         .copy()
         .completeOnTimeout(null, wait.toMillis(), TimeUnit.MILLISECONDS)
@@ -230,7 +230,7 @@ final class ClerkKeys implements AutoCloseable {
     if (fixed) {
       return "CLERK_JWT_KEY is another";
     }
-    KeySet current = keys;
+    JwkSet current = keys;
     if (current == null || current.byId().containsKey(id)) {
       return null;
     }

@@ -313,7 +313,7 @@ record Config(
             (RSAPublicKey)
                 KeyFactory.getInstance("RSA")
                     .generatePublic(new X509EncodedKeySpec(Base64.getDecoder().decode(base64)));
-        if (key.getModulus().bitLength() < KeySet.MIN_RSA_BITS) {
+        if (key.getModulus().bitLength() < JwkSet.MIN_RSA_BITS) {
           throw new InvalidKeyException("too short");
         }
         return key;

@@ -124,7 +124,7 @@ final class Rehearsal {
   private static KeyPair keys() {
     try {
       KeyPairGenerator rsa = KeyPairGenerator.getInstance("RSA");
-      rsa.initialize(KeySet.MIN_RSA_BITS);
+      rsa.initialize(JwkSet.MIN_RSA_BITS);
       return rsa.generateKeyPair();
     } catch (GeneralSecurityException e) {
       throw new IllegalStateException(e);

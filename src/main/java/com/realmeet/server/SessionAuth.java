@@ -80,7 +80,7 @@ final class SessionAuth implements Handler {
   }
 
   /** Later, the work runs on the thread that has fetched the keys, where it must not wait. */
-  private static void with(CompletableFuture<KeySet> keys, Context ctx, Consumer<KeySet> work) {
+  private static void with(CompletableFuture<JwkSet> keys, Context ctx, Consumer<JwkSet> work) {
     if (keys.isDone()) {
       work.accept(Background.join(keys));
     } else {
@@ -88,7 +88,7 @@ final class SessionAuth implements Handler {
     }
   }
 
-  private void verify(DecodedJWT jwt, KeySet usable, Context ctx) {
+  private void verify(DecodedJWT jwt, JwkSet usable, Context ctx) {
     if (isSigned(jwt, usable)) {
       admit(jwt, ctx);
       return;
@@ -96,7 +96,7 @@ final class SessionAuth implements Handler {
     String id = keyId(jwt);
     boolean known = usable.get(id) != null;
     // No newer keys have one without a name, and no outage excuses a wrong signature.
-    CompletableFuture<KeySet> newer =
+    CompletableFuture<JwkSet> newer =
         id == null ? CompletableFuture.completedFuture(usable) : keys.newerThan(usable);
     with(
         known ? newer.exceptionally(e -> usable) : newer,
@@ -167,7 +167,7 @@ final class SessionAuth implements Handler {
     require(jwt.getHeaderClaim("crit").isMissing(), "crit is not understood"); // RFC 7515 §4.1.11
   }
 
-  private static boolean isSigned(DecodedJWT jwt, KeySet keys) {
+  private static boolean isSigned(DecodedJWT jwt, JwkSet keys) {
     RSAPublicKey key = keys.get(keyId(jwt));
     return key != null && isSigned(jwt, key);
   }

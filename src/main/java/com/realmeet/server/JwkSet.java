@@ -19,8 +19,8 @@ import org.slf4j.LoggerFactory;
  * @param single the only key, whatever a token calls it; or null
  * @param fetchedNanos when, by the clock of {@link ClerkKeys}
  */
-record KeySet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedNanos) {
-  private static final Logger log = LoggerFactory.getLogger(KeySet.class);
+record JwkSet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedNanos) {
+  private static final Logger log = LoggerFactory.getLogger(JwkSet.class);
 
   /** What RFC 7518 §3.3 demands for RS256. */
   static final int MIN_RSA_BITS = 2048;
@@ -30,7 +30,7 @@ record KeySet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedN
    *
    * @throws Failure CLERK_UNEXPECTED if it has no key that can be used
    */
-  static KeySet from(JsonNode set, long fetchedNanos) {
+  static JwkSet from(JsonNode set, long fetchedNanos) {
     Map<String, RSAPublicKey> byId = new HashMap<>();
     JsonNode entries = set.path("keys");
     for (JsonNode entry : entries.isArray() ? entries : List.<JsonNode>of()) {
@@ -50,12 +50,12 @@ record KeySet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedN
     if (byId.isEmpty()) {
       throw Failure.because(Kind.CLERK_UNEXPECTED, "it has no usable key");
     }
-    return new KeySet(Map.copyOf(byId), null, fetchedNanos);
+    return new JwkSet(Map.copyOf(byId), null, fetchedNanos);
   }
 
   /** A key that verifies all tokens. */
-  static KeySet of(RSAPublicKey key) {
-    return new KeySet(Map.of(), key, 0);
+  static JwkSet of(RSAPublicKey key) {
+    return new JwkSet(Map.of(), key, 0);
   }
 
   /** One of the keys. */

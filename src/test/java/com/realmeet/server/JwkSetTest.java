@@ -32,7 +32,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** What Clerk may send as its key set, and how the keys age; the hours pass on a clock of ours. */
-class KeySetTest {
+class JwkSetTest {
   private static final SigningKey KEY = SigningKey.usual();
 
   /** That of RFC 7517, appendix A.1, with our name. */
@@ -102,8 +102,8 @@ class KeySetTest {
         body("100 KB", "{\"keys\":[" + fields + "]" + " ".repeat(100 << 10) + "}"),
         new Broken("status 404", answering(404, set(fields))),
         new Broken("status 500", answering(500, set(fields))),
-        new Broken("a redirect", KeySetTest::redirect),
-        new Broken("an endless body", KeySetTest::endless));
+        new Broken("a redirect", JwkSetTest::redirect),
+        new Broken("an endless body", JwkSetTest::endless));
   }
 
   @ParameterizedTest
@@ -207,7 +207,7 @@ class KeySetTest {
 
   /** The key by which a token of that name is verified. */
   private RSAPublicKey key(String id) {
-    KeySet usable = Background.join(keys.usable());
+    JwkSet usable = Background.join(keys.usable());
     RSAPublicKey key = usable.get(id);
     return key != null ? key : Background.join(keys.newerThan(usable)).get(id);
   }
