@@ -8,47 +8,56 @@ import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.Optional;
-import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Clerk's signing keys. A background thread keeps them fresh, so that a request rarely waits for
- * them; they survive an outage of Clerk for an hour; and junk tokens cannot make us ask Clerk more
- * than twice in 30 s. (The cache that comes with jwks-rsa locks valid users out after ten junk
- * tokens, and serves a removed key for ever.)
+ * Cache of Clerk's signing keys. A background thread refreshes them, so that requests wait only
+ * when there are none; they survive an outage of Clerk for an hour; tokens with invented key ids
+ * cause at most two fetches in 30 s.
+ *
+ * <p>An own cache, because Clerk may rotate a key and keep its id: a wrong signature under a known
+ * id must cause a fetch, too. jwks-rsa does not do that, its rate limit refuses valid users after
+ * ten invented key ids, and it serves a removed key for ever.
  */
 final class ClerkKeys implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(ClerkKeys.class);
 
-  /** The age at which the background thread fetches the keys anew. */
-  private static final Duration REFRESH_AFTER = Duration.ofSeconds(270);
+  /** Age at which the background thread fetches the keys again. */
+  private static final Duration REFRESH_INTERVAL = Duration.ofSeconds(270);
 
-  /** The age at which a request waits for that. */
-  private static final Duration TTL = Duration.ofMinutes(5);
+  /** Age up to which keys are used while they cannot be fetched (stale-if-error). */
+  private static final Duration MAX_STALE = Duration.ofHours(1);
 
-  /** How old keys may become while they cannot be fetched. */
-  private static final Duration STALE = Duration.ofHours(1);
+  /** How often the background thread checks whether a refresh is due. */
+  private static final Duration CHECK_INTERVAL = Duration.ofSeconds(10);
 
-  /** How often the background thread looks whether there is something to do. */
-  private static final Duration TICK = Duration.ofSeconds(10);
+  /** How long a request waits for a fetch, and how long the fetch itself may take. */
+  private static final Duration WAIT_TIMEOUT = Duration.ofSeconds(2);
 
-  /** How long a request waits for a fetch, and how long a fetch itself may go on. */
-  private static final Duration WAIT = Duration.ofSeconds(2);
+  private static final Duration FETCH_TIMEOUT = Duration.ofSeconds(5);
 
-  private static final Duration FETCH = Duration.ofSeconds(5);
+  /** Between a failed fetch and the next, however many requests want one. */
+  private static final Duration RETRY_DELAY = Duration.ofMillis(250);
 
-  /** The least time between a failed fetch and the next, however many requests want one. */
-  private static final Duration PAUSE = Duration.ofMillis(250);
+  /** Fetches for tokens that no known key verifies: at most this many in the window. */
+  private static final int MAX_EXTRA_FETCHES = 2;
 
-  /** At most so many fetches in the window because of tokens whose key we do not have. */
-  private static final int EXTRA_FETCHES = 2;
+  private static final Duration EXTRA_FETCH_WINDOW = Duration.ofSeconds(30);
 
-  private static final Duration EXTRA_WINDOW = Duration.ofSeconds(30);
+  /**
+   * Requests that may wait for such a fetch: junk must not occupy all threads while Clerk hangs.
+   */
+  private static final int MAX_EXTRA_WAITERS = 16;
 
   private final ClerkApi clerk;
 
@@ -59,11 +68,12 @@ final class ClerkKeys implements AutoCloseable {
   private final Outage outage = new Outage(log, "Clerk's key set");
   private final ScheduledExecutorService fetcher =
       Executors.newSingleThreadScheduledExecutor(Background.threads("clerk-keys"));
+  private final Semaphore extraWaiters = new Semaphore(MAX_EXTRA_WAITERS);
 
   private volatile JwkSet keys;
 
   // Guarded by this.
-  private CompletableFuture<JwkSet> inFlight;
+  private Future<JwkSet> inFlight;
   private final Deque<Long> extraFetches = new ArrayDeque<>();
 
   /**
@@ -90,19 +100,19 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   /**
-   * Fetches the keys and begins to keep them fresh.
+   * Fetches the keys and starts to refresh them in the background.
    *
    * @throws StartFailure if Clerk rejects the secret key; that Clerk cannot be reached is no reason
    *     not to start
    */
-  void warm() {
+  void prefetch() {
     if (fixed) {
       return;
     }
-    long tick = TICK.toMillis();
-    fetcher.scheduleWithFixedDelay(this::refreshIfDue, tick, tick, TimeUnit.MILLISECONDS);
+    long interval = CHECK_INTERVAL.toMillis();
     try {
-      Background.join(within(FETCH.plusSeconds(1), fetch())); // no request waits here
+      fetcher.scheduleWithFixedDelay(this::refreshIfDue, interval, interval, TimeUnit.MILLISECONDS);
+      join(fetch(), FETCH_TIMEOUT.plusSeconds(1)); // no request waits here
     } catch (Failure e) {
       if (e.kind() == Kind.CLERK_REJECTS_KEY) {
         throw new StartFailure(
@@ -114,9 +124,9 @@ final class ClerkKeys implements AutoCloseable {
     }
   }
 
-  /** What the background thread does at every tick. */
+  /** Starts a fetch if the keys are old or the last one failed. */
   void refreshIfDue() {
-    if (outage.lasts() || !isYounger(keys, REFRESH_AFTER)) {
+    if (outage.lasts() || !isYounger(keys, REFRESH_INTERVAL)) {
       fetch();
     }
   }
@@ -128,17 +138,16 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   /**
-   * The keys, at once unless they are too old, or there are none yet.
+   * Returns the keys: at once, unless there are none yet or they are too old.
    *
-   * @return fails within 2 s with a {@link Failure} CLERK_UNAVAILABLE or CLERK_REJECTS_KEY
+   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_REJECTS_KEY, if there are none
    */
-  CompletableFuture<JwkSet> usable() {
+  JwkSet current(Deadline deadline) {
     JwkSet current = keys;
-    if (fixed || isYounger(current, outage.lasts() ? STALE : TTL)) {
-      return CompletableFuture.completedFuture(current);
+    if (fixed || isYounger(current, MAX_STALE)) {
+      return current;
     }
-    CompletableFuture<JwkSet> fetched = within(WAIT, fetch());
-    return isYounger(current, STALE) ? fetched.exceptionally(e -> current) : fetched;
+    return await(fetch(), deadline);
   }
 
   private boolean isYounger(JwkSet set, Duration age) {
@@ -146,37 +155,52 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   /**
-   * The keys that Clerk has now, for a token that none of those seen has signed: it may have a new
-   * key since, even under an old name.
+   * Fetches the keys again, rate-limited, because none of {@code seen} verifies a token: Clerk may
+   * have a new key, even under the id of an old one.
    *
-   * @return at once the same if Clerk may not be asked; fails like {@link #usable}
+   * @return {@code seen} itself if there is nothing newer and no fetch is allowed
+   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_REJECTS_KEY, if Clerk cannot be asked
    */
-  synchronized CompletableFuture<JwkSet> newerThan(JwkSet seen) {
-    if (fixed || keys != seen) {
-      return CompletableFuture.completedFuture(keys);
+  JwkSet refreshFor(JwkSet seen, Deadline deadline) {
+    Future<JwkSet> fetch;
+    synchronized (this) {
+      if (fixed || keys != seen) {
+        return keys;
+      }
+      boolean joins = inFlight != null && !outage.lasts(); // while Clerk hangs, nobody joins
+      if (!joins && !isExtraFetchAllowed()) {
+        if (outage.lasts()) {
+          throw unavailable("no fetch is allowed now");
+        }
+        return seen;
+      }
+      fetch = fetch();
     }
-    // While Clerk hangs, junk is not worth waiting for it.
-    if ((inFlight == null || outage.lasts()) && !extraFetchAllowed()) {
-      return outage.lasts()
-          ? CompletableFuture.failedFuture(unavailable("no fetch is allowed now"))
-          : CompletableFuture.completedFuture(seen);
+    if (!extraWaiters.tryAcquire()) {
+      throw unavailable("too many requests wait for new ones");
     }
-    return within(WAIT, fetch());
+    try {
+      return await(fetch, deadline);
+    } finally {
+      extraWaiters.release();
+    }
   }
 
-  private boolean extraFetchAllowed() {
+  private boolean isExtraFetchAllowed() {
     long now = nanoTime.getAsLong();
-    extraFetches.removeIf(time -> now - time > EXTRA_WINDOW.toNanos());
-    return extraFetches.size() < EXTRA_FETCHES && extraFetches.add(now);
+    extraFetches.removeIf(time -> now - time > EXTRA_FETCH_WINDOW.toNanos());
+    return extraFetches.size() < MAX_EXTRA_FETCHES && extraFetches.add(now);
   }
 
-  /** Begins a fetch, or joins the one that is under way. */
-  private synchronized CompletableFuture<JwkSet> fetch() {
+  /** Starts a fetch on the background thread, or returns the one in flight. */
+  private synchronized Future<JwkSet> fetch() {
     if (inFlight == null) {
-      long pause = outage.lasts() ? PAUSE.toMillis() : 0;
-      inFlight =
-          CompletableFuture.supplyAsync(
-              this::load, CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS, fetcher));
+      long delay = outage.lasts() ? RETRY_DELAY.toMillis() : 0;
+      try {
+        inFlight = fetcher.schedule(this::load, delay, TimeUnit.MILLISECONDS);
+      } catch (RejectedExecutionException e) {
+        throw unavailable("the server is stopping");
+      }
     }
     return inFlight;
   }
@@ -184,7 +208,7 @@ final class ClerkKeys implements AutoCloseable {
   private JwkSet load() {
     JwkSet loaded = null;
     try {
-      loaded = JwkSet.from(clerk.keySet(Deadline.in(FETCH)), nanoTime.getAsLong());
+      loaded = JwkSet.from(clerk.keySet(Deadline.in(FETCH_TIMEOUT)), nanoTime.getAsLong());
       outage.succeeded();
       return loaded;
     } catch (Failure e) {
@@ -203,18 +227,22 @@ final class ClerkKeys implements AutoCloseable {
     }
   }
 
-  /** The same fetch, for one who does not wait until it ends. */
-  private static CompletableFuture<JwkSet> within(Duration wait, CompletableFuture<JwkSet> fetch) {
-    return fetch
-        .copy()
-        .completeOnTimeout(null, wait.toMillis(), TimeUnit.MILLISECONDS)
-        .thenApply(
-            set -> {
-              if (set == null) {
-                throw unavailable("no answer in time");
-              }
-              return set;
-            });
+  private static JwkSet await(Future<JwkSet> fetch, Deadline deadline) {
+    Duration left = deadline.left();
+    return join(fetch, left.compareTo(WAIT_TIMEOUT) < 0 ? left : WAIT_TIMEOUT);
+  }
+
+  private static JwkSet join(Future<JwkSet> fetch, Duration timeout) {
+    try {
+      return fetch.get(timeout.toNanos(), TimeUnit.NANOSECONDS);
+    } catch (TimeoutException e) {
+      throw unavailable("no answer in time");
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw unavailable("interrupted");
+    } catch (ExecutionException e) {
+      throw (Failure) e.getCause(); // load() throws nothing else
+    }
   }
 
   private static Failure unavailable(String reason) {
@@ -222,23 +250,23 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   /**
-   * Says, for the log, which keys there are instead of one.
+   * Describes, for the log, which keys there are instead of one.
    *
-   * @return the rest of a sentence, or null if there is a key of that name
+   * @return the rest of a sentence, or null if there is a key of that id
    */
-  String otherThan(String id) {
+  String describeOthers(String keyId) {
     if (fixed) {
       return "CLERK_JWT_KEY is another";
     }
     JwkSet current = keys;
-    if (current == null || current.byId().containsKey(id)) {
+    if (current == null || current.get(keyId) != null) {
       return null;
     }
-    String ids = String.join(", ", current.byId().keySet()).replaceAll("[^\\w, -]", "?");
+    String ids = String.join(", ", current.byKid().keySet()).replaceAll("[^\\w, -]", "?");
     return "CLERK_SECRET_KEY's instance has " + ids;
   }
 
-  /** Since then, a failed fetch is no outage: {@link #close} has cut it off. */
+  /** After {@link #close}, a failed fetch is no outage: it was cut off. */
   private boolean isClosed() {
     return fetcher.isShutdown();
   }

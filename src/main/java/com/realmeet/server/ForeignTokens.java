@@ -46,7 +46,7 @@ final class ForeignTokens {
   }
 
   private synchronized void tell(String issuer, String keyId) {
-    String ours = keys.otherThan(keyId);
+    String ours = keys.describeOthers(keyId);
     if (!told && ours != null) {
       told = true;
       log.warn(

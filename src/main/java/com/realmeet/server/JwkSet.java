@@ -14,12 +14,13 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * The keys of a JSON Web Key Set (RFC 7517) that can verify a session token; or a single key.
+ * The keys of a JSON Web Key Set (RFC 7517) that can verify a session token.
  *
- * @param single the only key, whatever a token calls it; or null
+ * @param byKid by key id
+ * @param forAnyKid CLERK_JWT_KEY, which verifies all tokens whatever their key id; or null
  * @param fetchedNanos when, by the clock of {@link ClerkKeys}
  */
-record JwkSet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedNanos) {
+record JwkSet(Map<String, RSAPublicKey> byKid, RSAPublicKey forAnyKid, long fetchedNanos) {
   private static final Logger log = LoggerFactory.getLogger(JwkSet.class);
 
   /** What RFC 7518 §3.3 demands for RS256. */
@@ -31,7 +32,7 @@ record JwkSet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedN
    * @throws Failure CLERK_UNEXPECTED if it has no key that can be used
    */
   static JwkSet from(JsonNode set, long fetchedNanos) {
-    Map<String, RSAPublicKey> byId = new HashMap<>();
+    Map<String, RSAPublicKey> byKid = new HashMap<>();
     JsonNode entries = set.path("keys");
     for (JsonNode entry : entries.isArray() ? entries : List.<JsonNode>of()) {
       try {
@@ -41,16 +42,16 @@ record JwkSet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedN
             && (jwk.getAlgorithm() == null || jwk.getAlgorithm().equals("RS256"))
             && jwk.getPublicKey() instanceof RSAPublicKey key
             && key.getModulus().bitLength() >= MIN_RSA_BITS) {
-          byId.put(jwk.getId(), key);
+          byKid.put(jwk.getId(), key);
         }
       } catch (InvalidPublicKeyException | RuntimeException e) {
         log.debug("An entry of Clerk's key set is no key: {}", e.getClass().getSimpleName());
       }
     }
-    if (byId.isEmpty()) {
+    if (byKid.isEmpty()) {
       throw Failure.because(Kind.CLERK_UNEXPECTED, "it has no usable key");
     }
-    return new JwkSet(Map.copyOf(byId), null, fetchedNanos);
+    return new JwkSet(Map.copyOf(byKid), null, fetchedNanos);
   }
 
   /** A key that verifies all tokens. */
@@ -60,16 +61,16 @@ record JwkSet(Map<String, RSAPublicKey> byId, RSAPublicKey single, long fetchedN
 
   /** One of the keys. */
   Optional<RSAPublicKey> any() {
-    return single != null ? Optional.of(single) : byId.values().stream().findAny();
+    return forAnyKid != null ? Optional.of(forAnyKid) : byKid.values().stream().findAny();
   }
 
   /**
-   * The key of a name.
+   * The key of a key id.
    *
-   * @param id null if a token names none
+   * @param kid null if a token has none
    * @return null if there is none
    */
-  RSAPublicKey get(String id) {
-    return single != null || id == null ? single : byId.get(id);
+  RSAPublicKey get(String kid) {
+    return forAnyKid != null || kid == null ? forAnyKid : byKid.get(kid);
   }
 }

@@ -1,15 +1,13 @@
 package com.realmeet.server;
 
 import com.auth0.jwt.JWT;
+import com.auth0.jwt.algorithms.Algorithm;
+import com.auth0.jwt.exceptions.SignatureVerificationException;
 import com.auth0.jwt.interfaces.Claim;
 import com.auth0.jwt.interfaces.DecodedJWT;
 import com.realmeet.server.Failure.Kind;
 import io.javalin.http.Context;
 import io.javalin.http.Handler;
-import java.nio.charset.StandardCharsets;
-import java.security.GeneralSecurityException;
-import java.security.Signature;
-import java.security.SignatureException;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.time.Instant;
@@ -17,8 +15,6 @@ import java.util.Base64;
 import java.util.Collections;
 import java.util.List;
 import java.util.Set;
-import java.util.concurrent.CompletableFuture;
-import java.util.function.Consumer;
 
 /**
  * Lets a request pass if it carries a Clerk session token, and notes whose it is. The rules are
@@ -62,13 +58,13 @@ final class SessionAuth implements Handler {
    * @throws StartFailure if Clerk rejects the secret key
    */
   void warmUp() {
-    keys.warm();
+    keys.prefetch();
     keys.any().ifPresent(key -> isSigned(JWT.decode(UNSIGNED), key));
   }
 
   /**
-   * Verifies the token of a request. That waits for nothing, unless the keys have to be fetched:
-   * then what follows runs when they are here.
+   * Verifies the token of a request and notes its user. Waits, for 2 s at most, only if Clerk's
+   * keys have to be fetched.
    *
    * @throws Failure AMBIGUOUS_AUTHORIZATION, MISSING_TOKEN, INVALID_TOKEN, or CLERK_UNAVAILABLE if
    *     there is no key to verify it with
@@ -76,41 +72,7 @@ final class SessionAuth implements Handler {
   @Override
   public void handle(Context ctx) {
     DecodedJWT jwt = decode(bearerToken(ctx));
-    with(keys.usable(), ctx, usable -> verify(jwt, usable, ctx));
-  }
-
-  /** Later, the work runs on the thread that has fetched the keys, where it must not wait. */
-  private static void with(CompletableFuture<JwkSet> keys, Context ctx, Consumer<JwkSet> work) {
-    if (keys.isDone()) {
-      work.accept(Background.join(keys));
-    } else {
-      ctx.future(() -> keys.thenAccept(work));
-    }
-  }
-
-  private void verify(DecodedJWT jwt, JwkSet usable, Context ctx) {
-    if (isSigned(jwt, usable)) {
-      admit(jwt, ctx);
-      return;
-    }
-    String id = keyId(jwt);
-    boolean known = usable.get(id) != null;
-    // No newer keys have one without a name, and no outage excuses a wrong signature.
-    CompletableFuture<JwkSet> newer =
-        id == null ? CompletableFuture.completedFuture(usable) : keys.newerThan(usable);
-    with(
-        known ? newer.exceptionally(e -> usable) : newer,
-        ctx,
-        found -> {
-          if (found == usable || !isSigned(jwt, found)) {
-            foreignTokens.seen(jwt);
-            throw invalid(known ? "signature is wrong" : "no key of this kid");
-          }
-          admit(jwt, ctx);
-        });
-  }
-
-  private void admit(DecodedJWT jwt, Context ctx) {
+    checkSignature(jwt, HttpServer.deadline(ctx));
     foreignTokens.ownSeen();
     ctx.attribute(USER_ID_ATTRIBUTE, checkClaims(jwt));
   }
@@ -167,26 +129,44 @@ final class SessionAuth implements Handler {
     require(jwt.getHeaderClaim("crit").isMissing(), "crit is not understood"); // RFC 7515 §4.1.11
   }
 
+  private void checkSignature(DecodedJWT jwt, Deadline deadline) {
+    JwkSet current = keys.current(deadline);
+    if (isSigned(jwt, current)) {
+      return;
+    }
+    JwkSet newer = newerThan(current, jwt, deadline);
+    if (newer == current || !isSigned(jwt, newer)) {
+      foreignTokens.seen(jwt);
+      throw invalid(current.get(keyId(jwt)) != null ? "signature is wrong" : "no key of this kid");
+    }
+  }
+
+  /** The keys that Clerk has now: it may have rotated one. */
+  private JwkSet newerThan(JwkSet current, DecodedJWT jwt, Deadline deadline) {
+    if (keyId(jwt) == null) {
+      return current; // no key is without an id
+    }
+    try {
+      return keys.refreshFor(current, deadline);
+    } catch (Failure e) {
+      if (current.get(keyId(jwt)) != null) {
+        return current; // no outage excuses a wrong signature
+      }
+      throw e;
+    }
+  }
+
   private static boolean isSigned(DecodedJWT jwt, JwkSet keys) {
     RSAPublicKey key = keys.get(keyId(jwt));
     return key != null && isSigned(jwt, key);
   }
 
-  /**
-   * By the JDK itself: java-jwt would report a wrong signature by an exception, stack trace and
-   * all.
-   */
   private static boolean isSigned(DecodedJWT jwt, RSAPublicKey key) {
-    String signed = jwt.getHeader() + "." + jwt.getPayload();
     try {
-      Signature signature = Signature.getInstance("SHA256withRSA");
-      signature.initVerify(key);
-      signature.update(signed.getBytes(StandardCharsets.US_ASCII));
-      return signature.verify(signature(jwt));
-    } catch (SignatureException e) { // of a wrong length
+      Algorithm.RSA256(key, null).verify(jwt);
+      return true;
+    } catch (SignatureVerificationException e) {
       return false;
-    } catch (GeneralSecurityException e) {
-      throw new IllegalStateException(e);
     }
   }
 
