@@ -81,28 +81,34 @@ final class ClerkApi {
   private final String userAgent;
   private final Runnable beforeEachCall;
   private final CallTimes times;
-  private final ClerkClock clock = new ClerkClock();
+  private final SetupWarnings warnings;
 
   /** Until when Clerk wants no calls: its quota is one for all of them. */
   private volatile Deadline gate = Deadline.in(Duration.ZERO);
 
   /** For a server: it calls when it must. */
-  ClerkApi(String url, String secretKey, MeterRegistry meters) {
-    this(url, secretKey, meters, () -> {});
+  ClerkApi(String url, String secretKey, MeterRegistry meters, SetupWarnings warnings) {
+    this(url, secretKey, meters, warnings, () -> {});
   }
 
   /** For a backfill, which nobody watches: it keeps to a pace. */
   ClerkApi(String url, String secretKey, Pace pace) {
-    this(url, secretKey, Metrics.none(), pace::await);
+    this(url, secretKey, Metrics.none(), new SetupWarnings(), pace::await);
   }
 
   /**
    * @param url without a slash at the end
    * @param beforeEachCall may make it wait
    */
-  private ClerkApi(String url, String secretKey, MeterRegistry meters, Runnable beforeEachCall) {
+  private ClerkApi(
+      String url,
+      String secretKey,
+      MeterRegistry meters,
+      SetupWarnings warnings,
+      Runnable beforeEachCall) {
     this.url = url;
     this.secretKey = secretKey;
+    this.warnings = warnings;
     this.beforeEachCall = beforeEachCall;
     this.times = new CallTimes(meters);
     this.userAgent = "real-meet-server/" + Version.NUMBER;
@@ -332,7 +338,7 @@ final class ClerkApi {
         http.sendAsync(request, info -> new LimitedBody(maxBytes));
     try {
       HttpResponse<byte[]> response = future.get(deadline.left().toNanos(), TimeUnit.NANOSECONDS);
-      response.headers().firstValue("Date").ifPresent(date -> clock.compare(asked, date));
+      response.headers().firstValue("Date").ifPresent(date -> warnings.compareClocks(asked, date));
       return response;
     } catch (TimeoutException e) {
       throw unavailable("no answer in time");

@@ -242,13 +242,15 @@ final class Main implements AutoCloseable {
   private Main(Config config, Metrics metrics) {
     this.config = config;
     this.metrics = metrics;
-    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.meters);
+    SetupWarnings warnings = new SetupWarnings();
+    ClerkApi clerk =
+        new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.meters, warnings);
     keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.meters);
     database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
     rows = new UserDao(database);
     users = new UserSync(rows, clerk);
     signIns = new SignIns(rows, users, workers, metrics.meters);
-    auth = new SessionAuth(keys, config.authorizedParties());
+    auth = new SessionAuth(keys, config.authorizedParties(), warnings);
     Cors cors = new Cors(config.origins());
     Errors errors = new Errors(config.isProduction(), cors);
     Health health = new Health(database, stopping::get);

@@ -9,7 +9,6 @@ import com.realmeet.server.Failure.Kind;
 import io.javalin.http.Context;
 import io.javalin.http.Handler;
 import java.security.interfaces.RSAPublicKey;
-import java.time.Duration;
 import java.time.Instant;
 import java.util.Base64;
 import java.util.Collections;
@@ -30,9 +29,6 @@ final class SessionAuth implements Handler {
   private static final Set<String> SESSION_CATEGORIES =
       Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
 
-  /** By how much two clocks may differ. */
-  static final Duration SKEW = Duration.ofSeconds(5);
-
   /** A token in form only: its signature is of the right length. */
   private static final String UNSIGNED = "eyJhbGciOiJSUzI1NiJ9.e30." + "A".repeat(342);
 
@@ -40,15 +36,15 @@ final class SessionAuth implements Handler {
 
   private final ClerkKeys keys;
   private final Set<String> authorizedParties;
-  private final ForeignTokens foreignTokens;
+  private final SetupWarnings warnings;
 
   /**
    * @param authorizedParties accepted {@code azp} claims; empty: any
    */
-  SessionAuth(ClerkKeys keys, Set<String> authorizedParties) {
+  SessionAuth(ClerkKeys keys, Set<String> authorizedParties, SetupWarnings warnings) {
     this.keys = keys;
     this.authorizedParties = authorizedParties;
-    this.foreignTokens = new ForeignTokens(keys);
+    this.warnings = warnings;
   }
 
   /**
@@ -73,7 +69,7 @@ final class SessionAuth implements Handler {
   public void handle(Context ctx) {
     DecodedJWT jwt = decode(bearerToken(ctx));
     checkSignature(jwt, HttpServer.deadline(ctx));
-    foreignTokens.ownSeen();
+    warnings.ownToken();
     ctx.attribute(USER_ID_ATTRIBUTE, checkClaims(jwt));
   }
 
@@ -136,7 +132,8 @@ final class SessionAuth implements Handler {
     }
     JwkSet newer = newerThan(current, jwt, deadline);
     if (newer == current || !isSigned(jwt, newer)) {
-      foreignTokens.seen(jwt);
+      String id = keyId(jwt);
+      warnings.foreignToken(jwt.getIssuer(), String.valueOf(id), keys.describeOthers(id));
       throw invalid(current.get(keyId(jwt)) != null ? "signature is wrong" : "no key of this kid");
     }
   }
@@ -177,7 +174,7 @@ final class SessionAuth implements Handler {
   private String checkClaims(DecodedJWT jwt) {
     double now = Instant.now().toEpochMilli() / 1000.0;
     Double expires = seconds(jwt, "exp");
-    double skew = SKEW.toSeconds();
+    double skew = SetupWarnings.MAX_CLOCK_SKEW.toSeconds();
     require(expires != null && expires > now - skew, "expired");
     for (String name : List.of("nbf", "iat")) {
       Double begins = seconds(jwt, name);

@@ -161,7 +161,7 @@ class FirstErrorsTest {
       }
       assertEquals(
           List.of(
-              "WARN ForeignTokens - A token comes from https://clerk.example.com and is signed with"
+              "WARN SetupWarnings - A token comes from https://clerk.example.com and is signed with"
                   + " key ins_foreign, but CLERK_SECRET_KEY's instance has ins_1: copy both keys"
                   + " from the Clerk instance whose publishable key the front end has"),
           warnings());
@@ -251,7 +251,7 @@ class FirstErrorsTest {
       } else {
         assertEquals(1, warnings().size(), Log.text());
         String line =
-            "WARN ClerkClock - This machine's clock is "
+            "WARN SetupWarnings - This machine's clock is "
                 + difference
                 + " Clerk's, so good tokens may be refused: set it, best by NTP";
         assertTrue(warnings().get(0).matches(line), Log.text());

@@ -60,7 +60,7 @@ class JwkSetTest {
     clerk = new StandInClerk(0, KEY);
     keys =
         new ClerkKeys(
-            new ClerkApi(clerk.url(), StandInClerk.SECRET_KEY, Metrics.none()),
+            new ClerkApi(clerk.url(), StandInClerk.SECRET_KEY, Metrics.none(), new SetupWarnings()),
             null,
             nanos::get,
             Metrics.none());
