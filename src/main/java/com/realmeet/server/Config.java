@@ -29,14 +29,16 @@ import java.util.stream.Collectors;
  * @param clerkSecretKey {@code sk_test_…} or {@code sk_live_…}
  * @param port 0 picks a free one
  * @param environment the value of NODE_ENV
- * @param origins front ends that may read our answers
+ * @param origins front ends that may read our answers, as {@link Origins} takes them
  * @param host address to listen on
  * @param poolSize the most connections to the database
- * @param authorizedParties accepted {@code azp} claims; empty: any
+ * @param authorizedParties accepted {@code azp} claims, as {@link SessionAuth} takes them; empty:
+ *     any
  * @param clerkApiUrl without a slash at the end
  * @param clerkJwtKey verifies tokens without fetching keys, or null
  * @param webhookSecrets keys of which any may sign a webhook; empty: there is no webhook route
  * @param metricsPort where metrics are shown, 0 picks a free one; null: nowhere
+ * @param contradictions warnings of variables that do not fit the settings
  */
 record Config(
     DatabaseUrl databaseUrl,
@@ -51,7 +53,8 @@ record Config(
     String clerkApiUrl,
     RSAPublicKey clerkJwtKey,
     List<byte[]> webhookSecrets,
-    Integer metricsPort) {
+    Integer metricsPort,
+    List<String> contradictions) {
 
   /** NODE_ENV: the name is kept so that an existing {@code .env} works. */
   enum Environment {
@@ -78,8 +81,10 @@ record Config(
   /** Bytes; Svix's own secrets have 24. */
   private static final int MIN_WEBHOOK_KEY = 16;
 
-  private static final Pattern ORIGIN =
-      Pattern.compile("[a-z][a-z0-9+.-]*://(\\[[0-9a-f:.]+]|[a-z0-9._-]+)(:(?<port>\\d{1,5}))?");
+  static final String WEBHOOK_SECRET = "CLERK_WEBHOOK_SIGNING_SECRET";
+
+  /** What Clerk's guides called it before; taken where the other is not set. */
+  private static final String OLD_WEBHOOK_SECRET = "CLERK_WEBHOOK_SECRET";
 
   private static final Pattern API_URL =
       Pattern.compile("https?://[A-Za-z0-9._-]+(:(?<port>\\d{1,5}))?(/[A-Za-z0-9._~/-]*)?");
@@ -130,11 +135,6 @@ record Config(
     return new Reader(environment, file).read();
   }
 
-  /** Whether a text is an origin as browsers write it, and no longer than a host's name may be. */
-  static boolean isOrigin(String text) {
-    return text.length() < 300 && ORIGIN.matcher(text).matches();
-  }
-
   /** The same for a server that only this machine reaches, with one connection to the database. */
   Config local() {
     return local(clerkJwtKey, clerkApiUrl, clerkSecretKey);
@@ -161,7 +161,14 @@ record Config(
         clerkUrl,
         jwtKey,
         List.of(),
-        null);
+        null,
+        List.of());
+  }
+
+  /** A host and a port as they stand in a URL: an IPv6 address in brackets (RFC 3986 §3.2.2). */
+  static String authority(String host, int port) {
+    boolean bare = host.contains(":") && !host.startsWith("[");
+    return (bare ? "[" + host + "]" : host) + ":" + port;
   }
 
   boolean isProduction() {
@@ -170,7 +177,7 @@ record Config(
 
   /** What is odd but usable, one line each. */
   List<String> warnings() {
-    List<String> warnings = new ArrayList<>();
+    List<String> warnings = new ArrayList<>(contradictions);
     databaseUrl.warnings().forEach(warning -> warnings.add("DATABASE_URL: " + warning));
     directUrl.warnings().forEach(warning -> warnings.add("DIRECT_URL: " + warning));
     if (directUrl.isPooled()) {
@@ -209,7 +216,7 @@ record Config(
       Set<String> origins = origins(environment == Environment.PRODUCTION);
       Set<String> parties = origins;
       if (variables.containsKey("CLERK_AUTHORIZED_PARTIES")) {
-        parties = optional("CLERK_AUTHORIZED_PARTIES", Set.of(), this::originList);
+        parties = optional("CLERK_AUTHORIZED_PARTIES", Set.of(), this::partyList);
       }
       Config config =
           new Config(
@@ -219,7 +226,7 @@ record Config(
               port,
               environment,
               origins,
-              optional("HOST", "0.0.0.0", Function.identity()),
+              optional("HOST", "0.0.0.0", this::host),
               optional(
                   "DATABASE_POOL_SIZE",
                   databaseUrl == null ? 10 : databaseUrl.poolSize(10),
@@ -227,8 +234,9 @@ record Config(
               parties,
               optional("CLERK_API_URL", "https://api.clerk.com", this::apiUrl),
               optional("CLERK_JWT_KEY", null, this::publicKey),
-              optional("CLERK_WEBHOOK_SIGNING_SECRET", List.of(), this::webhookSecrets),
-              optional("METRICS_PORT", null, text -> metricsPort(text, port)));
+              optional(webhookSecretName(), List.of(), this::webhookSecrets),
+              optional("METRICS_PORT", null, text -> metricsPort(text, port)),
+              contradictions());
       if (!problems.isEmpty()) {
         throw new Invalid(problems.stream().map(this::located).toList());
       }
@@ -261,20 +269,33 @@ record Config(
     }
 
     private Set<String> originList(String text) {
+      return list(text, Origins::parse);
+    }
+
+    private Set<String> partyList(String text) {
+      return list(
+          text,
+          entry ->
+              entry.strip().equalsIgnoreCase(SessionAuth.NO_PARTY)
+                  ? SessionAuth.NO_PARTY
+                  : Origins.parse(entry));
+    }
+
+    private static Set<String> list(String text, Function<String, String> parse) {
       return Arrays.stream(text.split(",", -1))
-          .map(this::origin)
+          .map(parse)
           .collect(Collectors.toCollection(LinkedHashSet::new));
     }
 
-    /** An origin as browsers write it (RFC 6454 §6.2), so that it can be compared as text. */
-    private String origin(String text) {
-      String origin = text.strip().toLowerCase(Locale.ROOT).replaceFirst("/$", "");
-      if (!isUrl(ORIGIN, origin)) {
+    /** An address or a name; with a scheme or a port it would be looked up in vain. */
+    private String host(String text) {
+      if (!text.matches(
+          "[\\w.-]+|\\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[\\w.-]+)?]?")) {
         throw new IllegalArgumentException(
-            "must be a comma-separated list of origins, each a scheme and a host without a path, "
-                + "such as https://app.example.com; * and null are not origins");
+            "must be an address to listen on, such as 0.0.0.0, 127.0.0.1 or ::, without a scheme or"
+                + " a port");
       }
-      return origin.replaceFirst("^(http://.*):80$", "$1").replaceFirst("^(https://.*):443$", "$1");
+      return text;
     }
 
     private String secretKey(String text) {
@@ -324,6 +345,40 @@ record Config(
       }
     }
 
+    /** The older name counts where the newer one is not set. */
+    private String webhookSecretName() {
+      return value(WEBHOOK_SECRET).isEmpty() && !value(OLD_WEBHOOK_SECRET).isEmpty()
+          ? OLD_WEBHOOK_SECRET
+          : WEBHOOK_SECRET;
+    }
+
+    /** What is set, but does not fit what is read. */
+    private List<String> contradictions() {
+      List<String> warnings = new ArrayList<>();
+      String old = value(OLD_WEBHOOK_SECRET);
+      if (!old.isEmpty()
+          && webhookSecretName().equals(WEBHOOK_SECRET)
+          && !old.equals(value(WEBHOOK_SECRET))) {
+        warnings.add(
+            OLD_WEBHOOK_SECRET
+                + " is not read, because "
+                + WEBHOOK_SECRET
+                + " is set, to something else: delete one of them");
+      }
+      String otherMode = value("CLERK_SECRET_KEY").startsWith("sk_live_") ? "pk_test_" : "pk_live_";
+      variables.keySet().stream()
+          .filter(name -> name.endsWith("CLERK_PUBLISHABLE_KEY"))
+          .filter(name -> value(name).startsWith(otherMode))
+          .sorted()
+          .map(
+              name ->
+                  name
+                      + " and CLERK_SECRET_KEY are of two Clerk instances, one for development"
+                      + " (_test_) and one for production (_live_): copy both keys from the same")
+          .forEach(warnings::add);
+      return warnings;
+    }
+
     private List<byte[]> webhookSecrets(String text) {
       return Arrays.stream(text.split(",", -1))
           .map(String::strip)
@@ -357,6 +412,15 @@ record Config(
     }
 
     private int number(String text, int least, int most) {
+      if (text.matches("(tcp|udp|sctp)://.*")) { // such as METRICS_PORT, for a Service "metrics"
+        throw new IllegalArgumentException(
+            "must be a number between "
+                + least
+                + " and "
+                + most
+                + "; it is an address, as Kubernetes sets for a Service of that name: set"
+                + " enableServiceLinks: false in the Pod, or rename the Service");
+      }
       int number = text.matches("\\d{1,6}") ? Integer.parseInt(text) : -1;
       if (number < least || number > most) {
         throw new IllegalArgumentException("must be a number between " + least + " and " + most);

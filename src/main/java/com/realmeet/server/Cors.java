@@ -31,14 +31,16 @@ final class Cors {
   /** So many foreign origins are told of. */
   private static final int MOST_TOLD = 10;
 
-  private final Set<String> origins;
+  private final Set<String> entries;
+  private final Origins origins;
   private final Set<String> told = ConcurrentHashMap.newKeySet();
 
   /**
-   * @param origins as browsers write them: compared as text
+   * @param origins as {@link Origins} takes them
    */
   Cors(Set<String> origins) {
-    this.origins = origins;
+    this.entries = origins;
+    this.origins = new Origins(origins);
   }
 
   /** Adds what every answer to a request carries. */
@@ -61,11 +63,11 @@ final class Cors {
 
   /** Once for each origin, and for a few only: anybody can make them up. */
   private synchronized void tell(String origin) {
-    if (Config.isOrigin(origin) && told.size() < MOST_TOLD && told.add(origin)) {
+    if (Origins.isOrigin(origin) && told.size() < MOST_TOLD && told.add(origin)) {
       log.warn(
           "A page of {} may not read answers: if it is yours, add it to CLIENT_URL, now {}",
           origin,
-          String.join(",", origins));
+          String.join(",", entries));
     }
   }
 

@@ -99,7 +99,8 @@ final class HttpServer {
    */
   static StartFailure cannotListen(String host, int port, String setting, Exception e) {
     return new StartFailure(
-        "Cannot listen on %s:%d, see %s and HOST: %s".formatted(host, port, setting, reason(e)));
+        "Cannot listen on %s, see %s and HOST: %s"
+            .formatted(Config.authority(host, port), setting, reason(e)));
   }
 
   /** Jetty's own message repeats the address. */

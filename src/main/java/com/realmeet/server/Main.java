@@ -225,9 +225,8 @@ final class Main implements AutoCloseable {
       throw e;
     }
     log.info(
-        "Ready on http://{}:{} for {}",
-        config.host(),
-        server.port(),
+        "Ready on http://{} for {}",
+        Config.authority(config.host(), server.port()),
         String.join(", ", config.origins()));
     return server;
   }
@@ -280,6 +279,9 @@ final class Main implements AutoCloseable {
                 javalin.routes.post(
                     "/api/webhooks/clerk",
                     ctx -> ctx.future(() -> workers.run(() -> webhook.receive(ctx))));
+              } else {
+                javalin.routes.before(
+                    "/api/webhooks/clerk", ctx -> warnings.webhookWithoutSecret(ctx.method()));
               }
             });
   }

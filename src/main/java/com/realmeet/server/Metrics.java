@@ -85,7 +85,8 @@ final class Metrics implements AutoCloseable {
       throw HttpServer.cannotListen(config.host(), config.metricsPort(), "METRICS_PORT", e);
     }
     LifeCycle.start(server);
-    log.info("Metrics on http://{}:{}/metrics", config.host(), connector.getLocalPort());
+    log.info(
+        "Metrics on http://{}/metrics", Config.authority(config.host(), connector.getLocalPort()));
     JvmGcMetrics collections = measureJvm(meters);
     return new Metrics(
         meters,

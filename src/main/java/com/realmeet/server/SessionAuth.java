@@ -5,15 +5,20 @@ import com.auth0.jwt.algorithms.Algorithm;
 import com.auth0.jwt.exceptions.SignatureVerificationException;
 import com.auth0.jwt.interfaces.Claim;
 import com.auth0.jwt.interfaces.DecodedJWT;
+import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonToken;
 import com.realmeet.server.Failure.Kind;
 import io.javalin.http.Context;
 import io.javalin.http.Handler;
+import java.io.IOException;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Instant;
 import java.util.Base64;
 import java.util.Collections;
 import java.util.List;
 import java.util.Set;
+import java.util.stream.Collectors;
 
 /**
  * Lets a request pass if it carries a Clerk session token, and notes whose it is. The rules are
@@ -29,6 +34,15 @@ final class SessionAuth implements Handler {
   private static final Set<String> SESSION_CATEGORIES =
       Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
 
+  /** In CLERK_AUTHORIZED_PARTIES: tokens without {@code azp}, as native apps have them. */
+  static final String NO_PARTY = "none";
+
+  /** What JavaScript makes of a token that is not there, or not there yet. */
+  private static final Set<String> NO_TOKENS =
+      Set.of("null", "undefined", "[object Promise]", "[object Object]");
+
+  private static final JsonFactory JSON = new JsonFactory();
+
   /** A token in form only: its signature is of the right length. */
   private static final String UNSIGNED = "eyJhbGciOiJSUzI1NiJ9.e30." + "A".repeat(342);
 
@@ -36,14 +50,21 @@ final class SessionAuth implements Handler {
 
   private final ClerkKeys keys;
   private final Set<String> authorizedParties;
+  private final Origins origins;
   private final SetupWarnings warnings;
 
   /**
-   * @param authorizedParties accepted {@code azp} claims; empty: any
+   * @param authorizedParties accepted {@code azp} claims, as {@link Origins} takes them; {@link
+   *     #NO_PARTY} among them: tokens without one, too; empty: any
    */
   SessionAuth(ClerkKeys keys, Set<String> authorizedParties, SetupWarnings warnings) {
     this.keys = keys;
     this.authorizedParties = authorizedParties;
+    this.origins =
+        new Origins(
+            authorizedParties.stream()
+                .filter(party -> !party.equals(NO_PARTY))
+                .collect(Collectors.toSet()));
     this.warnings = warnings;
   }
 
@@ -68,9 +89,13 @@ final class SessionAuth implements Handler {
   @Override
   public void handle(Context ctx) {
     DecodedJWT jwt = decode(bearerToken(ctx));
+    checkHeader(jwt);
     checkSignature(jwt, HttpServer.deadline(ctx));
-    warnings.ownToken();
-    ctx.attribute(USER_ID_ATTRIBUTE, checkClaims(jwt));
+    checkCategory(jwt);
+    checkTimes(jwt);
+    checkSession(jwt);
+    ctx.attribute(USER_ID_ATTRIBUTE, subject(jwt));
+    warnings.goodToken();
   }
 
   /** The user whose token this handler has verified: the only identity that a request has. */
@@ -82,13 +107,17 @@ final class SessionAuth implements Handler {
     return id;
   }
 
-  private static String bearerToken(Context ctx) {
+  private String bearerToken(Context ctx) {
     List<String> headers = Collections.list(ctx.req().getHeaders("Authorization"));
     if (headers.size() > 1) {
       throw Failure.of(Kind.AMBIGUOUS_AUTHORIZATION);
     }
     String header = headers.isEmpty() ? "" : headers.get(0);
-    String token = header.startsWith(SCHEME) ? header.substring(SCHEME.length()) : "";
+    boolean bearer = header.regionMatches(true, 0, SCHEME, 0, SCHEME.length());
+    String token = bearer ? header.substring(SCHEME.length()) : "";
+    if (NO_TOKENS.contains(token)) {
+      warnings.noToken(token);
+    }
     if (token.isEmpty() || contains(token, ' ') || contains(token, '\t') || contains(token, ',')) {
       throw Failure.of(Kind.MISSING_TOKEN);
     }
@@ -103,14 +132,27 @@ final class SessionAuth implements Handler {
     require(!contains(token, '='), "padded"); // RFC 7515 §2, but java-jwt lets it pass
     try {
       DecodedJWT jwt = JWT.decode(token);
-      checkHeader(jwt);
-      require(signature(jwt).length > 0, "not signed");
-      jwt.getSubject(); // fails if the payload is the word null
+      require(decoded(jwt.getSignature()).length > 0, "not signed");
+      requireOneObject(jwt.getHeader());
+      requireOneObject(jwt.getPayload());
       return jwt;
     } catch (Failure e) {
       throw e;
-    } catch (RuntimeException e) { // whatever java-jwt makes of junk; its messages quote it
+    } catch (IOException | RuntimeException e) { // whatever is made of junk; its message quotes it
       throw invalid(e.getClass().getSimpleName());
+    }
+  }
+
+  private static byte[] decoded(String part) {
+    return Base64.getUrlDecoder().decode(part);
+  }
+
+  /** java-jwt takes the word null for an object, and ignores what stands behind one. */
+  private static void requireOneObject(String part) throws IOException {
+    try (JsonParser json = JSON.createParser(decoded(part))) {
+      require(json.nextToken() == JsonToken.START_OBJECT, "not a JSON object");
+      json.skipChildren();
+      require(json.nextToken() == null, "something stands behind the JSON object");
     }
   }
 
@@ -121,7 +163,6 @@ final class SessionAuth implements Handler {
   private static void checkHeader(DecodedJWT jwt) {
     require("RS256".equals(jwt.getAlgorithm()), "alg is not RS256");
     require(isAbsentOrOneOf(jwt.getHeaderClaim("typ"), Set.of("JWT")), "typ is not JWT");
-    require(isAbsentOrOneOf(jwt.getHeaderClaim("cat"), SESSION_CATEGORIES), "not a session token");
     require(jwt.getHeaderClaim("crit").isMissing(), "crit is not understood"); // RFC 7515 §4.1.11
   }
 
@@ -167,24 +208,45 @@ final class SessionAuth implements Handler {
     }
   }
 
-  private static byte[] signature(DecodedJWT jwt) {
-    return Base64.getUrlDecoder().decode(jwt.getSignature());
+  private void checkCategory(DecodedJWT jwt) {
+    require(
+        isAbsentOrOneOf(jwt.getHeaderClaim("cat"), SESSION_CATEGORIES),
+        "not a session token",
+        warnings::otherCategory);
   }
 
-  private String checkClaims(DecodedJWT jwt) {
+  private void checkTimes(DecodedJWT jwt) {
     double now = Instant.now().toEpochMilli() / 1000.0;
-    Double expires = seconds(jwt, "exp");
     double skew = SetupWarnings.MAX_CLOCK_SKEW.toSeconds();
-    require(expires != null && expires > now - skew, "expired");
+    Double expires = seconds(jwt, "exp");
+    require(expires != null, "exp is missing");
+    require(expires > now - skew, "expired", () -> warnings.expired((long) (now - expires)));
     for (String name : List.of("nbf", "iat")) {
       Double begins = seconds(jwt, name);
-      require(begins == null || begins <= now + skew, name + " lies in the future");
+      require(
+          begins == null || begins <= now + skew,
+          name + " lies in the future",
+          () -> warnings.fromTheFuture((long) (begins - now)));
     }
-    require(!"pending".equals(jwt.getClaim("sts").asString()), "the session is pending");
-    String party = jwt.getClaim("azp").asString();
+  }
+
+  private void checkSession(DecodedJWT jwt) {
     require(
-        authorizedParties.isEmpty() || party != null && authorizedParties.contains(party),
-        "azp is not an authorized party, see CLERK_AUTHORIZED_PARTIES");
+        !"pending".equals(jwt.getClaim("sts").asString()),
+        "the session is pending",
+        warnings::pendingSession);
+    Claim azp = jwt.getClaim("azp");
+    String party = azp.asString();
+    boolean absent = azp.isMissing() || azp.isNull();
+    require(
+        authorizedParties.isEmpty()
+            || absent && authorizedParties.contains(NO_PARTY)
+            || party != null && origins.contains(party),
+        "azp is not an authorized party, see CLERK_AUTHORIZED_PARTIES",
+        () -> warnings.otherParty(party, String.join(",", authorizedParties)));
+  }
+
+  private static String subject(DecodedJWT jwt) {
     String subject = jwt.getClaim("sub").asString();
     require(subject != null && ClerkUser.isId(subject), "sub is not a user id");
     return subject;
@@ -203,6 +265,14 @@ final class SessionAuth implements Handler {
 
   private static void require(boolean holds, String fault) {
     if (!holds) {
+      throw invalid(fault);
+    }
+  }
+
+  /** Of a token that one of our keys has signed: the fault may be one of the set-up. */
+  private static void require(boolean holds, String fault, Runnable warning) {
+    if (!holds) {
+      warning.run();
       throw invalid(fault);
     }
   }

@@ -1,9 +1,11 @@
 package com.realmeet.server;
 
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.dev.StandInClerk;
 import java.util.Base64;
@@ -20,7 +22,8 @@ import org.junit.jupiter.params.provider.ValueSource;
 class ConfigTest {
   private static final String ORIGINS =
       " must be a comma-separated list of origins, each a scheme and a host without a path, such as"
-          + " https://app.example.com; * and null are not origins";
+          + " https://app.example.com; for previews one * inside the first part of a host, as in"
+          + " https://app-*.example.com; * alone or in front and null are not origins";
 
   private static Map<String, String> good(String... changes) {
     Map<String, String> variables = new HashMap<>();
@@ -143,7 +146,15 @@ class ConfigTest {
     "http://app.example.com:80, http://app.example.com",
     "http://app.example.com:443, http://app.example.com:443",
     "http://[::1]:3000, http://[::1]:3000",
-    "capacitor://localhost, capacitor://localhost"
+    "capacitor://localhost, capacitor://localhost",
+    "ionic://localhost, ionic://localhost",
+    "tauri://localhost/, tauri://localhost",
+    "app://-, app://-",
+    "chrome-extension://abcdefghijklmnopabcdefghijklmnop, chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+    "https://App-*.Example.com:443/, https://app-*.example.com",
+    "https://meet-*-team.vercel.app, https://meet-*-team.vercel.app",
+    "http://pr*.localhost:3000, http://pr*.localhost:3000",
+    "https://deploy-preview-*--meet.netlify.app, https://deploy-preview-*--meet.netlify.app"
   })
   void originIsReadAsBrowsersWriteIt(String value, String origins) {
     assertEquals(
@@ -170,7 +181,32 @@ class ConfigTest {
         "https://app.example.com,",
         "https://a.example.com,,https://b.example.com",
         "https://a.example.com https://b.example.com",
-        "https://a.example.com,*"
+        "https://a.example.com,*",
+        "https://*.vercel.app",
+        "https://*-x.vercel.app",
+        "https://*",
+        "*.vercel.app",
+        "app-*.example.com",
+        "https://app.*.com",
+        "https://app.x*.example.com",
+        "https://app-*.com",
+        "https://app-*",
+        "https://app-*:3000",
+        "https://app-*-*.example.com",
+        "https://app-**.example.com",
+        "https://app-*.example.*",
+        "https://app-*.example.com.",
+        "https://app-*..example.com",
+        "https://app-*.10.0.0.1",
+        "https://app-*.example.com:*",
+        "https://app-*.example.com:65536",
+        "https://app-*.example.com/*",
+        "https://user@app-*.example.com",
+        "https://[::*]",
+        "capacitor://local*",
+        "chrome-extension://abc*",
+        "http*://app-*.example.com",
+        "https://b\u00fcro-*.example.com"
       })
   void whatIsNoOriginIsRefused(String value) {
     assertEquals(List.of("CLIENT_URL" + ORIGINS), problems(good("CLIENT_URL", value)));
@@ -189,6 +225,102 @@ class ConfigTest {
 
     assertEquals(Set.of(), config.authorizedParties());
     assertEquals(Set.of("http://localhost:3000"), config.origins());
+  }
+
+  @Test
+  void tokensWithoutAPartyAreNamedBesideOrigins() {
+    String parties = "https://App.example.com/, NONE ,https://app-*.example.com";
+
+    assertEquals(
+        List.of("https://app.example.com", "none", "https://app-*.example.com"),
+        List.copyOf(Config.from(good("CLERK_AUTHORIZED_PARTIES", parties)).authorizedParties()));
+    assertEquals(1, problems(good("CLIENT_URL", "none")).size());
+    assertEquals(1, problems(good("CLERK_AUTHORIZED_PARTIES", "none,")).size());
+  }
+
+  private static final String SECRET = "whsec_" + "aGlkZGVuLWhpZGRlbi1oaWRkZW4=";
+  private static final String OTHER_SECRET = "whsec_" + "b3RoZXItb3RoZXItb3RoZXItb3RoZXI=";
+
+  @Test
+  void olderNameOfTheWebhookSecretCountsWhereTheNewerIsNotSet() {
+    Config old = Config.from(good("CLERK_WEBHOOK_SECRET", SECRET));
+    Config empty =
+        Config.from(good("CLERK_WEBHOOK_SECRET", SECRET, "CLERK_WEBHOOK_SIGNING_SECRET", ""));
+    Config same =
+        Config.from(good("CLERK_WEBHOOK_SECRET", SECRET, "CLERK_WEBHOOK_SIGNING_SECRET", SECRET));
+    for (Config config : List.of(old, empty, same)) {
+      assertEquals(1, config.webhookSecrets().size());
+      assertEquals(List.of(), config.warnings());
+    }
+    Config both =
+        Config.from(
+            good("CLERK_WEBHOOK_SECRET", OTHER_SECRET, "CLERK_WEBHOOK_SIGNING_SECRET", SECRET));
+    assertArrayEquals(old.webhookSecrets().get(0), both.webhookSecrets().get(0));
+    assertEquals(
+        List.of(
+            "CLERK_WEBHOOK_SECRET is not read, because CLERK_WEBHOOK_SIGNING_SECRET is set, to"
+                + " something else: delete one of them"),
+        both.warnings());
+    assertEquals(
+        List.of(
+            "CLERK_WEBHOOK_SECRET must be the endpoint's signing secret, whsec_...; several are"
+                + " separated by commas"),
+        problems(good("CLERK_WEBHOOK_SECRET", "whsec_")));
+  }
+
+  @ParameterizedTest(name = "{index}")
+  @CsvSource({
+    "sk_test_hidden, NEXT_PUBLIC_CLERK_PUBLISHABLE_KEY, pk_live_hidden, 1",
+    "sk_live_hidden, VITE_CLERK_PUBLISHABLE_KEY, pk_test_hidden, 1",
+    "sk_live_hidden, CLERK_PUBLISHABLE_KEY, pk_live_hidden, 0",
+    "sk_test_hidden, CLERK_PUBLISHABLE_KEY, pk_test_hidden, 0",
+    "sk_test_hidden, STRIPE_PUBLISHABLE_KEY, pk_live_hidden, 0"
+  })
+  void keysOfTwoInstancesAreWarnedOf(String secret, String name, String key, int warnings) {
+    Config config = Config.from(good("CLERK_SECRET_KEY", secret, name, key));
+
+    assertEquals(warnings, config.warnings().size(), config.warnings()::toString);
+    assertTrue(
+        config.warnings().stream()
+            .allMatch(line -> line.startsWith(name + " and CLERK_SECRET_KEY ")));
+    assertFalse(config.warnings().toString().contains("hidden"));
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"PORT", "METRICS_PORT", "DATABASE_POOL_SIZE"})
+  void whatKubernetesSetsForAServiceIsCalledSo(String name) {
+    String problem = problems(good(name, "tcp://10.0.0.1:80")).get(0);
+
+    assertTrue(problem.startsWith(name + " must be a number between "), problem);
+    assertTrue(
+        problem.endsWith(
+            "; it is an address, as Kubernetes sets for a Service of that name: set"
+                + " enableServiceLinks: false in the Pod, or rename the Service"),
+        problem);
+    assertFalse(problem.contains("10.0"), problem);
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "0.0.0.0, 0.0.0.0:80",
+    "localhost, localhost:80",
+    "::, [::]:80",
+    "::1, [::1]:80",
+    "[::1], [::1]:80",
+    "fe80::1%eth0, [fe80::1%eth0]:80"
+  })
+  void hostIsWrittenAsInAUrl(String host, String authority) {
+    assertEquals(authority, Config.authority(Config.from(good("HOST", host)).host(), 80));
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"http://localhost", "tcp://10.0.0.1:80", "0.0.0.0:3001", "a b", "host/"})
+  void whatIsNoAddressToListenOnIsRefused(String host) {
+    assertEquals(
+        List.of(
+            "HOST must be an address to listen on, such as 0.0.0.0, 127.0.0.1 or ::, without a"
+                + " scheme or a port"),
+        problems(good("HOST", host)));
   }
 
   @ParameterizedTest(name = "{index}")

@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
@@ -12,11 +13,13 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.time.Instant;
 import java.time.ZoneOffset;
 import java.time.ZonedDateTime;
 import java.time.format.DateTimeFormatter;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Consumer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
@@ -190,6 +193,131 @@ class FirstErrorsTest {
       assertEquals(200, server.sync(clerk.token("user_1")).statusCode());
       server.sync(foreignToken("ins_foreign", issuer));
 
+      assertEquals(List.of(), warnings());
+    }
+  }
+
+  // A token that is good, but not for us
+
+  private String ownToken(Consumer<ObjectNode> change, long secondsToLive) {
+    ObjectNode claims = clerk.claims("user_1", Duration.ofSeconds(secondsToLive));
+    change.accept(claims);
+    return StandInClerk.sign(clerk.header(), claims, clerk.key().pair().getPrivate());
+  }
+
+  private String templateToken() {
+    ObjectNode header = clerk.header().put("cat", "cl_B7d4PD222AAA");
+    ObjectNode claims = clerk.claims("user_1", Duration.ofMinutes(1));
+    return StandInClerk.sign(header, claims, clerk.key().pair().getPrivate());
+  }
+
+  /** Tokens that one of our keys has signed, and that are refused nevertheless. */
+  private List<String> refusedTokens() {
+    return List.of(
+        ownToken(claims -> claims.remove("azp"), 60),
+        ownToken(claims -> claims.put("azp", "x\nERROR forged"), 60),
+        templateToken(),
+        ownToken(claims -> claims.put("sts", "pending"), 60),
+        ownToken(claims -> {}, -100),
+        "undefined"); // not signed, but a word that we know
+  }
+
+  @Test
+  void eachWayToBeRefusedIsToldOnce() {
+    List<String> told =
+        List.of(
+            "Tokens are refused because they have no azp, as those of native apps: to accept them,"
+                + " set CLERK_AUTHORIZED_PARTIES=http://localhost:3000,https://app.test,none",
+            "Tokens of something that is no origin are refused: if it is yours, add it to CLIENT_URL",
+            "of a JWT template or a machine: the front end must call getToken() without a template",
+            "Tokens are refused because their sessions are pending: the front end must let users",
+            " s ago: the front end must call getToken() for each request",
+            "A request carries \"Bearer undefined\": the front end must await getToken()");
+    try (TestServer server = server("CLIENT_URL", "http://localhost:3000,https://app.test")) {
+      for (int i = 0; i < 2; i++) {
+        refusedTokens().forEach(token -> assertEquals(401, server.sync(token).statusCode()));
+      }
+      assertEquals(told.size(), warnings().size(), Log.text());
+      for (int i = 0; i < told.size(); i++) {
+        assertTrue(warnings().get(i).contains(told.get(i)), told.get(i) + " in " + Log.text());
+      }
+      assertFalse(Log.text().contains("forged"), Log.text());
+    }
+  }
+
+  @Test
+  void afterAGoodTokenRefusedOnesAreNotToldOf() {
+    try (TestServer server = server()) {
+      assertEquals(200, server.sync(clerk.token("user_1")).statusCode());
+      refusedTokens().forEach(token -> assertEquals(401, server.sync(token).statusCode()));
+
+      assertEquals(List.of(), warnings());
+    }
+  }
+
+  @Test
+  void frontEndOfAnUnknownOriginIsNamedAndAClockThatIsBehindToo() {
+    try (TestServer server = server()) {
+      server.sync(ownToken(claims -> claims.put("azp", "https://pr-7.app.test"), 60));
+      server.sync(ownToken(claims -> claims.put("nbf", Instant.now().getEpochSecond() + 100), 160));
+
+      assertEquals(
+          "WARN SetupWarnings - Tokens of https://pr-7.app.test are refused: if it is yours, add it"
+              + " to CLIENT_URL, or to CLERK_AUTHORIZED_PARTIES if that is set, now"
+              + " http://localhost:3000",
+          warnings().get(0));
+      assertTrue(
+          warnings().get(1).matches(".* clock is \\d+ s behind Clerk's, so good tokens .*"),
+          Log.text());
+    }
+  }
+
+  @Test
+  void ofTokensThatAnybodyCanWriteNothingIsTold() {
+    try (TestServer server = server()) {
+      ObjectNode claims =
+          clerk.claims("user_1", Duration.ofSeconds(60)).put("azp", "http://x.test");
+      ObjectNode header = clerk.header().put("cat", "cl_B7d4PD222AAA");
+      server.sync(StandInClerk.sign(clerk.header(), claims, FOREIGN.pair().getPrivate()));
+      server.sync(StandInClerk.sign(header, claims, FOREIGN.pair().getPrivate()));
+      server.sync("undefined2");
+
+      assertEquals(List.of(), warnings());
+    }
+  }
+
+  // A webhook without a secret
+
+  @Test
+  void eventWithoutASecretIsToldOnce() {
+    try (TestServer server = server()) {
+      assertEquals(404, server.get("/api/webhooks/clerk").statusCode());
+      assertEquals(List.of(), warnings());
+      for (int i = 0; i < 2; i++) {
+        HttpRequest.Builder event =
+            StandInClerk.webhook(
+                server.uri("/api/webhooks/clerk"), Fleet.SECRET, Instant.now(), "{}");
+        assertEquals(404, server.send(event).statusCode());
+      }
+      assertEquals(
+          List.of(
+              "WARN SetupWarnings - Events at /api/webhooks/clerk are answered with 404, because"
+                  + " CLERK_WEBHOOK_SIGNING_SECRET is not set: copy the endpoint's signing secret,"
+                  + " whsec_..., from Clerk's dashboard"),
+          warnings());
+    }
+  }
+
+  @Test
+  void olderNameOfTheWebhookSecretIsTaken() {
+    try (TestServer server = server("CLERK_WEBHOOK_SECRET", Fleet.SECRET)) {
+      HttpRequest.Builder event =
+          StandInClerk.webhook(
+              server.uri("/api/webhooks/clerk"),
+              Fleet.SECRET,
+              Instant.now(),
+              clerk.event("user.created", "user_1"));
+      assertEquals(200, server.send(event).statusCode());
       assertEquals(List.of(), warnings());
     }
   }

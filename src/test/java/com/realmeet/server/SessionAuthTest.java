@@ -78,7 +78,9 @@ class SessionAuthTest {
         "Bearer ",
         "Bearer%s",
         "Bearer  %s",
-        "bearer %s",
+        "bearer",
+        "bearer %s,%s",
+        "bearer\t%s",
         "Basic %s",
         "Token %s",
         "Bearer %s %s",
@@ -92,6 +94,14 @@ class SessionAuthTest {
     assertUnauthorized(
         "Missing or invalid authorization header",
         server.send(request().header("Authorization", value)));
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"Bearer", "bearer", "BEARER", "bEaReR"})
+  void schemeIsWrittenInAnyCase(String scheme) {
+    String value = scheme + " " + clerk.token(SessionTokens.USER);
+
+    assertEquals(200, server.send(request().header("Authorization", value)).statusCode());
   }
 
   @Test
@@ -164,6 +174,38 @@ class SessionAuthTest {
     try (TestServer lax = TestServer.start(clerk, DATABASE, "CLERK_AUTHORIZED_PARTIES", "")) {
       assertEquals(200, lax.sync(tokenOf("https://elsewhere.example.test")).statusCode());
       assertEquals(200, lax.sync(tokenOf(null)).statusCode());
+    }
+  }
+
+  @Test
+  void nativeAppsAreAcceptedBesideTheFrontEnds() {
+    try (TestServer mixed =
+        TestServer.start(
+            clerk, DATABASE, "CLERK_AUTHORIZED_PARTIES", "http://localhost:3000, None")) {
+      assertEquals(200, mixed.sync(tokenOf(null)).statusCode());
+      assertEquals(200, mixed.sync(tokenOf("http://localhost:3000")).statusCode());
+      assertEquals(401, mixed.sync(tokenOf("https://elsewhere.example.test")).statusCode());
+      assertEquals(401, mixed.sync(tokenOf("none")).statusCode());
+      assertEquals(401, mixed.sync(tokenOf("")).statusCode());
+    }
+  }
+
+  @Test
+  void nativeAppsMayBeTheOnlyOnes() {
+    try (TestServer apps = TestServer.start(clerk, DATABASE, "CLERK_AUTHORIZED_PARTIES", "none")) {
+      assertEquals(200, apps.sync(tokenOf(null)).statusCode());
+      assertEquals(401, apps.sync(tokenOf("http://localhost:3000")).statusCode());
+    }
+  }
+
+  @Test
+  void previewsOfClientUrlAreAuthorizedParties() {
+    String origins = "https://meet-*-team.vercel.app,chrome-extension://abcdefghijklmnop";
+    try (TestServer previews = TestServer.start(clerk, DATABASE, "CLIENT_URL", origins)) {
+      assertEquals(200, previews.sync(tokenOf("https://meet-pr-7-team.vercel.app")).statusCode());
+      assertEquals(200, previews.sync(tokenOf("chrome-extension://abcdefghijklmnop")).statusCode());
+      assertEquals(401, previews.sync(tokenOf("https://meet-x.evil-team.vercel.app")).statusCode());
+      assertEquals(401, previews.sync(tokenOf("https://meet-*-team.vercel.app")).statusCode());
     }
   }
 

@@ -138,6 +138,13 @@ final class SessionTokenTable extends SessionTokens {
         raw("claims not JSON", clerk.header().toString(), "user_good"),
         raw("claims too deep", clerk.header().toString(), with("'x':" + deep)),
         raw("sub twice, the second bad", clerk.header().toString(), with("'sub':'../jwks'")),
+        raw("header and more", clerk.header() + "{}", claims().toString()),
+        raw("header and a word", clerk.header() + " x", claims().toString()),
+        raw("header and a comma", clerk.header() + ",", claims().toString()),
+        raw("claims and more", clerk.header().toString(), claims() + "{'sub':'user_other'}"),
+        raw("claims and a bracket", clerk.header().toString(), claims() + "}"),
+        raw("claims and a NUL", clerk.header().toString(), claims() + "\u0000"),
+        raw("claims and the word null", clerk.header().toString(), claims() + "\nnull"),
         raw("exp too big", clerk.header().toString(), with("'exp':1e999")),
         raw("exp of 5000 digits", clerk.header().toString(), with("'exp':" + "9".repeat(5000))),
         row("not base64", () -> "$$$.$$$.$$$"),
@@ -169,6 +176,10 @@ final class SessionTokenTable extends SessionTokens {
         claims("another issuer", c -> c.put("iss", "https://clerk.satellite.test")),
         claims("unknown claims", c -> c.putObject("o").put("id", "org_1")),
         claims("the longest sub", c -> c.put("sub", LONGEST)),
+        raw(
+            "blanks around header and claims",
+            " " + clerk.header() + "\n",
+            "\t" + claims() + " \r\n"),
         raw("sub twice, the second good", clerk.header().toString(), with("'sub':'user_good'")));
   }
 }
