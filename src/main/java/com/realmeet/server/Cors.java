@@ -4,6 +4,7 @@ import io.javalin.http.Context;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Pattern;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
@@ -24,6 +25,17 @@ final class Cors {
   private static final HttpField VARY = new PreEncodedHttpField(HttpHeader.VARY, "Origin");
 
   private static final String ALLOWED = "Access-Control-Allow-Origin";
+  private static final String EXPOSED = "Access-Control-Expose-Headers";
+
+  /** A list of header names (RFC 9110 §5.6.2), but for {@code *}, which would mean all of them. */
+  private static final Pattern HEADER_NAMES =
+      Pattern.compile("[\\w!#$%&'+.^`|~-]+([ \t]*,[ \t]*[\\w!#$%&'+.^`|~-]+)*");
+
+  /** Characters: far above what a page needs, far below what fits into a response's head. */
+  private static final int MAX_HEADER_NAMES = 2048;
+
+  /** Allowed where a browser asks for nothing that can be understood. */
+  private static final String USUAL_HEADERS = "Authorization, Content-Type";
 
   /** Two hours: the longest that Chromium keeps the answer to a preflight. */
   private static final String MAX_AGE_SECONDS = "7200";
@@ -86,8 +98,36 @@ final class Cors {
     ctx.res().setContentType(null); // Javalin's default: there is no content
     ctx.status(204)
         .header("Access-Control-Allow-Methods", methods)
-        .header("Access-Control-Allow-Headers", "Authorization, Content-Type")
+        .header("Access-Control-Allow-Headers", headers(ctx))
         .header("Access-Control-Max-Age", MAX_AGE_SECONDS);
     return true;
+  }
+
+  /**
+   * The headers that a page wants to send: all are allowed, since tracing tools and tunnels add
+   * some of their own ({@code baggage}, {@code ngrok-skip-browser-warning}), and none of them lets
+   * anybody in.
+   */
+  private static String headers(Context ctx) {
+    String asked = ctx.header("Access-Control-Request-Headers");
+    return asked != null
+            && asked.length() <= MAX_HEADER_NAMES
+            && HEADER_NAMES.matcher(asked).matches()
+        ? asked
+        : USUAL_HEADERS;
+  }
+
+  /** Lets an allowed page read the header that tells it when to try again. */
+  static void exposeRetryAfter(Context ctx) {
+    if (ctx.res().containsHeader(ALLOWED)) {
+      ctx.header(EXPOSED, "Retry-After");
+    }
+  }
+
+  /** The same for a response that Jetty makes. */
+  static void exposeRetryAfter(HttpFields.Mutable response) {
+    if (response.contains(ALLOWED)) {
+      response.put(EXPOSED, "Retry-After");
+    }
   }
 }

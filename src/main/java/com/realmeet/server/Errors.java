@@ -66,6 +66,7 @@ final class Errors {
     }
     if (kind.status == 503) {
       ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
+      Cors.exposeRetryAfter(ctx);
     }
     log.debug("{}: {}", kind, failure.getMessage());
     answer(ctx, kind.status, kind.message);
@@ -143,6 +144,7 @@ final class Errors {
       headers.put(HttpHeader.CONTENT_TYPE, "application/json");
       if (status == 503) {
         headers.put(HttpHeader.RETRY_AFTER, 1);
+        Cors.exposeRetryAfter(headers);
         detail = "Server is stopping";
       }
       response.setStatus(status);

@@ -10,6 +10,7 @@ import java.util.Locale;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
@@ -45,7 +46,9 @@ class CorsTest {
             clerk,
             TestPostgres.newDatabase(),
             "CLIENT_URL",
-            "http://localhost:3000, https://app.example.com/,https://[::1]:8443");
+            "http://localhost:3000, https://app.example.com/,https://[::1]:8443,"
+                + "https://Meet-*-team.vercel.app,http://pr*.example.com:8080,"
+                + "capacitor://localhost,chrome-extension://abcdefghijklmnopabcdefghijklmnop");
   }
 
   @AfterAll
@@ -67,7 +70,17 @@ class CorsTest {
   }
 
   @ParameterizedTest
-  @ValueSource(strings = {"http://localhost:3000", "https://app.example.com", "https://[::1]:8443"})
+  @ValueSource(
+      strings = {
+        "http://localhost:3000",
+        "https://app.example.com",
+        "https://[::1]:8443",
+        "https://meet-git-a-branch-team.vercel.app",
+        "https://meet-x-team.vercel.app",
+        "http://pr17.example.com:8080",
+        "capacitor://localhost",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop"
+      })
   void allowedOriginMayReadEveryAnswer(String origin) {
     for (List<String> line : REQUESTS) {
       Answer without = ask(line);
@@ -100,6 +113,26 @@ class CorsTest {
         List.of("https://app.example.com@evil.example.com"),
         List.of("https://appxexample.com"),
         List.of("http://localhost:3000, https://app.example.com"),
+        List.of("https://meet-*-team.vercel.app"),
+        List.of("https://meet--team.vercel.app"),
+        List.of("https://meet-team.vercel.app"),
+        List.of("https://meet-a.b-team.vercel.app"),
+        List.of("https://meet-evil.example/x-team.vercel.app"),
+        List.of("https://meet-a@evil-team.vercel.app"),
+        List.of("https://meet-a_b-team.vercel.app"),
+        List.of("https://meet-A-team.vercel.app"),
+        List.of("https://Meet-a-team.vercel.app"),
+        List.of("https://meet-%61-team.vercel.app"),
+        List.of("https://meet-a-team.vercel.app."),
+        List.of("https://meet-a-team.vercel.app:443"),
+        List.of("https://meet-a-team.vercel.app.evil.example.com"),
+        List.of("https://meet-a-teamXvercel.app"),
+        List.of("http://meet-a-team.vercel.app"),
+        List.of("https://x-meet-a-team.vercel.app"),
+        List.of("https://meet-" + "a".repeat(64) + "-team.vercel.app"),
+        List.of("http://pr17.example.com"),
+        List.of("http://pr17.example.com:80801"),
+        List.of("capacitor://localhost:80"),
         List.of("http://localhost:3000 http://localhost:3000"),
         List.of("http://localhost:3000", "http://evil.example.com"),
         List.of("http://evil.example.com", "http://localhost:3000"));
@@ -145,11 +178,54 @@ class CorsTest {
     assertEquals(List.of(), answer.header("Content-Type"));
     assertEquals(
         List.of(
-            "Access-Control-Allow-Headers: Authorization, Content-Type",
+            "Access-Control-Allow-Headers: authorization,content-type",
             "Access-Control-Allow-Methods: " + methods,
             "Access-Control-Allow-Origin: https://app.example.com",
             "Access-Control-Max-Age: 7200"),
         corsHeaders(answer));
     assertEquals(List.of("Origin"), answer.header("Vary"));
+  }
+
+  private static String allowedHeaders(String... requested) {
+    Answer answer =
+        ask(
+            Stream.concat(
+                    Stream.of(
+                        "OPTIONS",
+                        "/api/user/sync",
+                        "Origin: https://meet-x-team.vercel.app",
+                        "Access-Control-Request-Method: POST"),
+                    Stream.of(requested).map(names -> "Access-Control-Request-Headers: " + names))
+                .toList());
+    assertEquals(204, answer.status());
+    assertEquals(1, answer.header("Access-Control-Allow-Headers").size());
+    return answer.header("Access-Control-Allow-Headers").get(0);
+  }
+
+  /** Those of tracing tools, of old libraries and of tunnels. */
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "authorization,baggage,content-type,sentry-trace",
+        "authorization, traceparent, tracestate",
+        "x-requested-with",
+        "ngrok-skip-browser-warning",
+        "authorization , x-odd_name!#$%&'+.^`|~1"
+      })
+  void pageMaySendTheHeadersThatItAsksFor(String names) {
+    assertEquals(names, allowedHeaders(names));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {"", "*", "authorization,*", "a b", "a,,b", ",", "a,", "a:b", "\"a\"", "a/b", "ä"})
+  void listThatIsNoneIsNotRepeated(String names) {
+    assertEquals("Authorization, Content-Type", allowedHeaders(names));
+  }
+
+  @Test
+  void longListIsNotRepeated() {
+    assertEquals("Authorization, Content-Type", allowedHeaders("x".repeat(2049)));
+    assertEquals("Authorization, Content-Type", allowedHeaders());
   }
 }

@@ -61,7 +61,9 @@ class FrontEndTest {
     clerk.setAuthorizedParty(origin("localhost"));
     clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
     database = TestPostgres.newDatabase();
-    String origins = "https://app.example.com," + origin("localhost");
+    String origins =
+        String.join(
+            ",", "https://app.example.com", origin("localhost"), origin("meet-*-team.localhost"));
     server = TestServer.start(clerk, database, "CLIENT_URL", origins);
   }
 
@@ -121,6 +123,16 @@ class FrontEndTest {
 
   /** What the page shows when it is opened on an origin with the address of a server. */
   private String shown(String origin, int serverPort, String token) throws Exception {
+    return shown(origin, serverPort, token, "");
+  }
+
+  /**
+   * The same of a page that sends more.
+   *
+   * @param options such as {@code &headers=a,b}
+   */
+  private String shown(String origin, int serverPort, String token, String options)
+      throws Exception {
     CompletableFuture<String> text = new CompletableFuture<>();
     shown = text;
     Process process =
@@ -132,7 +144,7 @@ class FrontEndTest {
                 "--no-first-run",
                 "--no-sandbox", // not to be had by root or in a container; the page is our own
                 "--user-data-dir=" + profile,
-                origin + "/#api=http://127.0.0.1:" + serverPort + "&token=" + token)
+                origin + "/#api=http://127.0.0.1:" + serverPort + "&token=" + token + options)
             .redirectErrorStream(true)
             .redirectOutput(LOG.toFile())
             .start();
@@ -164,6 +176,49 @@ class FrontEndTest {
     String expired = clerk.token("user_ada", Duration.ofMinutes(-1));
 
     assertEquals("Invalid or expired token", shown(origin("localhost"), server.port(), expired));
+  }
+
+  @Test
+  void headersOfTracingToolsAndTunnelsAreNoObstacle() throws Exception {
+    String headers =
+        "&headers=baggage,sentry-trace,X-Requested-With,ngrok-skip-browser-warning,Content-Type";
+
+    assertEquals(
+        "Ada Lovelace, ada@example.com",
+        shown(origin("localhost"), server.port(), clerk.token("user_ada"), headers));
+  }
+
+  @Test
+  void previewDeploymentIsServed() throws Exception {
+    String preview = origin("meet-git-a-branch-team.localhost");
+    clerk.setAuthorizedParty(preview);
+    try {
+      assertEquals(
+          "Ada Lovelace, ada@example.com", shown(preview, server.port(), clerk.token("user_ada")));
+    } finally {
+      clerk.setAuthorizedParty(origin("localhost"));
+    }
+  }
+
+  /** There are no cookies, and so there is no Access-Control-Allow-Credentials. */
+  @Test
+  void pageThatSendsCookiesReadsNothing() throws Exception {
+    assertEquals(
+        "The server cannot be reached",
+        shown(origin("localhost"), server.port(), clerk.token("user_ada"), "&credentials=include"));
+  }
+
+  @Test
+  void pageReadsWhenToTryAgain() throws Exception {
+    clerk.putUser("user_new", "new@example.com", "New", null);
+    clerk.onUser(StandInClerk.answering(503, "{}"));
+    try {
+      assertEquals(
+          "Clerk is unavailable, retry after 5",
+          shown(origin("localhost"), server.port(), clerk.token("user_new")));
+    } finally {
+      clerk.heal();
+    }
   }
 
   /** The browser asks first, so that not even the row is made. */
