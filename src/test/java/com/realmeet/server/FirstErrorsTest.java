@@ -8,6 +8,8 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.dev.StandInClerk;
 import com.realmeet.server.dev.StandInClerk.SigningKey;
 import java.io.IOException;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
 import java.net.http.HttpRequest;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -283,6 +285,22 @@ class FirstErrorsTest {
       server.sync("undefined2");
 
       assertEquals(List.of(), warnings());
+    }
+  }
+
+  // An address that is not IPv4
+
+  @Test
+  void addressOfIpv6IsLoggedInBrackets() {
+    try (ServerSocket socket = new ServerSocket()) {
+      socket.bind(new InetSocketAddress("::1", 0));
+    } catch (IOException e) {
+      Assumptions.abort("there is no IPv6");
+    }
+    try (TestServer server = server("HOST", "::1", "METRICS_PORT", "0")) {
+      String log = Log.text();
+      assertTrue(log.contains("Ready on http://[::1]:" + server.port() + " for "), log);
+      assertTrue(log.contains("Metrics on http://[::1]:"), log);
     }
   }
 

@@ -179,22 +179,15 @@ class FrontEndTest {
   }
 
   @Test
-  void headersOfTracingToolsAndTunnelsAreNoObstacle() throws Exception {
+  void previewWithHeadersOfTracingToolsAndTunnelsIsServed() throws Exception {
+    String preview = origin("meet-git-a-branch-team.localhost");
     String headers =
         "&headers=baggage,sentry-trace,X-Requested-With,ngrok-skip-browser-warning,Content-Type";
-
-    assertEquals(
-        "Ada Lovelace, ada@example.com",
-        shown(origin("localhost"), server.port(), clerk.token("user_ada"), headers));
-  }
-
-  @Test
-  void previewDeploymentIsServed() throws Exception {
-    String preview = origin("meet-git-a-branch-team.localhost");
     clerk.setAuthorizedParty(preview);
     try {
       assertEquals(
-          "Ada Lovelace, ada@example.com", shown(preview, server.port(), clerk.token("user_ada")));
+          "Ada Lovelace, ada@example.com",
+          shown(preview, server.port(), clerk.token("user_ada"), headers));
     } finally {
       clerk.setAuthorizedParty(origin("localhost"));
     }
