@@ -13,8 +13,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Lets the pages of allowed origins read our answers. A foreign origin gets no header at all, and
- * its requests are otherwise answered like any other: keeping pages out is the browser's part.
+ * Adds the CORS headers, with which a browser lets pages of allowed origins read our responses. A
+ * foreign origin gets none of them, and its requests are otherwise answered like any other.
  *
  * @see <a href="https://fetch.spec.whatwg.org/#http-cors-protocol">The CORS protocol</a>
  */
@@ -40,12 +40,12 @@ final class Cors {
   /** Two hours: the longest that Chromium keeps the answer to a preflight. */
   private static final String MAX_AGE_SECONDS = "7200";
 
-  /** So many foreign origins are told of. */
-  private static final int MOST_TOLD = 10;
+  /** Foreign origins that are logged, one line each: anybody can make them up. */
+  private static final int MAX_LOGGED_ORIGINS = 10;
 
   private final Set<String> entries;
   private final Origins origins;
-  private final Set<String> told = ConcurrentHashMap.newKeySet();
+  private final Set<String> logged = ConcurrentHashMap.newKeySet();
 
   /**
    * @param origins as {@link Origins} takes them
@@ -55,7 +55,7 @@ final class Cors {
     this.origins = new Origins(origins);
   }
 
-  /** Adds what every answer to a request carries. */
+  /** Adds the headers that every response carries. */
   void addHeaders(HttpFields request, HttpFields.Mutable response) {
     response.put(VARY);
     List<String> sent = request.getValuesList(HttpHeader.ORIGIN);
@@ -64,8 +64,8 @@ final class Cors {
     }
     if (origins.contains(sent.get(0))) {
       response.put(ALLOWED, sent.get(0));
-    } else if (told.size() < MOST_TOLD && !isOwn(sent.get(0), request)) {
-      tell(sent.get(0));
+    } else if (logged.size() < MAX_LOGGED_ORIGINS && !isOwn(sent.get(0), request)) {
+      logForeign(sent.get(0));
     }
   }
 
@@ -73,9 +73,9 @@ final class Cors {
     return origin.endsWith("://" + request.get(HttpHeader.HOST));
   }
 
-  /** Once for each origin, and for a few only: anybody can make them up. */
-  private synchronized void tell(String origin) {
-    if (Origins.isOrigin(origin) && told.size() < MOST_TOLD && told.add(origin)) {
+  /** Logs an origin once. */
+  private synchronized void logForeign(String origin) {
+    if (Origins.isOrigin(origin) && logged.size() < MAX_LOGGED_ORIGINS && logged.add(origin)) {
       log.warn(
           "A page of {} may not read answers: if it is yours, add it to CLIENT_URL, now {}",
           origin,
@@ -84,7 +84,7 @@ final class Cors {
   }
 
   /**
-   * Answers an OPTIONS request by which a browser asks what an allowed page may do.
+   * Answers a preflight request of an allowed origin with 204.
    *
    * @param methods those of the route, separated by commas
    * @return false if the request is something else

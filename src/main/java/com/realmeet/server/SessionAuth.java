@@ -21,8 +21,8 @@ import java.util.Set;
 import java.util.stream.Collectors;
 
 /**
- * Lets a request pass if it carries a Clerk session token, and notes whose it is. The rules are
- * those of Clerk's own JavaScript SDK ({@code @clerk/backend}).
+ * Before-handler that authenticates requests by a Clerk session token. The rules are those of
+ * Clerk's own JavaScript SDK ({@code @clerk/backend}).
  *
  * @see <a href="https://clerk.com/docs/guides/sessions/manual-jwt-verification">Clerk on manual JWT
  *     verification</a>
@@ -30,7 +30,9 @@ import java.util.stream.Collectors;
 final class SessionAuth implements Handler {
   private static final String SCHEME = "Bearer ";
 
-  /** Clerk's mark of a session token; its JWT templates and machine tokens have the same key. */
+  /**
+   * Clerk's mark of a session token; JWT templates and machine tokens are signed with the same key.
+   */
   private static final Set<String> SESSION_CATEGORIES =
       Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
 
@@ -69,7 +71,7 @@ final class SessionAuth implements Handler {
   }
 
   /**
-   * Fetches the keys and verifies something, so that the first token need not wait for that, and
+   * Fetches the keys and verifies a token, so that the first request need not wait for that, nor
    * for classes to load.
    *
    * @throws StartFailure if Clerk rejects the secret key
@@ -269,7 +271,11 @@ final class SessionAuth implements Handler {
     }
   }
 
-  /** Of a token that one of our keys has signed: the fault may be one of the set-up. */
+  /**
+   * Refuses a token that one of our keys has signed.
+   *
+   * @param warning says what to do, since the fault may lie in the set-up
+   */
   private static void require(boolean holds, String fault, Runnable warning) {
     if (!holds) {
       warning.run();

@@ -85,7 +85,7 @@ class ClerkKeysTest {
   }
 
   @Test
-  void junkCostsTwoFetchesAtMost() {
+  void invalidTokensCauseTwoFetchesAtMost() {
     start();
 
     TestServer.atOnce(20, () -> assertStatus(401, server.sync(junk())));
@@ -96,7 +96,7 @@ class ClerkKeysTest {
   }
 
   @Test
-  void keyWithoutANameIsNeverAskedFor() {
+  void tokenWithoutAKeyIdCausesNoFetch() {
     start();
     int calls = clerk.keyCalls();
     clerk.onKeys(StandInClerk.answering(500, "{}"));
@@ -131,7 +131,7 @@ class ClerkKeysTest {
   }
 
   @Test
-  void junkDoesNotQueueUpWhileClerkHangs() {
+  void unknownKeyIdsDoNotWaitWhileClerkHangs() {
     start();
     clerk.onKeys(StandInClerk.answering(500, "{}"));
     assertUnavailable(server.sync(junk()));
@@ -172,7 +172,7 @@ class ClerkKeysTest {
   }
 
   @Test
-  void coldServerUnderJunkAcceptsTheFirstGoodToken() {
+  void coldServerUnderInvalidTokensAcceptsTheFirstGoodOne() {
     clerk.onKeys(StandInClerk.answering(200, "{}"));
     start();
     assertUnavailable(server.sync(token(KEY)));

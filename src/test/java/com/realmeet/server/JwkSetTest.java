@@ -207,7 +207,7 @@ class JwkSetTest {
   }
 
   @Test
-  void unknownNamesCostTwoFetchesInHalfAMinute() {
+  void unknownKeyIdsCauseTwoFetchesInHalfAMinute() {
     keys.prefetch();
     for (int i = 0; i < 10; i++) {
       assertNull(key("invented_" + i));

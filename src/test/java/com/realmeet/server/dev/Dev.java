@@ -133,7 +133,11 @@ public final class Dev {
   private void startClerk() throws IOException {
     clerk = new StandInClerk(freePort(CLERK_PORT), key());
     clerk.setAuthorizedParty(
-        variables.getOrDefault("CLIENT_URL", "http://localhost:3000").split(",")[0].strip());
+        variables
+            .getOrDefault("CLIENT_URL", "http://localhost:3000")
+            .split(",")[0]
+            .strip()
+            .replace("*", "preview"));
     if (Files.exists(USERS)) {
       for (JsonNode user : JSON.readTree(USERS.toFile())) {
         clerk.users().put(user.get("id").asText(), (ObjectNode) user);
