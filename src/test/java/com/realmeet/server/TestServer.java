@@ -38,7 +38,7 @@ final class TestServer implements AutoCloseable {
   static Map<String, String> settings(StandInClerk clerk, String databaseUrl) {
     Map<String, String> settings = new HashMap<>();
     settings.put("DATABASE_URL", databaseUrl);
-    settings.put("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
+    settings.put("CLERK_SECRET_KEY", clerk.secretKey());
     settings.put("CLERK_API_URL", clerk.url());
     settings.put("CLIENT_URL", "http://localhost:3000");
     settings.put("NODE_ENV", "production");

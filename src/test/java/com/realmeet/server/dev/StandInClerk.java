@@ -29,6 +29,7 @@ import java.util.Base64;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.UUID;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentSkipListMap;
@@ -145,11 +146,14 @@ public final class StandInClerk implements AutoCloseable {
   private final AtomicInteger listCalls = new AtomicInteger();
   private final AtomicInteger otherCalls = new AtomicInteger();
   private final AtomicLong clock = new AtomicLong();
+  private final AtomicInteger lookupCalls = new AtomicInteger();
+  private final String secretKey;
   private volatile SigningKey key;
   private volatile String authorizedParty = "http://localhost:3000";
   private volatile HttpHandler userHandler = this::answerUser;
   private volatile HttpHandler keyHandler = this::answerKeys;
   private volatile HttpHandler listHandler = this::answerList;
+  private volatile HttpHandler lookupHandler = this::answerLookup;
 
   /**
    * Starts on 127.0.0.1.
@@ -157,7 +161,19 @@ public final class StandInClerk implements AutoCloseable {
    * @param port 0 picks a free one
    */
   public StandInClerk(int port, SigningKey key) {
+    this(port, key, SECRET_KEY);
+  }
+
+  /**
+   * Starts on 127.0.0.1 as an instance of its own.
+   *
+   * @param port 0 picks a free one
+   * @param key whose kid is the id of the instance, as at Clerk
+   * @param secretKey the only one that it accepts
+   */
+  public StandInClerk(int port, SigningKey key, String secretKey) {
     this.key = key;
+    this.secretKey = secretKey;
     try {
       server = HttpServer.create(new InetSocketAddress("127.0.0.1", port), 1024);
     } catch (IOException e) {
@@ -179,6 +195,11 @@ public final class StandInClerk implements AutoCloseable {
   /** The handler of Clerk's own routes, to which others can be added. */
   public void addRoute(String path, HttpHandler handler) {
     server.createContext(path, handler);
+  }
+
+  /** What a server has to send in order to be answered. */
+  public String secretKey() {
+    return secretKey;
   }
 
   // Users
@@ -240,11 +261,17 @@ public final class StandInClerk implements AutoCloseable {
     userHandler = this::answerUser;
     keyHandler = this::answerKeys;
     listHandler = this::answerList;
+    lookupHandler = this::answerLookup;
   }
 
   /** Lets a handler answer for the list of users instead, until {@link #heal}. */
   public void onList(HttpHandler handler) {
     listHandler = handler;
+  }
+
+  /** Lets a handler answer for users that are listed by their ids, until {@link #heal}. */
+  public void onLookup(HttpHandler handler) {
+    lookupHandler = handler;
   }
 
   /** A handler that answers with a status and a body. */
@@ -265,6 +292,11 @@ public final class StandInClerk implements AutoCloseable {
   /** How often a page of users was asked for. */
   public int listCalls() {
     return listCalls.get();
+  }
+
+  /** How often users were listed by their ids. */
+  public int lookupCalls() {
+    return lookupCalls.get();
   }
 
   /** How often anything else was asked for. */
@@ -362,7 +394,8 @@ public final class StandInClerk implements AutoCloseable {
     } else {
       event.set("data", user.deepCopy());
     }
-    return event.put("timestamp", Instant.now().toEpochMilli()).toString();
+    event.put("timestamp", Instant.now().toEpochMilli());
+    return event.put("instance_id", key.kid()).toString();
   }
 
   /** A webhook, signed as Svix does it, ready to be sent. */
@@ -393,14 +426,16 @@ public final class StandInClerk implements AutoCloseable {
   private void route(HttpExchange exchange) throws IOException {
     String path = exchange.getRequestURI().getPath();
     try {
-      if (!("Bearer " + SECRET_KEY)
-          .equals(exchange.getRequestHeaders().getFirst("Authorization"))) {
+      if (!("Bearer " + secretKey).equals(exchange.getRequestHeaders().getFirst("Authorization"))) {
         otherCalls.incrementAndGet();
         send(
             exchange, 401, error("clerk_key_invalid", "The provided Clerk Secret Key is invalid."));
       } else if (path.equals("/v1/jwks")) {
         keyCalls.incrementAndGet();
         keyHandler.handle(exchange);
+      } else if (path.equals("/v1/users") && !values(exchange, "user_id").isEmpty()) {
+        lookupCalls.incrementAndGet();
+        lookupHandler.handle(exchange);
       } else if (path.equals("/v1/users")) {
         listCalls.incrementAndGet();
         listHandler.handle(exchange);
@@ -445,14 +480,42 @@ public final class StandInClerk implements AutoCloseable {
     send(exchange, 200, page.toString());
   }
 
+  /** Clerk's own list of the users with some ids: those that do not exist are left out. */
+  public void answerLookup(HttpExchange exchange) throws IOException {
+    List<String> ids = values(exchange, "user_id");
+    if (ids.size() > 100) {
+      send(exchange, 422, error("form_param_exceeds_allowed_size", "too many user_id"));
+      return;
+    }
+    List<String> limit = values(exchange, "limit");
+    var page = JSON.createArrayNode();
+    ids.stream()
+        .distinct()
+        .map(users::get)
+        .filter(Objects::nonNull)
+        .limit(limit.isEmpty() ? 10 : Integer.parseInt(limit.get(0)))
+        .forEach(page::add);
+    send(exchange, 200, page.toString());
+  }
+
   private static long createdAt(ObjectNode user) {
     return user == null ? Long.MAX_VALUE : user.get("created_at").asLong();
   }
 
   private static Map<String, String> query(HttpExchange exchange) {
-    return Stream.of(exchange.getRequestURI().getQuery().split("&"))
-        .map(pair -> pair.split("=", 2))
-        .collect(Collectors.toMap(pair -> pair[0], pair -> pair[1]));
+    return parameters(exchange).collect(Collectors.toMap(pair -> pair[0], pair -> pair[1]));
+  }
+
+  /** All values of a parameter, which may be repeated. */
+  private static List<String> values(HttpExchange exchange, String name) {
+    return parameters(exchange).filter(pair -> pair[0].equals(name)).map(pair -> pair[1]).toList();
+  }
+
+  private static Stream<String[]> parameters(HttpExchange exchange) {
+    String query = exchange.getRequestURI().getQuery();
+    return query == null
+        ? Stream.empty()
+        : Stream.of(query.split("&")).map(pair -> pair.split("=", 2));
   }
 
   private void answerKeys(HttpExchange exchange) throws IOException {
