@@ -48,14 +48,17 @@ final class Backfill {
   private static final int MOST_LISTED = 1000;
 
   /** What the command line asks for beside the listing. */
-  record Options(boolean deleteMissing, boolean dryRun, boolean force) {
+  record Options(boolean deleteMissing, boolean revive, boolean dryRun, boolean force) {
 
     /** Empty if an argument is none of these, or forces nothing. */
     static Optional<Options> parse(List<String> arguments) {
       Set<String> given = new HashSet<>(arguments);
       Options options =
           new Options(
-              given.remove("--delete-missing"), given.remove("--dry-run"), given.remove("--force"));
+              given.remove("--delete-missing"),
+              given.remove("--revive"),
+              given.remove("--dry-run"),
+              given.remove("--force"));
       boolean understood = given.isEmpty() && (options.deleteMissing || !options.force);
       return understood ? Optional.of(options) : Optional.empty();
     }
@@ -64,6 +67,7 @@ final class Backfill {
   private final ClerkApi clerk;
   private final UserDao users;
   private final UserSync sync;
+  private final InstanceCheck instance;
   private final Options options;
 
   private final IdHashes listed = new IdHashes();
@@ -71,10 +75,11 @@ final class Backfill {
   private final List<String> skipped = new ArrayList<>();
   private int skippedCount;
 
-  Backfill(ClerkApi clerk, UserDao users, UserSync sync, Options options) {
+  Backfill(ClerkApi clerk, UserDao users, UserSync sync, InstanceCheck instance, Options options) {
     this.clerk = clerk;
     this.users = users;
     this.sync = sync;
+    this.instance = instance;
     this.options = options;
   }
 
@@ -86,19 +91,24 @@ final class Backfill {
   /**
    * Runs to the end.
    *
-   * @return whether every user of Clerk is in the table, and every missing one gone if so asked
+   * @return whether every user of Clerk is in the table, none of them as a tombstone, and every
+   *     missing one gone if so asked
    * @throws StartFailure if it cannot go on
    */
   boolean run() {
     Instant began = Instant.now();
     boolean complete = true;
     try {
+      requireInstance(began); // the users of another one would look like ours once they are stored
       listAll();
       if (options.deleteMissing) {
         complete = deleteMissing(began);
       }
     } catch (Failure e) {
-      throw new StartFailure("Backfill failed, start it again: " + e.getMessage());
+      throw new StartFailure(
+          e.kind() == Kind.CLERK_OTHER_INSTANCE
+              ? "Backfill stopped: " + e.getMessage()
+              : "Backfill failed, start it again: " + e.getMessage());
     } catch (JdbiException e) {
       if (!options.dryRun) {
         throw e;
@@ -107,6 +117,14 @@ final class Backfill {
     }
     summarize();
     return complete && skippedCount == 0;
+  }
+
+  private void requireInstance(Instant began) {
+    persistently(
+        () -> {
+          instance.require(List.of(), began, Deadline.in(CALL_TIME));
+          return null;
+        });
   }
 
   private void listAll() {
@@ -162,11 +180,10 @@ final class Backfill {
 
   private void store(List<ClerkUser> page) {
     Map<String, ClerkUser> withEmail = new LinkedHashMap<>();
+    Set<String> tombstones = tombstones(page);
     for (ClerkUser user : page) {
       listed.add(user.id());
-      if (user.email() == null) {
-        skip(user.id(), "has no email address");
-      } else {
+      if (!tombstones.contains(user.id()) && hasEmail(user)) {
         withEmail.put(user.id(), user);
       }
     }
@@ -179,21 +196,70 @@ final class Backfill {
     }
   }
 
+  /** Whether a user can be stored; one who cannot is listed. */
+  private boolean hasEmail(ClerkUser user) {
+    if (user.email() == null) {
+      skip(user.id(), "has no email address");
+    } else if (!user.hasStorableEmail()) {
+      skip(user.id(), "has too long an email address");
+    } else {
+      return true;
+    }
+    return false;
+  }
+
+  /**
+   * Finds rows that are tombstones although Clerk has the users, and revives or lists them.
+   *
+   * @return all tombstones of the page
+   */
+  private Set<String> tombstones(List<ClerkUser> page) {
+    List<String> ids =
+        persistently(() -> users.findTombstones(page.stream().map(ClerkUser::id).toList()));
+    for (int from = 0; from < ids.size(); from += ClerkApi.MAX_LOOKUP) {
+      List<String> some = ids.subList(from, Math.min(ids.size(), from + ClerkApi.MAX_LOOKUP));
+      // A user who was deleted since the page was read is a tombstone rightly.
+      persistently(() -> clerk.lookup(some, Deadline.in(CALL_TIME))).forEach(this::revive);
+    }
+    return Set.copyOf(ids);
+  }
+
+  private void revive(ClerkUser user) {
+    if (options.revive && options.dryRun) {
+      wouldChange(user.id(), Change.REVIVE);
+    } else if (options.revive && persistently(() -> users.revive(user))) {
+      count(Map.of(Change.REVIVE, 1));
+      if (hasEmail(user)) {
+        storeOrSkip(user);
+      }
+    } else {
+      skip(user.id(), "is deleted here, but not at Clerk: --revive brings the user back");
+    }
+  }
+
   /** A batch in which one address collides is stored user by user, as a webhook would be. */
   private void storeEach(List<ClerkUser> batch) {
     Map<String, Change> changes = persistently(() -> users.compare(batch));
     for (ClerkUser user : batch) {
-      try {
-        storeOne(user);
+      if (storeOrSkip(user)) {
         count(Map.of(changes.get(user.id()), 1));
-      } catch (Failure e) {
-        switch (e.kind()) {
-          case USER_GONE -> count(Map.of(Change.DELETE, 1));
-          case NO_EMAIL -> skip(user.id(), "has no email address");
-          case EMAIL_IN_USE -> skip(user.id(), "has an email address that another row has");
-          default -> throw e;
-        }
       }
+    }
+  }
+
+  /** Stores a user, or lists why not. */
+  private boolean storeOrSkip(ClerkUser user) {
+    try {
+      storeOne(user);
+      return true;
+    } catch (Failure e) {
+      switch (e.kind()) {
+        case USER_GONE, USER_NOT_AT_CLERK -> log.debug("{} was deleted meanwhile", user.id());
+        case NO_EMAIL -> skip(user.id(), "has no email address");
+        case EMAIL_IN_USE -> skip(user.id(), "has an email address that another row has");
+        default -> throw e;
+      }
+      return false;
     }
   }
 
@@ -246,6 +312,7 @@ final class Backfill {
     if (missing.isEmpty()) {
       return true;
     }
+    requireInstance(began);
     if (!options.force && (listed.isEmpty() || missing.size() > rows * MOST_MISSING)) {
       log.error(
           "Clerk does not have {} of {} rows: nothing is deleted. Is CLERK_SECRET_KEY of this"
@@ -270,7 +337,11 @@ final class Backfill {
       if (options.dryRun) {
         wouldChange(id, Change.DELETE);
       } else {
-        persistently(() -> users.delete(id, Deadline.in(CALL_TIME)));
+        persistently(
+            () -> {
+              sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIME));
+              return null;
+            });
         count(Map.of(Change.DELETE, 1));
       }
     }
@@ -282,13 +353,14 @@ final class Backfill {
       log.warn("Skipped: {} more", skippedCount - skipped.size());
     }
     log.info(
-        "{}: {} inserted, {} updated, {} unchanged, {} deleted, {} skipped",
+        "{}: {} inserted, {} updated, {} unchanged, {} deleted, {} skipped{}",
         options.dryRun ? "Dry run, nothing written; without it" : "Backfill done",
         counts.getOrDefault(Change.INSERT, 0),
         counts.getOrDefault(Change.UPDATE, 0),
         counts.getOrDefault(Change.KEEP, 0),
         counts.getOrDefault(Change.DELETE, 0),
-        skippedCount);
+        skippedCount,
+        options.revive ? ", " + counts.getOrDefault(Change.REVIVE, 0) + " revived" : "");
   }
 
   /** Sits out what passes, and a pause that Clerk asks for. */

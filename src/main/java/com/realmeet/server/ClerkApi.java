@@ -15,6 +15,7 @@ import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.Collection;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
@@ -28,6 +29,7 @@ import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import javax.net.ssl.SSLException;
 import org.slf4j.Logger;
@@ -52,6 +54,9 @@ final class ClerkApi {
 
   /** 500 users with 30 KB of metadata each. */
   private static final int MAX_PAGE_BYTES = 16 << 20;
+
+  /** The most {@code user_id} parameters that Clerk takes in one call. */
+  static final int MAX_LOOKUP = 100;
 
   private static final int MAX_KEY_SET_BYTES = 64 << 10;
 
@@ -122,12 +127,17 @@ final class ClerkApi {
    * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_UNEXPECTED
    */
   Optional<ClerkUser> user(String id, Deadline deadline) {
+    return permitted(
+        () -> noted("user", () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline))));
+  }
+
+  private <T> T permitted(Supplier<T> call) {
     requireOpenGate();
     if (!acquireCall()) {
       throw Failure.throttled(MAX_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
     }
     try {
-      return noted("user", () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline)));
+      return call.get();
     } finally {
       calls.release();
     }
@@ -153,13 +163,29 @@ final class ClerkApi {
     requireOpenGate();
     String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
     String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
-    return noted(
-        "users",
-        () -> {
-          ClerkUser.Wire[] page =
-              parse(ok(get(path, MAX_PAGE_BYTES, deadline)), ClerkUser.Wire[].class);
-          return Stream.of(page).map(ClerkUser::from).toList();
-        });
+    return noted("users", () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
+  }
+
+  /**
+   * Looks up several users in one call.
+   *
+   * @param ids 1 to {@link #MAX_LOOKUP}, of the form that {@link ClerkUser#isId} accepts
+   * @return those whom Clerk has, in any order
+   * @throws Failure as {@link #user}
+   */
+  List<ClerkUser> lookup(Collection<String> ids, Deadline deadline) {
+    String path =
+        ids.stream()
+            .map(id -> "&user_id=" + id)
+            .collect(Collectors.joining("", "/v1/users?limit=" + ids.size(), ""));
+    List<ClerkUser> users =
+        permitted(() -> noted("lookup", () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
+    // A proxy that drops the filter would answer with anybody.
+    return users.stream().filter(user -> ids.contains(user.id())).toList();
+  }
+
+  private List<ClerkUser> readUsers(HttpResponse<byte[]> response) {
+    return Stream.of(parse(ok(response), ClerkUser.Wire[].class)).map(ClerkUser::from).toList();
   }
 
   /**
@@ -226,10 +252,14 @@ final class ClerkApi {
 
   private static <T> T parse(HttpResponse<byte[]> response, Class<T> type) {
     try {
-      return Json.CLERK.readValue(response.body(), type);
-    } catch (IOException e) { // its message may quote the body
-      throw unexpected("not the JSON that was asked for");
+      T value = Json.CLERK.readValue(response.body(), type);
+      if (value != null) { // as the word null would give
+        return value;
+      }
+    } catch (IOException e) {
+      log.debug("Clerk's answer is not the JSON that was asked for"); // e may quote the body
     }
+    throw unexpected("not the JSON that was asked for");
   }
 
   private HttpResponse<byte[]> ok(HttpResponse<byte[]> response) {

@@ -8,6 +8,7 @@ import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
@@ -247,6 +248,12 @@ final class ClerkKeys implements AutoCloseable {
 
   private static Failure unavailable(String reason) {
     return Failure.because(Kind.CLERK_UNAVAILABLE, "no signing keys: " + reason);
+  }
+
+  /** The ids of the keys, each that of an instance of Clerk; none if CLERK_JWT_KEY is the key. */
+  Set<String> ids() {
+    JwkSet current = keys;
+    return current == null ? Set.of() : current.byKid().keySet();
   }
 
   /**

@@ -1,6 +1,8 @@
 package com.realmeet.server;
 
 import com.fasterxml.jackson.annotation.JsonIgnoreProperties;
+import com.fasterxml.jackson.databind.JsonNode;
+import java.nio.charset.StandardCharsets;
 import java.time.Instant;
 import java.util.List;
 import java.util.Objects;
@@ -22,6 +24,15 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
 
   private static final Pattern ID = Pattern.compile("user_[A-Za-z0-9_-]{1,64}");
 
+  /** In UTF-8: a row of a B-tree index in Postgres holds 2,704 bytes. */
+  private static final int MAX_EMAIL_BYTES = 2000;
+
+  /** In characters; a name is cut off here. */
+  private static final int MAX_NAME_LENGTH = 1000;
+
+  /** In characters; a URL that is cut off would be of no use, so that a longer one is none. */
+  private static final int MAX_IMAGE_URL_LENGTH = 2000;
+
   /** The end of the year 9999, in milliseconds: Postgres could not store much more. */
   private static final long END_OF_TIME = 253_402_300_800_000L;
 
@@ -40,6 +51,20 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
   @JsonIgnoreProperties(ignoreUnknown = true)
   record EmailAddress(String id, String emailAddress) {}
 
+  /** Whether Postgres can index the address, if there is one. */
+  boolean hasStorableEmail() {
+    return email == null || email.getBytes(StandardCharsets.UTF_8).length <= MAX_EMAIL_BYTES;
+  }
+
+  /** Whether a user object as it comes has an email address that would be stored. */
+  static boolean hasEmail(JsonNode user) {
+    try {
+      return primaryEmail(Json.CLERK.convertValue(user, Wire.class)) != null;
+    } catch (IllegalArgumentException e) { // it is no user object
+      return false;
+    }
+  }
+
   /** Whether this may become part of a URL: anything else could ask Clerk for something else. */
   static boolean isId(String text) {
     return ID.matcher(text).matches();
@@ -54,6 +79,7 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
     if (wire == null || wire.id == null || !isId(wire.id) || !isTime(wire.updatedAt)) {
       throw Failure.because(Failure.Kind.CLERK_UNEXPECTED, "a user without id or updated_at");
     }
+    String imageUrl = text(wire.imageUrl);
     String name =
         Stream.of(wire.firstName, wire.lastName)
             .map(ClerkUser::text)
@@ -62,9 +88,15 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
     return new ClerkUser(
         wire.id,
         primaryEmail(wire),
-        text(name),
-        text(wire.imageUrl),
+        cut(text(name)),
+        imageUrl == null || imageUrl.length() > MAX_IMAGE_URL_LENGTH ? null : imageUrl,
         Instant.ofEpochMilli(wire.updatedAt));
+  }
+
+  private static String cut(String name) {
+    return name == null || name.codePointCount(0, name.length()) <= MAX_NAME_LENGTH
+        ? name
+        : name.substring(0, name.offsetByCodePoints(0, MAX_NAME_LENGTH)).strip();
   }
 
   private static boolean isTime(Long millis) {

@@ -12,6 +12,10 @@ import java.time.Duration;
 import java.time.Instant;
 import java.util.Base64;
 import java.util.List;
+import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Supplier;
+import java.util.regex.Pattern;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 import org.slf4j.Logger;
@@ -19,8 +23,9 @@ import org.slf4j.LoggerFactory;
 
 /**
  * Applies Clerk's webhooks. An event is only a hint that something has changed: the user is read
- * again from Clerk, so that neither the order of events nor their repetition matters. Whatever is
- * not a 2xx is sent again by Svix, Clerk's messenger, for about a day.
+ * again from Clerk, so that neither the order of events nor their repetition matters, and a user is
+ * deleted only if the event and Clerk both say so. Whatever is not a 2xx is sent again by Svix,
+ * Clerk's webhook provider, for about a day.
  *
  * @see <a href="https://docs.svix.com/receiving/verifying-payloads/how-manual">Svix's
  *     signatures</a>
@@ -31,26 +36,33 @@ final class ClerkWebhook {
 
   private static final Duration TOLERANCE = Duration.ofMinutes(5);
 
+  private static final Pattern INSTANCE_ID = Pattern.compile("ins_\\w{1,64}");
+
   private record Received(boolean success) {}
 
   private final List<byte[]> secrets;
   private final UserSync users;
+  private final Supplier<Set<String>> instances;
+  private final AtomicBoolean otherInstanceLogged = new AtomicBoolean();
   private final WebhookCounts counts;
 
   /**
    * @param secrets the keys in use: several while one is being replaced
+   * @param instances the ids of Clerk instances that CLERK_SECRET_KEY may be of; empty if unknown
    */
-  ClerkWebhook(List<byte[]> secrets, UserSync users, MeterRegistry meters) {
+  ClerkWebhook(
+      List<byte[]> secrets, UserSync users, Supplier<Set<String>> instances, MeterRegistry meters) {
     this.secrets = secrets;
     this.users = users;
+    this.instances = instances;
     this.counts = new WebhookCounts(meters);
   }
 
   /**
    * Answers 200 when the event is in the table, or is none that concerns it.
    *
-   * @throws Failure WEBHOOK_UNSIGNED, WEBHOOK_STALE, WEBHOOK_FORGED or WEBHOOK_MALFORMED; a fault
-   *     of Clerk or the database; never a 4xx for these, since that would look like a forgery
+   * @throws Failure one of the WEBHOOK kinds, or a fault of Clerk or the database; never a 4xx for
+   *     these, since that would look like a forgery
    */
   void receive(Context ctx) {
     String type = WebhookCounts.UNVERIFIED;
@@ -139,32 +151,76 @@ final class ClerkWebhook {
   }
 
   private void apply(JsonNode event) {
+    warnOfOtherInstance(event.path("instance_id").asText());
     String type = event.get("type").asText();
+    JsonNode user = event.path("data");
     switch (type) {
-      case "user.created", "user.updated" -> refresh(userId(event));
-      case "user.deleted" -> users.delete(userId(event));
+      case "user.created", "user.updated" -> {
+        String id = userId(user);
+        apply(id, user, () -> users.refresh(id));
+      }
+      case "user.deleted" -> {
+        if (!user.hasNonNull("id")) { // which Clerk's API allows
+          log.warn("Webhook user.deleted does not say who: run backfill --delete-missing");
+        } else {
+          String id = userId(user);
+          apply(id, user, () -> users.deleteIfGone(id, "webhook user.deleted"));
+        }
+      }
       default -> log.debug("Webhook {} is none of ours", type.replaceAll("[^\\w.]", "?"));
     }
   }
 
-  private static String userId(JsonNode event) {
-    String id = event.path("data").path("id").asText();
+  /** It does no harm, but shows that the endpoint or the key is not the one that was meant. */
+  private void warnOfOtherInstance(String instance) {
+    Set<String> ours = instances.get();
+    if (INSTANCE_ID.matcher(instance).matches()
+        && !ours.isEmpty()
+        && !ours.contains(instance)
+        && otherInstanceLogged.compareAndSet(false, true)) {
+      log.warn(
+          "A webhook comes from Clerk instance {}, but CLERK_SECRET_KEY is of {}: create the"
+              + " endpoint in the instance of the key, or set the key of the endpoint's instance",
+          instance,
+          String.join(", ", ours).replaceAll("[^\\w, -]", "?"));
+    }
+  }
+
+  private static String userId(JsonNode user) {
+    String id = user.path("id").asText();
     if (!ClerkUser.isId(id)) {
       throw Failure.of(Kind.WEBHOOK_MALFORMED);
     }
     return id;
   }
 
-  private void refresh(String id) {
+  /**
+   * Does what an event asks for.
+   *
+   * @param user as the event shows the user
+   * @throws Failure of a kind that makes Svix send the event again
+   */
+  private static void apply(String id, JsonNode user, Runnable work) {
     try {
-      users.refresh(id);
+      work.run();
     } catch (Failure e) {
       switch (e.kind()) {
-        case USER_GONE -> log.debug("Webhook: {} no longer exists", id);
+        case USER_GONE -> log.debug("Webhook: {} is a tombstone", id);
+        case USER_NOT_AT_CLERK -> {
+          if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
+            log.warn("Webhook: Clerk does not have {}, who is left as they are", id);
+            throw Failure.of(Kind.WEBHOOK_USER_NOT_AT_CLERK);
+          }
+          log.info("Webhook: Clerk does not have {}, an example of its own perhaps", id);
+        }
         case NO_EMAIL -> log.warn("Webhook: {} has no email address and is not stored", id);
         case EMAIL_IN_USE -> { // may be over when Svix tries again
           log.warn("Webhook: {} has an email address that another row has", id);
-          throw Failure.because(Kind.CLERK_UNAVAILABLE, e.getMessage());
+          throw Failure.of(Kind.WEBHOOK_EMAIL_IN_USE);
+        }
+        case CLERK_OTHER_INSTANCE -> {
+          log.warn("Webhook: {} is left alone, since CLERK_SECRET_KEY is of another instance", id);
+          throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
         }
         default -> throw e;
       }

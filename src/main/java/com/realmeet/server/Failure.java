@@ -20,14 +20,23 @@ final class Failure extends RuntimeException {
     MISSING_TOKEN(401, "Missing or invalid authorization header"),
     /** One text for every fault of a token: it tells an attacker nothing. */
     INVALID_TOKEN(401, "Invalid or expired token"),
+    /** The row is a tombstone. */
     USER_GONE(401, "User no longer exists"),
+    /** Clerk does not have the user, which alone deletes nobody. */
+    USER_NOT_AT_CLERK(401, "User no longer exists"),
     EMAIL_IN_USE(409, "Email address is already in use by another user"),
     NO_EMAIL(422, "User has no email address"),
     CLERK_UNEXPECTED(502, "Clerk sent an unexpected answer"),
     CLERK_UNAVAILABLE(503, "Clerk is unavailable"),
     /** Our fault, but one that a new key heals; clients cannot tell it from any other. */
     CLERK_REJECTS_KEY(503, "Clerk is unavailable"),
-    DATABASE_UNAVAILABLE(503, "Database is unavailable");
+    /** Likewise: Clerk accepts the key, but has none of the users in the table. */
+    CLERK_OTHER_INSTANCE(503, "Clerk is unavailable"),
+    DATABASE_UNAVAILABLE(503, "Database is unavailable"),
+    // The same faults in webhooks, of which Svix shows the answers: a 503 makes it send them again.
+    WEBHOOK_USER_NOT_AT_CLERK(503, "Clerk does not have the user of this event"),
+    WEBHOOK_EMAIL_IN_USE(503, "Email address of this user is already in use by another user"),
+    WEBHOOK_OTHER_INSTANCE(503, "CLERK_SECRET_KEY is of another Clerk instance than the users");
 
     final int status;
     final String message;

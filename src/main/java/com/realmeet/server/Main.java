@@ -41,8 +41,10 @@ final class Main implements AutoCloseable {
         migrate    migrate the database
         backfill   bring all users of the Clerk instance into the table
           --delete-missing   then make tombstones of rows that Clerk does not have
+          --revive           bring back users whom the table calls deleted, but Clerk has
           --dry-run          write nothing, print what would change
-          --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows
+          --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows;
+                             never with a key of another Clerk instance
         rehearse   start, answer requests of its own, and stop, all within a minute: to make an archive
                    from which later starts are faster (see the README)
         help       print this
@@ -59,6 +61,7 @@ final class Main implements AutoCloseable {
   private final Database database;
   private final ClerkKeys keys;
   private final UserDao rows;
+  private final InstanceCheck instance;
   private final UserSync users;
   private final Workers workers = new Workers();
   private final SignIns signIns;
@@ -148,7 +151,9 @@ final class Main implements AutoCloseable {
       String key = config.clerkSecretKey();
       ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.pace(key));
       UserDao users = new UserDao(database);
-      return new Backfill(clerk, users, new UserSync(users, clerk), options).run();
+      InstanceCheck instance = new InstanceCheck(users, clerk);
+      UserSync sync = new UserSync(users, clerk, instance);
+      return new Backfill(clerk, users, sync, instance, options).run();
     }
   }
 
@@ -215,6 +220,7 @@ final class Main implements AutoCloseable {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
       Background.join(migrated);
       server.rows.warmUp();
+      server.instance.atStart();
       Background.join(keys);
       server.app.start();
     } catch (JavalinBindException e) {
@@ -247,7 +253,8 @@ final class Main implements AutoCloseable {
     keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.meters);
     database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
     rows = new UserDao(database);
-    users = new UserSync(rows, clerk);
+    instance = new InstanceCheck(rows, clerk);
+    users = new UserSync(rows, clerk, instance);
     signIns = new SignIns(rows, users, workers, metrics.meters);
     auth = new SessionAuth(keys, config.authorizedParties(), warnings);
     Cors cors = new Cors(config.origins());
@@ -275,7 +282,7 @@ final class Main implements AutoCloseable {
               ApiDocument.addPage(javalin, config);
               if (!config.webhookSecrets().isEmpty()) {
                 ClerkWebhook webhook =
-                    new ClerkWebhook(config.webhookSecrets(), users, metrics.meters);
+                    new ClerkWebhook(config.webhookSecrets(), users, keys::ids, metrics.meters);
                 javalin.routes.post(
                     "/api/webhooks/clerk",
                     ctx -> ctx.future(() -> workers.run(() -> webhook.receive(ctx))));

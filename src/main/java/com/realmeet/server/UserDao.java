@@ -1,10 +1,12 @@
 package com.realmeet.server;
 
+import com.realmeet.server.Failure.Kind;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.time.Instant;
 import java.time.OffsetDateTime;
 import java.time.ZoneOffset;
+import java.util.Collection;
 import java.util.EnumMap;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -20,6 +22,7 @@ import org.jdbi.v3.core.mapper.RowMapper;
 import org.jdbi.v3.core.statement.Query;
 import org.jdbi.v3.core.statement.SqlStatement;
 import org.postgresql.util.PSQLException;
+import org.postgresql.util.ServerErrorMessage;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -49,6 +52,38 @@ final class UserDao {
       SELECT id
       FROM <users>
       WHERE email = :email
+        AND id != ALL (:except)
+      """;
+
+  /** For a unique index of the application's own, such as one on {@code lower(email)}. */
+  private static final String FIND_HOLDER_IN_ANY_CASE =
+      """
+      SELECT id
+      FROM <users>
+      WHERE lower(email) = lower(:email)
+        AND id != ALL (:except)
+      LIMIT 1
+      """;
+
+  /**
+   * Chooses among the first 10,000 rows that a scan finds, so that it takes milliseconds however
+   * large the table is. Whose address has been given away may be gone at Clerk.
+   */
+  private static final String SAMPLE =
+      """
+      SELECT id
+      FROM (
+        SELECT id
+        FROM <users>
+        WHERE deleted_at IS NULL
+          AND email != id || '@moved.invalid'
+          AND id COLLATE "C" ~ '^user_[A-Za-z0-9_-]{1,64}$'
+          AND id != ALL (:except)
+          AND created_at < :before
+        LIMIT 10000
+      ) AS rows
+      ORDER BY random()
+      LIMIT :size
       """;
 
   /**
@@ -100,6 +135,16 @@ final class UserDao {
         AND deleted_at IS NULL
       """;
 
+  /** Frees an address whose holder Clerk does not have. */
+  private static final String RELEASE_HOLDER =
+      """
+      UPDATE <users>
+      SET email = id || '@moved.invalid'
+      WHERE id = :id
+        AND lower(email) = lower(:email)
+        AND deleted_at IS NULL
+      """;
+
   private static final String DELETE =
       """
       INSERT INTO <users> AS old (id, email, deleted_at)
@@ -110,6 +155,24 @@ final class UserDao {
         image_url = NULL,
         deleted_at = excluded.deleted_at
       WHERE old.deleted_at IS NULL
+      """;
+
+  private static final String FIND_TOMBSTONES =
+      """
+      SELECT id
+      FROM <users>
+      WHERE id = ANY (:ids)
+        AND deleted_at IS NOT NULL
+      """;
+
+  /** Leaves a placeholder instead of the address, which another row may have by now. */
+  private static final String REVIVE =
+      """
+      UPDATE <users>
+      SET email = id || '@moved.invalid', deleted_at = NULL
+      WHERE id = :id
+        AND clerk_updated_at <= :clerkUpdatedAt
+        AND deleted_at IS NOT NULL
       """;
 
   /** A column of values for each parameter: one statement for a whole batch. */
@@ -176,8 +239,11 @@ final class UserDao {
     INSERT,
     UPDATE,
     KEEP,
-    DELETE
+    DELETE,
+    REVIVE
   }
+
+  private static final String UNIQUE_VIOLATION = "23505";
 
   private static final RowMapper<User> USER = (row, ctx) -> user(row);
 
@@ -220,12 +286,72 @@ final class UserDao {
     return database.with(handle -> handle.createQuery(ANY_ID).mapTo(String.class).findFirst());
   }
 
-  /** The id of the user who has an email address here. */
-  Optional<String> findHolder(String email, Deadline deadline) {
+  /**
+   * Finds the row that has an email address.
+   *
+   * @param except ids of rows that do not count
+   * @return its id
+   */
+  Optional<String> findHolder(String email, Collection<String> except, Deadline deadline) {
     return database.with(
         deadline,
         handle ->
-            handle.createQuery(FIND_HOLDER).bind("email", email).mapTo(String.class).findOne());
+            findHolder(handle, FIND_HOLDER, email, except)
+                .or(() -> findHolder(handle, FIND_HOLDER_IN_ANY_CASE, email, except)));
+  }
+
+  private static Optional<String> findHolder(
+      Handle handle, String query, String email, Collection<String> except) {
+    return handle
+        .createQuery(query)
+        .bind("email", email)
+        .bind("except", except.toArray(String[]::new))
+        .mapTo(String.class)
+        .findOne();
+  }
+
+  /**
+   * Chooses users at random of whom Clerk should know some.
+   *
+   * @param size the most of them
+   * @param except ids that are not chosen
+   * @param before rows younger than this are not chosen
+   * @return ids of live rows, each of the form of Clerk's ids
+   */
+  List<String> sample(int size, Collection<String> except, Instant before, Deadline deadline) {
+    return database.with(
+        deadline,
+        handle ->
+            handle
+                .createQuery(SAMPLE)
+                .bind("size", size)
+                .bind("except", except.toArray(String[]::new))
+                .bind("before", before.atOffset(ZoneOffset.UTC))
+                .mapTo(String.class)
+                .list());
+  }
+
+  /** Those of some ids whose rows are tombstones. */
+  List<String> findTombstones(Collection<String> ids) {
+    return database.with(
+        handle ->
+            handle
+                .createQuery(FIND_TOMBSTONES)
+                .bind("ids", ids.toArray(String[]::new))
+                .mapTo(String.class)
+                .list());
+  }
+
+  /**
+   * Makes a live row of a tombstone, with a placeholder for the address, and no name and image yet.
+   *
+   * @param user as Clerk has the user now
+   * @return whether it was a tombstone, and no newer than that
+   */
+  boolean revive(ClerkUser user) {
+    return database.write(
+        Deadline.in(Database.LIMIT),
+        handle -> bind(handle.createUpdate(REVIVE), user).execute() == 1);
   }
 
   /**
@@ -254,22 +380,29 @@ final class UserDao {
   }
 
   /**
-   * Upserts several users whose addresses may have gone round among them, and marks one deleted:
-   * all or nothing.
+   * Upserts several users whose addresses may have gone round among them: all or nothing.
    *
+   * @param released the id of a row that loses the address, which the last of the users gets
    * @return the row of the first; empty if yet another row has one of the addresses
    */
-  Optional<User> upsertAll(List<ClerkUser> users, Optional<String> deleted, Deadline deadline) {
+  Optional<User> upsertAll(List<ClerkUser> users, Optional<String> released, Deadline deadline) {
+    String email = users.get(users.size() - 1).email();
     return unlessEmailTaken(
         () ->
             database.inTransaction(
                 deadline,
                 handle -> {
                   // All rows first, and in one order: two servers may do this at once.
-                  Stream.concat(users.stream().map(ClerkUser::id), deleted.stream())
+                  Stream.concat(users.stream().map(ClerkUser::id), released.stream())
                       .sorted()
                       .forEach(id -> handle.createUpdate(LOCK).bind("id", id).execute());
-                  deleted.ifPresent(id -> delete(handle, id));
+                  released.ifPresent(
+                      id ->
+                          handle
+                              .createUpdate(RELEASE_HOLDER)
+                              .bind("id", id)
+                              .bind("email", email)
+                              .execute());
                   users.forEach(user -> bind(handle.createUpdate(RELEASE_EMAIL), user).execute());
                   if (users.stream()
                       .filter(user -> user.email() != null)
@@ -333,9 +466,21 @@ final class UserDao {
    */
   int delete(String id, Deadline deadline) {
     Supplier<Optional<Integer>> delete =
-        () -> Optional.of(database.write(deadline, handle -> delete(handle, id)));
+        () ->
+            unlessEmailTaken(
+                () ->
+                    Optional.of(
+                        database.write(
+                            deadline,
+                            handle -> handle.createUpdate(DELETE).bind("id", id).execute())));
     // Two at once can collide on the address; the second try meets the finished first.
-    return unlessEmailTaken(delete).or(delete).orElseThrow();
+    return delete
+        .get()
+        .or(delete)
+        .orElseThrow(
+            () ->
+                Failure.because(
+                    Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
   }
 
   private static Optional<User> find(Handle handle, String id) {
@@ -351,10 +496,6 @@ final class UserDao {
         .map(USER)
         .findOne()
         .or(() -> bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne());
-  }
-
-  private static int delete(Handle handle, String id) {
-    return handle.createUpdate(DELETE).bind("id", id).execute();
   }
 
   private static Map<String, User> byId(Query query) {
@@ -386,7 +527,7 @@ final class UserDao {
   }
 
   /**
-   * Postgres reports a taken address under the name of the unique index: {@code ON CONFLICT (id)}
+   * Postgres reports a taken address as a violation of the unique index: {@code ON CONFLICT (id)}
    * does not cover it, not even between two upserts of one user.
    */
   private static <T> Optional<T> unlessEmailTaken(Supplier<Optional<T>> statement) {
@@ -395,11 +536,19 @@ final class UserDao {
     } catch (JdbiException e) {
       if (Database.sqlException(e) instanceof PSQLException cause
           && cause.getServerErrorMessage() != null
-          && "users_email_key".equals(cause.getServerErrorMessage().getConstraint())) {
+          && isOfEmail(cause.getServerErrorMessage())) {
         return Optional.empty();
       }
       throw e;
     }
+  }
+
+  /** Whether a unique index is violated that has the address: ours, or an application's own. */
+  private static boolean isOfEmail(ServerErrorMessage error) {
+    // "Key (lower(email))=(ann@example.com) already exists.", in the database's language.
+    String key = String.valueOf(error.getDetail()).replaceFirst("\\)=\\(.*", "");
+    return "users_email_key".equals(error.getConstraint())
+        || UNIQUE_VIOLATION.equals(error.getSQLState()) && key.matches("(?s).*\\bemail\\b.*");
   }
 
   private static User user(ResultSet row) throws SQLException {

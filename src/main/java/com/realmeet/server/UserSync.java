@@ -5,9 +5,13 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Brings one user from Clerk into the table. */
 final class UserSync {
+  private static final Logger log = LoggerFactory.getLogger(UserSync.class);
+
   /** For all that one request waits for. */
   static final Duration REQUEST_TIME = Database.LIMIT;
 
@@ -22,11 +26,13 @@ final class UserSync {
 
   private final UserDao users;
   private final ClerkApi clerk;
+  private final InstanceCheck instance;
   private final Refreshes refreshes = new Refreshes();
 
-  UserSync(UserDao users, ClerkApi clerk) {
+  UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance) {
     this.users = users;
     this.clerk = clerk;
+    this.instance = instance;
   }
 
   /**
@@ -44,11 +50,11 @@ final class UserSync {
    * Reads a user from Clerk.
    *
    * @return with an email address
-   * @throws Failure USER_GONE, NO_EMAIL, a fault of Clerk, or DATABASE_UNAVAILABLE if that has left
-   *     no time
+   * @throws Failure USER_NOT_AT_CLERK, NO_EMAIL, a fault of Clerk, or DATABASE_UNAVAILABLE if that
+   *     has left no time
    */
   ClerkUser fetch(String id, Deadline deadline) {
-    ClerkUser user = ask(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_GONE));
+    ClerkUser user = ask(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_NOT_AT_CLERK));
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
@@ -56,11 +62,12 @@ final class UserSync {
   }
 
   /**
-   * Reads a user again from Clerk and stores that unless the row is newer; a user who is gone there
-   * leaves a tombstone here.
+   * Reads a user again from Clerk and stores that unless the row is newer. Writes nothing if Clerk
+   * does not have the user: an answer of 404 alone deletes nobody.
    *
    * @return the row
-   * @throws Failure USER_GONE, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or the database
+   * @throws Failure USER_GONE, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or
+   *     the database
    */
   User refresh(String id) {
     return refresh(id, Deadline.in(REQUEST_TIME));
@@ -69,23 +76,43 @@ final class UserSync {
   /** Like {@link #refresh(String)}, for who has more or less time than a request. */
   User refresh(String id, Deadline deadline) {
     users.find(id, deadline).ifPresent(UserSync::alive);
-    return refreshes.next(id, deadline, () -> fetchAgain(id, deadline));
+    return refreshes.next(id, deadline, () -> storeAlive(fetch(id, deadline), deadline));
   }
 
-  private User fetchAgain(String id, Deadline deadline) {
+  /**
+   * Makes a tombstone of a user of whom somebody else has said that Clerk has deleted them, if
+   * Clerk itself says so too; otherwise the same as {@link #refresh(String)}. There need not have
+   * been a row.
+   *
+   * @param by who has said so, for the log
+   * @throws Failure as {@link #refresh(String)}, and CLERK_OTHER_INSTANCE
+   */
+  void deleteIfGone(String id, String by) {
+    Deadline deadline = Deadline.in(REQUEST_TIME);
     try {
-      return storeAlive(fetch(id, deadline), deadline);
+      refresh(id, deadline);
+      log.warn("{} is said to be deleted by {}, but Clerk has the user", id, by);
     } catch (Failure e) {
-      if (e.kind() == Kind.USER_GONE) {
-        users.delete(id, deadline);
+      switch (e.kind()) {
+        case USER_GONE -> log.debug("{} is a tombstone already", id);
+        case USER_NOT_AT_CLERK -> {
+          instance.require(List.of(id), deadline);
+          delete(id, by, deadline);
+        }
+        default -> throw e;
       }
-      throw e;
     }
   }
 
-  /** Makes a tombstone of a user who is gone at Clerk, also of one who was never here. */
-  void delete(String id) {
-    users.delete(id, Deadline.in(REQUEST_TIME));
+  /**
+   * Makes a tombstone, and logs that.
+   *
+   * @param by what has asked for it
+   */
+  void delete(String id, String by, Deadline deadline) {
+    if (users.delete(id, deadline) > 0) {
+      log.warn("{} is deleted: {}", id, by);
+    }
   }
 
   /**
@@ -101,7 +128,7 @@ final class UserSync {
    * Stores a copy of a user. The email address is unique at Clerk, so if another row has it, that
    * row is out of date: it is brought up to date first.
    *
-   * @throws Failure EMAIL_IN_USE, or a fault of Clerk or the database
+   * @throws Failure EMAIL_IN_USE, CLERK_OTHER_INSTANCE, or a fault of Clerk or the database
    */
   User store(ClerkUser user, Deadline deadline) {
     // Two upserts of one user can collide on the address; the second try meets the finished first.
@@ -120,8 +147,8 @@ final class UserSync {
     List<ClerkUser> moved = new ArrayList<>(List.of(user));
     String email = user.email();
     while (email != null) {
-      Optional<String> holder =
-          users.findHolder(email, deadline).filter(id -> !contains(moved, id));
+      List<String> ids = new ArrayList<>(moved.stream().map(ClerkUser::id).toList());
+      Optional<String> holder = users.findHolder(email, ids, deadline);
       if (holder.isEmpty()) {
         break;
       }
@@ -130,9 +157,16 @@ final class UserSync {
       }
       Optional<ClerkUser> current = ask(holder.get(), deadline);
       if (current.isEmpty()) {
-        return users.upsertAll(moved, holder, deadline);
+        ids.add(holder.get());
+        instance.require(ids, deadline);
+        Optional<User> row = users.upsertAll(moved, holder, deadline);
+        row.ifPresent(
+            stored ->
+                log.info(
+                    "{} has lost the email address: Clerk does not have the user", holder.get()));
+        return row;
       }
-      if (email.equals(current.get().email())) {
+      if (email.equalsIgnoreCase(current.get().email())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // Clerk confirms both
       }
       moved.add(current.get());
@@ -142,15 +176,24 @@ final class UserSync {
   }
 
   private Optional<ClerkUser> ask(String id, Deadline deadline) {
+    Optional<ClerkUser> user = clerk.user(id, clerkShare(deadline));
+    if (!user.map(ClerkUser::hasStorableEmail).orElse(true)) {
+      throw Failure.because(Kind.CLERK_UNEXPECTED, id + " has too long an email address");
+    }
+    return user;
+  }
+
+  /**
+   * What a call to Clerk may take of a request's time.
+   *
+   * @throws Failure DATABASE_UNAVAILABLE if that is nothing, since the database has used it up
+   */
+  static Deadline clerkShare(Deadline deadline) {
     Deadline share = deadline.minus(DATABASE_SHARE);
     if (share.left().isZero()) { // which is not Clerk's fault
       throw Failure.because(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
     }
-    return clerk.user(id, share);
-  }
-
-  private static boolean contains(List<ClerkUser> users, String id) {
-    return users.stream().anyMatch(user -> user.id().equals(id));
+    return share;
   }
 
   private static User alive(User user) {

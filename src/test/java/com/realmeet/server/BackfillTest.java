@@ -66,7 +66,7 @@ class BackfillTest {
         Map.of(
             "user_0", "user1@example.com|Swapped",
             "user_1", "user0@example.com|Swapped",
-            "user_2", "tombstone",
+            "user_2", "user_2@moved.invalid|User 2",
             "user_9", "user2@example.com|Again"),
         backfill.rows());
   }
@@ -116,7 +116,8 @@ class BackfillTest {
 
   private void tell(TestServer server, int page) {
     for (String id : List.of("late" + page, "" + page, "9" + page, "3" + page, "" + page * 400)) {
-      assertEquals(200, backfill.webhook(server, "user.updated", "user_" + id));
+      String type = clerk.users().containsKey("user_" + id) ? "user.updated" : "user.deleted";
+      assertEquals(200, backfill.webhook(server, type, "user_" + id));
     }
     assertEquals(200, server.sync(clerk.token("user_5" + page)).statusCode());
   }

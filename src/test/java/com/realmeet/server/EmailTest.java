@@ -3,9 +3,12 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.dev.StandInClerk;
 import java.net.http.HttpResponse;
 import java.util.List;
+import java.util.Locale;
+import java.util.Random;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
@@ -71,7 +74,7 @@ class EmailTest {
   }
 
   @Test
-  void holderWhoIsDeletedAtClerkLeavesATombstone() {
+  void holderWhomClerkDoesNotHaveLosesTheAddressOnly() {
     String email = servers.newAddress();
     servers.putRow("user_deleted", email);
     servers.clerk.deleteUser("user_deleted");
@@ -80,12 +83,87 @@ class EmailTest {
     assertSynced(email, servers.sync("user_next"));
 
     assertEquals(
-        List.of("user_deleted@deleted.invalid|null|null|t"),
+        List.of("user_deleted@moved.invalid|John Doe|https://img.clerk.com/user_deleted|null"),
         servers.query(
-            "SELECT email, name, image_url, deleted_at > created_at FROM users WHERE id = 'user_deleted'"));
-    int calls = servers.clerk.userCalls();
+            "SELECT email, name, image_url, deleted_at FROM users WHERE id = 'user_deleted'"));
     assertGone(servers.sync("user_deleted"));
-    assertEquals(calls, servers.clerk.userCalls());
+    String newEmail = servers.newAddress();
+    servers.put("user_deleted", newEmail); // it was an odd answer of Clerk's
+    assertSynced(newEmail, servers.sync("user_deleted"));
+  }
+
+  @Test
+  void holderWhomClerkDoesNotHaveKeepsTheAddressIfTheNewcomerCannotBeWritten() {
+    String email = servers.newAddress();
+    servers.putRow("user_stays", email);
+    servers.clerk.deleteUser("user_stays");
+    servers.put("user_refused", email);
+    TestPostgres.execute(
+        servers.database,
+        "ALTER TABLE users ADD CONSTRAINT refused CHECK (id != 'user_refused') NOT VALID");
+    List<String> before = servers.table();
+
+    assertEquals(500, servers.sync("user_refused").statusCode());
+
+    assertEquals(before, servers.table());
+    TestPostgres.execute(servers.database, "ALTER TABLE users DROP CONSTRAINT refused");
+  }
+
+  /** As an application may demand it: for Clerk, too, these are one address. */
+  @Test
+  void addressThatAnIndexOfTheApplicationsOwnFindsTakenIsTakenOver() {
+    TestPostgres.execute(servers.database, "CREATE UNIQUE INDEX app_email ON users (lower(email))");
+    String email = servers.newAddress();
+    String newEmail = servers.newAddress();
+    servers.putRow("user_upper", email.toUpperCase(Locale.ROOT));
+    servers.put("user_upper", newEmail);
+    servers.put("user_lower", email);
+    assertSynced(email, servers.sync("user_lower"));
+    assertEquals(newEmail, servers.emailOf("user_upper"));
+
+    servers.put("user_third", email.toUpperCase(Locale.ROOT));
+    assertTaken(servers.sync("user_third"));
+
+    servers.clerk.deleteUser("user_lower");
+    assertSynced(email.toUpperCase(Locale.ROOT), servers.sync("user_third"));
+    assertEquals("user_lower@moved.invalid", servers.emailOf("user_lower"));
+    TestPostgres.execute(servers.database, "DROP INDEX app_email");
+  }
+
+  @ParameterizedTest
+  @ValueSource(ints = {2_100, 20_000, 200_000})
+  void addressThatIsTooLongToStoreIsClerksFault(int length) {
+    String id = "user_long" + length;
+    servers.clerk.putUser(id, randomText(length) + "@example.com", "Long", null);
+
+    HttpResponse<String> response = servers.sync(id);
+
+    assertEquals(502, response.statusCode());
+    assertEquals(
+        "{\"error\":\"Bad Gateway\",\"message\":\"Clerk sent an unexpected answer\"}",
+        response.body());
+    assertEquals("", servers.emailOf(id));
+  }
+
+  @Test
+  void longAddressNameAndImageAreStoredAsFarAsTheyAreOfUse() {
+    String email = "é".repeat(900) + "@example.com";
+    ObjectNode user = servers.clerk.putUser("user_long", email, "N" + "😀".repeat(1500), "Doe");
+    servers.clerk.putUser(user.put("image_url", "https://" + randomText(20_000)));
+
+    assertSynced(email, servers.sync("user_long"));
+
+    assertEquals(
+        List.of("N" + "😀".repeat(999) + "|null"),
+        servers.query("SELECT name, image_url FROM users WHERE id = 'user_long'"));
+  }
+
+  /** Text that Postgres cannot compress. */
+  private static String randomText(int length) {
+    return new Random(1)
+        .ints(length, 'a', 'z' + 1)
+        .collect(StringBuilder::new, StringBuilder::appendCodePoint, StringBuilder::append)
+        .toString();
   }
 
   @Test
@@ -116,7 +194,7 @@ class EmailTest {
 
     assertEquals(emails.get(1), servers.emailOf("user_chain0"));
     assertEquals(emails.get(2), servers.emailOf("user_chain1"));
-    assertEquals("user_chain2@deleted.invalid", servers.emailOf("user_chain2"));
+    assertEquals("user_chain2@moved.invalid", servers.emailOf("user_chain2"));
   }
 
   @Test

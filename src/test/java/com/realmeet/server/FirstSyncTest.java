@@ -240,7 +240,7 @@ class FirstSyncTest {
     servers.clerk.heal();
     servers.clerk.deleteUser(id);
 
-    assertEquals(401, servers.refresh(servers.two, id).statusCode());
+    assertEquals(200, servers.webhook(servers.two, "user.deleted", id).statusCode());
     allowed.countDown();
 
     assertEquals(401, late.join().statusCode());

@@ -93,18 +93,27 @@ class RefreshTest {
   }
 
   @Test
-  void deletedUserLeavesATombstoneThatCostsNoMoreCalls() {
+  void userWhomClerkDoesNotHaveKeepsTheRowUntilAnEventConfirmsTheDeletion() {
     clerk.putUser("user_gone", "gone@example.com", "Gone", null);
     fleet.sync(0, "user_gone");
     clerk.deleteUser("user_gone");
 
     assertGone(fleet.refresh(0, "user_gone"));
+    assertEquals(Fleet.row("user_gone", "gone@example.com", "Gone"), fleet.row("user_gone"));
+    assertEquals(200, fleet.webhook("user.deleted", "user_gone").statusCode());
     assertEquals("tombstone", fleet.row("user_gone"));
 
     int calls = clerk.userCalls();
     assertGone(fleet.refresh(0, "user_gone"));
     assertGone(fleet.sync(0, "user_gone"));
     assertEquals(calls, clerk.userCalls());
+  }
+
+  @Test
+  void unknownUserWhomClerkDoesNotHaveLeavesNoRow() {
+    assertGone(fleet.refresh(0, "user_never"));
+    assertGone(fleet.sync(0, "user_never"));
+    assertEquals("none", fleet.row("user_never"));
   }
 
   private static void assertGone(HttpResponse<String> answer) {

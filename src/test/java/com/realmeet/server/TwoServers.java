@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import com.realmeet.server.dev.StandInClerk;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
+import java.time.Instant;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 
@@ -12,10 +13,14 @@ import java.util.concurrent.atomic.AtomicInteger;
 final class TwoServers implements AutoCloseable {
   final String database = TestPostgres.newDatabase();
   final StandInClerk clerk = new StandInClerk();
-  final TestServer one = TestServer.start(clerk, database);
-  final TestServer two = TestServer.start(clerk, database);
+  final TestServer one = start();
+  final TestServer two = start();
   private final AtomicInteger turn = new AtomicInteger();
   private final AtomicInteger addresses = new AtomicInteger();
+
+  private TestServer start() {
+    return TestServer.start(clerk, database, "CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET);
+  }
 
   String newAddress() {
     return "a" + addresses.incrementAndGet() + "@example.com";
@@ -46,6 +51,13 @@ final class TwoServers implements AutoCloseable {
         HttpRequest.newBuilder(server.uri("/api/user/refresh"))
             .header("Authorization", "Bearer " + clerk.token(id))
             .POST(HttpRequest.BodyPublishers.noBody()));
+  }
+
+  /** Tells a server of a change at Clerk. */
+  HttpResponse<String> webhook(TestServer server, String type, String id) {
+    return server.send(
+        StandInClerk.webhook(
+            server.uri("/api/webhooks/clerk"), Fleet.SECRET, Instant.now(), clerk.event(type, id)));
   }
 
   List<String> query(String sql) {

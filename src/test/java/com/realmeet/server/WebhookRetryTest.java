@@ -4,6 +4,7 @@ import static java.nio.charset.StandardCharsets.US_ASCII;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.dev.StandInClerk;
 import java.io.IOException;
 import java.net.Socket;
@@ -59,6 +60,39 @@ class WebhookRetryTest {
     assertEquals(
         Fleet.row("user_retry", "retry" + status + "@example.com", "Retry"),
         fleet.row("user_retry"));
+  }
+
+  @ParameterizedTest
+  @ValueSource(ints = {500, 401})
+  void deletionWaitsUntilClerkCanBeAskedAboutTheUser(int status) {
+    clerk.putUser("user_wait", "wait@example.com", "Wait", null);
+    assertEquals(200, fleet.webhook("user.created", "user_wait").statusCode());
+    ObjectNode user = clerk.users().remove("user_wait");
+    clerk.onUser(StandInClerk.answering(status, "{}"));
+
+    assertEquals(503, fleet.webhook("user.deleted", "user_wait").statusCode());
+    assertEquals(Fleet.row("user_wait", "wait@example.com", "Wait"), fleet.row("user_wait"));
+
+    clerk.heal();
+    clerk.putUser(user);
+  }
+
+  @ParameterizedTest
+  @ValueSource(ints = {500, 401, 404})
+  void deletionWaitsUntilClerkCanBeAskedAboutTheInstance(int status) {
+    for (String id : List.of("user_i1", "user_i2", "user_i3", "user_i4")) {
+      clerk.putUser(id, id + "@example.com", "I", null);
+      assertEquals(200, fleet.webhook("user.created", id).statusCode());
+    }
+    ObjectNode user = clerk.users().remove("user_i1");
+    clerk.onLookup(StandInClerk.answering(status, "{}"));
+
+    HttpResponse<String> answer = fleet.webhook("user.deleted", "user_i1");
+
+    assertEquals(status == 404 ? 502 : 503, answer.statusCode());
+    assertEquals(Fleet.row("user_i1", "user_i1@example.com", "I"), fleet.row("user_i1"));
+    clerk.heal();
+    clerk.putUser(user);
   }
 
   @Test

@@ -42,23 +42,105 @@ class WebhookTest {
     assertEquals(Fleet.row("user_hint", "hint@example.com", "True Later"), fleet.row("user_hint"));
   }
 
-  @Test
-  void eventAboutAUserWhoIsGoneLeavesATombstone() {
-    clerk.putUser("user_gone", "gone@example.com", "Gone", null);
-    String created = clerk.event("user.created", "user_gone");
-    clerk.deleteUser("user_gone");
+  @ParameterizedTest
+  @ValueSource(strings = {"user.created", "user.updated"})
+  void eventAboutAUserWhomClerkDoesNotHaveWritesNothingAndComesAgain(String type) {
+    String id = "user_gone_" + type.substring(5);
+    String row = Fleet.row(id, id + "@example.com", "Gone");
+    clerk.putUser(id, id + "@example.com", "Gone", null);
+    String event = clerk.event(type, id);
+    assertEquals(200, fleet.webhook(0, event).statusCode());
+    ObjectNode user = clerk.users().remove(id);
 
-    assertEquals(200, fleet.webhook(0, created).statusCode());
-    assertEquals("tombstone", fleet.row("user_gone"));
+    HttpResponse<String> answer = fleet.webhook(0, event);
+
+    assertEquals(503, answer.statusCode());
+    assertEquals(
+        "{\"error\":\"Service Unavailable\",\"message\":\"Clerk does not have the user of this event\"}",
+        answer.body());
+    assertTrue(answer.headers().firstValue("Retry-After").isPresent());
+    assertEquals(row, fleet.row(id));
+    clerk.putUser(user);
+    assertEquals(200, fleet.webhook(0, event).statusCode());
+    clerk.deleteUser(id);
+    assertEquals(503, fleet.webhook(0, event).statusCode());
+    assertEquals(200, fleet.webhook("user.deleted", id).statusCode());
+    assertEquals(200, fleet.webhook(0, event).statusCode());
+    assertEquals("tombstone", fleet.row(id));
   }
 
   @Test
-  void deletionLeavesATombstoneAlsoOfAnUnknownUser() {
+  void deletionThatClerkConfirmsLeavesATombstoneAlsoOfAnUnknownUser() {
     int calls = clerk.userCalls();
 
     assertEquals(200, fleet.webhook("user.deleted", "user_unknown").statusCode());
+    assertEquals(200, fleet.webhook("user.deleted", "user_unknown").statusCode());
+
     assertEquals("tombstone", fleet.row("user_unknown"));
-    assertEquals(calls, clerk.userCalls());
+    assertEquals(calls + 1, clerk.userCalls());
+    assertEquals(
+        List.of("user_unknown is deleted: webhook user.deleted"),
+        Log.text()
+            .lines()
+            .filter(line -> line.contains(" WARN "))
+            .map(line -> line.replaceFirst(".* - ", ""))
+            .toList());
+  }
+
+  @Test
+  void deletionOfAUserWhomClerkHasIsAnUpdate() {
+    clerk.putUser("user_here", "here@example.com", "Here", null);
+    assertEquals(200, fleet.webhook("user.created", "user_here").statusCode());
+    clerk.putUser("user_here", "here2@example.com", "Here", "Still");
+
+    assertEquals(200, fleet.webhook("user.deleted", "user_here").statusCode());
+
+    assertEquals(Fleet.row("user_here", "here2@example.com", "Here Still"), fleet.row("user_here"));
+    assertTrue(Log.text().contains("user_here is said to be deleted"), Log.text());
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"", ",\"data\":{}", ",\"data\":{\"id\":null,\"deleted\":true}"})
+  void deletionOfNobodyIsAccepted(String data) {
+    List<String> before = TestPostgres.query(fleet.database(), "TABLE users ORDER BY id");
+
+    assertEquals(200, fleet.webhook(0, "{\"type\":\"user.deleted\"" + data + "}").statusCode());
+
+    assertEquals(before, TestPostgres.query(fleet.database(), "TABLE users ORDER BY id"));
+    assertTrue(Log.text().contains("WARN"), Log.text());
+  }
+
+  @Test
+  void addressOfTwoUsersIsNotCalledAnOutage() {
+    clerk.putUser("user_owner", "shared@example.com", "Owner", null);
+    clerk.putUser("user_rival", "shared@example.com", "Rival", null);
+    assertEquals(200, fleet.webhook("user.created", "user_owner").statusCode());
+
+    HttpResponse<String> answer = fleet.webhook("user.created", "user_rival");
+
+    assertEquals(503, answer.statusCode());
+    assertEquals(
+        "{\"error\":\"Service Unavailable\",\"message\":\"Email address of this user is already in use by another user\"}",
+        answer.body());
+    assertEquals(409, fleet.sync(0, "user_rival").statusCode());
+    clerk.deleteUser("user_rival");
+  }
+
+  @Test
+  void eventOfAnotherInstanceIsAppliedWithOneWarning() {
+    clerk.putUser("user_foreign", "foreign@example.com", "Foreign", null);
+    String event = clerk.event("user.created", "user_foreign");
+
+    for (String instance : List.of("ins_1", "other", "ins_2", "ins_2", "ins_3")) {
+      assertEquals(
+          200, fleet.webhook(0, event.replace("\"ins_1\"", "\"" + instance + "\"")).statusCode());
+    }
+
+    assertEquals(
+        Fleet.row("user_foreign", "foreign@example.com", "Foreign"), fleet.row("user_foreign"));
+    List<String> warnings = Log.text().lines().filter(line -> line.contains(" WARN ")).toList();
+    assertEquals(1, warnings.size(), Log.text());
+    assertTrue(warnings.get(0).contains("ins_2, but CLERK_SECRET_KEY is of ins_1"), Log.text());
   }
 
   @Test
@@ -67,9 +149,11 @@ class WebhookTest {
     assertEquals(200, fleet.webhook("user.created", "user_late").statusCode());
     String late = clerk.event("user.updated", "user_late");
 
-    // Even if Clerk still shows the user, as a replica that lags behind might.
+    ObjectNode user = clerk.users().remove("user_late");
     assertEquals(200, fleet.webhook("user.deleted", "user_late").statusCode());
+    clerk.putUser(user); // as a replica that lags behind might show
     assertEquals(200, fleet.webhook(0, late).statusCode());
+    assertEquals(200, fleet.webhook("user.deleted", "user_late").statusCode());
 
     assertEquals("tombstone", fleet.row("user_late"));
     assertEquals(401, fleet.sync(0, "user_late").statusCode());
@@ -84,6 +168,8 @@ class WebhookTest {
 
     // The new one comes first: Svix promises no order.
     assertEquals(200, fleet.webhook("user.created", "user_second").statusCode());
+    assertEquals(
+        Fleet.row("user_first", "user_first@moved.invalid", "First"), fleet.row("user_first"));
     assertEquals(200, fleet.webhook("user.deleted", "user_first").statusCode());
 
     assertEquals("tombstone", fleet.row("user_first"));
@@ -150,6 +236,19 @@ class WebhookTest {
             + "\"object\":\"user\",\"email_addresses\":[],\"primary_email_address_id\":null}}";
 
     assertEquals(200, fleet.webhook(0, sample).statusCode());
+    assertEquals("none", fleet.row("user_29w83sxmDNGwOuEthce5gg56FcC"));
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"created", "updated"})
+  void onlyAnEventThatShowsAnAddressComesAgainForAnUnknownUser(String type) {
+    String sample =
+        ("{\"type\":\"user." + type + "\",\"data\":{\"id\":\"user_nowhere\",\"email_addresses\":")
+            + "[{\"id\":\"idn_1\",\"email_address\":\"a@example.com\"}],\"primary_email_address_id\":%s}}";
+
+    assertEquals(200, fleet.webhook(0, sample.formatted("null")).statusCode());
+    assertEquals(503, fleet.webhook(0, sample.formatted("\"idn_1\"")).statusCode());
+    assertEquals("none", fleet.row("user_nowhere"));
   }
 
   @Test
