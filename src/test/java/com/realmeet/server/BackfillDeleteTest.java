@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.dev.StandInClerk;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import org.junit.jupiter.api.AfterEach;
@@ -143,6 +144,110 @@ class BackfillDeleteTest {
         Set.of("insert user_new", "update user_50", "delete user_0"),
         new TreeSet<>(backfill.printed().lines().toList()));
     assertEquals(before, TestPostgres.query(database, "TABLE users ORDER BY id"));
+  }
+
+  @Test
+  void deletionsAreLoggedById() {
+    deleteAtClerk(1);
+
+    backfill.expect(0, "user_0 is deleted: backfill --delete-missing", "--delete-missing");
+  }
+
+  @Test
+  void listingOfNobodyDeletesNotEvenByForce() {
+    clerk.users().clear();
+    List<String> before = TestPostgres.query(database, "TABLE users ORDER BY id");
+
+    backfill.expect(1, "Backfill stopped: ", "--delete-missing", "--force");
+
+    assertEquals(before, TestPostgres.query(database, "TABLE users ORDER BY id"));
+  }
+
+  /** As a wrong key, or a backfill that had one, may have left them. */
+  private void tombstone(String... ids) {
+    for (String id : ids) {
+      TestPostgres.execute(
+          database,
+          "UPDATE users SET email = id || '@deleted.invalid', name = NULL, image_url = NULL,"
+              + (" deleted_at = now() WHERE id = '" + id + "'"));
+    }
+  }
+
+  @Test
+  void tombstonesOfUsersWhomClerkHasAreNamedAndRevivedOnDemand() {
+    Map<String, String> before = backfill.rows();
+    tombstone("user_1", "user_2", "user_3");
+    clerk.deleteUser("user_3");
+    List<String> table = TestPostgres.query(database, "TABLE users ORDER BY id");
+
+    backfill.expect(1, "97 unchanged, 0 deleted, 2 skipped");
+    for (String id : List.of("user_1", "user_2")) {
+      assertTrue(
+          Log.text().contains("Skipped: " + id + " is deleted here, but not at Clerk"), Log.text());
+    }
+    assertFalse(Log.text().contains("user_3"));
+    backfill.expect(0, "0 skipped, 2 revived", "--revive", "--dry-run");
+    assertEquals(
+        Set.of("revive user_1", "revive user_2"), Set.copyOf(backfill.printed().lines().toList()));
+    assertEquals(table, TestPostgres.query(database, "TABLE users ORDER BY id"));
+
+    backfill.expect(0, "97 unchanged, 0 deleted, 0 skipped, 2 revived", "--revive");
+    before.put("user_3", "tombstone");
+    assertEquals(before, backfill.rows());
+    assertEquals(
+        List.of("https://img.clerk.com/user_1|t"),
+        TestPostgres.query(
+            database, "SELECT image_url, updated_at > created_at FROM users WHERE id = 'user_1'"));
+    backfill.expect(0, "0 skipped, 0 revived", "--revive");
+  }
+
+  @Test
+  void revivedUserGetsTheAddressBackIfItsHolderHasAnother() {
+    tombstone("user_1");
+    TestPostgres.execute(
+        database, "UPDATE users SET email = 'user1@example.com' WHERE id = 'user_2'");
+    clerk.putUser("user_2", "user2@example.com", "User", "2");
+
+    backfill.expect(0, "1 revived", "--revive");
+
+    assertEquals("user1@example.com|User 1", backfill.rows().get("user_1"));
+    assertEquals("user2@example.com|User 2", backfill.rows().get("user_2"));
+  }
+
+  @Test
+  void revivedUserWhoseAddressIsTakenOrMissingIsReported() {
+    tombstone("user_1", "user_2");
+    TestPostgres.execute(
+        database, "INSERT INTO users (id, email) VALUES ('legacy', 'user1@example.com')");
+    clerk.putUser("user_2", null, "User", "2");
+
+    backfill.expect(1, "2 skipped, 2 revived", "--revive");
+
+    assertTrue(Log.text().contains("user_1 has an email address that another row has"));
+    assertTrue(Log.text().contains("user_2 has no email address"), Log.text());
+    assertEquals("user_1@moved.invalid", backfill.rows().get("user_1"));
+    assertEquals("user_2@moved.invalid", backfill.rows().get("user_2"));
+  }
+
+  @Test
+  void olderCopyRevivesNoOne() {
+    tombstone("user_1");
+    TestPostgres.execute(
+        database,
+        "UPDATE users SET clerk_updated_at = now() + interval '1 min' WHERE id = 'user_1'");
+
+    backfill.expect(1, "1 skipped, 0 revived", "--revive");
+
+    assertEquals("tombstone", backfill.rows().get("user_1"));
+  }
+
+  @Test
+  void addressThatIsTooLongIsSkipped() {
+    clerk.putUser("user_long", "x".repeat(20_000) + "@example.com", "Long", null);
+
+    backfill.expect(1, "0 inserted, 0 updated, 100 unchanged, 0 deleted, 1 skipped");
+
+    assertTrue(Log.text().contains("Skipped: user_long has too long an email address"));
   }
 
   @Test

@@ -6,6 +6,8 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
+import java.util.concurrent.BrokenBarrierException;
+import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
@@ -110,8 +112,20 @@ class ConvergenceTest {
 
   @Test
   void deletionsAtOnceOfUsersWhoWereNeverHere() {
+    for (String id : List.of("user_x", "user_y", "user_z")) { // so that the instance is checked
+      fleet.clerk().putUser(id, id + "@example.com", "Here", null);
+      assertEquals(200, fleet.sync(0, id).statusCode());
+    }
+    CyclicBarrier all = new CyclicBarrier(8);
+    fleet
+        .clerk()
+        .onLookup(
+            exchange -> {
+              awaitAll(all);
+              fleet.clerk().answerLookup(exchange);
+            });
     AtomicInteger next = new AtomicInteger();
-    for (int i = 0; i < 100; i++) { // two of them have to arrive within some microseconds
+    for (int i = 0; i < 30; i++) { // two of them have to write within some microseconds
       String id = "user_never" + i;
       String event = fleet.clerk().event("user.deleted", id);
 
@@ -120,6 +134,15 @@ class ConvergenceTest {
 
       assertEquals(Collections.nCopies(8, 200), statuses, Log.text());
       assertEquals("tombstone", fleet.row(id));
+    }
+    fleet.clerk().heal();
+  }
+
+  private static void awaitAll(CyclicBarrier all) {
+    try {
+      all.await();
+    } catch (InterruptedException | BrokenBarrierException e) {
+      throw new IllegalStateException(e);
     }
   }
 

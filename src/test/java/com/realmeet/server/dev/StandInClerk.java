@@ -503,7 +503,8 @@ public final class StandInClerk implements AutoCloseable {
   }
 
   private static Map<String, String> query(HttpExchange exchange) {
-    return parameters(exchange).collect(Collectors.toMap(pair -> pair[0], pair -> pair[1]));
+    return parameters(exchange)
+        .collect(Collectors.toMap(pair -> pair[0], pair -> pair[1], (a, b) -> a));
   }
 
   /** All values of a parameter, which may be repeated. */

@@ -1,0 +1,227 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.dev.StandInClerk.SigningKey;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.time.Instant;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/**
+ * Two instances of Clerk and one table: with the secret key of the wrong one, all rows stay as they
+ * are.
+ */
+class InstanceTest {
+  private static final List<String> IDS = IntStream.range(0, 6).mapToObj(i -> "user_" + i).toList();
+
+  private static final String WRONG_KEY =
+      "ERROR InstanceCheck - CLERK_SECRET_KEY is of another Clerk instance";
+
+  private final StandInClerk production = new StandInClerk();
+  private final StandInClerk development =
+      new StandInClerk(
+          0, new SigningKey("ins_dev", SigningKey.usual().pair()), "sk_test_stand_in_dev");
+  private final String database = TestPostgres.newDatabase();
+
+  @BeforeEach
+  void fill() {
+    for (String id : IDS) {
+      production.putUser(id, id + "@example.com", "User", id.substring(5));
+    }
+    assertEquals(0, new Backfilling(production, database).run());
+  }
+
+  @AfterEach
+  void stop() {
+    production.close();
+    development.close();
+  }
+
+  /**
+   * A server that has the key of an instance, but verifies the tokens of both, as it would with a
+   * proxy in between: the most that a wrong key could reach.
+   */
+  private TestServer server(StandInClerk clerk) {
+    clerk.onKeys(
+        StandInClerk.answering(
+            200, StandInClerk.keySet(production.key(), development.key()).toString()));
+    return TestServer.start(clerk, database, "CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET);
+  }
+
+  private List<String> table() {
+    return TestPostgres.query(database, "TABLE users ORDER BY id");
+  }
+
+  private static HttpResponse<String> refresh(TestServer server, String token) {
+    return server.send(
+        HttpRequest.newBuilder(server.uri("/api/user/refresh"))
+            .header("Authorization", "Bearer " + token)
+            .POST(HttpRequest.BodyPublishers.noBody()));
+  }
+
+  private static HttpResponse<String> webhook(TestServer server, String event) {
+    return server.send(
+        StandInClerk.webhook(
+            server.uri("/api/webhooks/clerk"), Fleet.SECRET, Instant.now(), event));
+  }
+
+  @Test
+  void wrongKeyLeavesAllRowsAsTheyAreAndTheRightOneServesAllUsers() {
+    List<String> before = table();
+    development.putUser("user_dev", "user_0@example.com", "Same", "Address");
+    production.putUser("user_0", "changed@example.com", "Changed", null);
+    try (TestServer server = server(development)) {
+      assertTrue(Log.text().contains(WRONG_KEY), Log.text());
+      for (String id : IDS) {
+        for (String type : List.of("user.created", "user.updated", "user.deleted")) {
+          assertEquals(503, webhook(server, production.event(type, id)).statusCode(), type);
+        }
+        assertEquals(401, refresh(server, production.token(id)).statusCode());
+        assertEquals(200, server.sync(production.token(id)).statusCode());
+      }
+      assertEquals(401, server.sync(production.token("user_new")).statusCode());
+      assertEquals(503, server.sync(development.token("user_dev")).statusCode());
+      assertEquals(503, refresh(server, development.token("user_dev")).statusCode());
+      assertEquals(
+          503, webhook(server, development.event("user.created", "user_dev")).statusCode());
+      assertEquals(
+          "{\"error\":\"Service Unavailable\",\"message\":\"CLERK_SECRET_KEY is of another Clerk instance than the users\"}",
+          webhook(server, production.event("user.deleted", "user_1")).body());
+      assertEquals(before, table());
+    }
+    for (String options :
+        List.of(
+            "", "--revive", "--delete-missing", "--delete-missing --force --revive", "--dry-run")) {
+      new Backfilling(development, database)
+          .expect(
+              1,
+              "Backfill stopped: CLERK_SECRET_KEY is of another Clerk instance than the users",
+              options.isEmpty() ? new String[0] : options.split(" "));
+      assertEquals(before, table(), options);
+    }
+
+    try (TestServer server = server(production)) {
+      for (String id : IDS) {
+        assertEquals(200, webhook(server, production.event("user.deleted", id)).statusCode());
+        assertEquals(200, refresh(server, production.token(id)).statusCode());
+        assertEquals(200, server.sync(production.token(id)).statusCode());
+      }
+    }
+    Map<String, String> rows = new Backfilling(production, database).rows();
+    assertEquals("changed@example.com|Changed", rows.get("user_0"));
+    assertEquals(IDS, List.copyOf(rows.keySet()));
+    assertTrue(Log.text().split(WRONG_KEY, -1).length > 1);
+  }
+
+  @Test
+  void usersOfTheOtherInstanceWhoComeInDoNotMakeItsKeyLookRight() {
+    development.putUser("user_dev", "dev@example.com", "Dev", null);
+    try (TestServer server = server(development)) {
+      assertEquals(200, server.sync(development.token("user_dev")).statusCode());
+      List<String> before = table();
+
+      assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+
+      assertEquals(before, table());
+    }
+  }
+
+  @Test
+  void keyThatTurnsOutWrongOnlyLaterDeletesNobodyUntilItIsRight() {
+    try (TestServer server = server(production)) {
+      Map<String, ObjectNode> users = Map.copyOf(production.users());
+      List<String> before = table();
+      production.users().clear();
+
+      assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+      assertEquals(503, webhook(server, production.event("user.deleted", "user_2")).statusCode());
+      assertEquals(before, table());
+      assertEquals(2, Log.text().split(WRONG_KEY, -1).length, Log.text());
+
+      production.users().putAll(users);
+      production.deleteUser("user_1");
+      assertEquals(200, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+      assertTrue(Log.text().contains("is of the same Clerk instance"), Log.text());
+      assertTrue(Log.text().contains("WARN UserSync - user_1 is deleted: webhook user.deleted"));
+    }
+  }
+
+  /** Nor do tombstones, rows that are not Clerk's, and users whose address went to another one. */
+  @ParameterizedTest
+  @ValueSource(ints = {2, 3})
+  void deletedUserAndRowsThatClerkCannotHaveProveNothing(int others) {
+    TestPostgres.execute(
+        database,
+        """
+        UPDATE users SET deleted_at = now() WHERE id = 'user_5';
+        UPDATE users SET email = id || '@moved.invalid' WHERE id = 'user_4';
+        INSERT INTO users (id, email) VALUES ('legacy', 'l@example.com'), ('user_ü', 'u@example.com');
+        """);
+    if (others == 2) {
+      TestPostgres.execute(database, "DELETE FROM users WHERE id = 'user_3'");
+    }
+    try (TestServer server = server(production)) {
+      String event = production.event("user.deleted", "user_0");
+      production.users().keySet().removeAll(List.of("user_0", "user_1", "user_2", "user_3"));
+
+      assertEquals(others == 3 ? 503 : 200, webhook(server, event).statusCode());
+    }
+  }
+
+  @Test
+  void twentyUsersAreLookedUpInOneCall() {
+    new Backfilling(production, database).putUsers(6, 200);
+    assertEquals(0, new Backfilling(production, database).run());
+    List<String> queries = new java.util.concurrent.CopyOnWriteArrayList<>();
+    production.onLookup(
+        exchange -> {
+          queries.add(exchange.getRequestURI().getQuery());
+          production.answerLookup(exchange);
+        });
+
+    try (TestServer server = server(production)) {
+      assertEquals(1, queries.size());
+      production.deleteUser("user_7");
+      assertEquals(200, webhook(server, production.event("user.deleted", "user_7")).statusCode());
+    }
+
+    assertEquals(2, queries.size());
+    for (String query : queries) {
+      assertEquals(21, query.split("user_id=").length, query);
+      assertTrue(query.startsWith("limit=20&"), query);
+    }
+  }
+
+  @ParameterizedTest
+  @ValueSource(ints = {500, 429})
+  void startGoesOnWhileTheInstanceCannotBeChecked(int status) {
+    production.onLookup(StandInClerk.answering(status, "{}"));
+
+    try (TestServer server = server(production)) {
+      assertEquals(200, server.get("/api/ready").statusCode());
+    }
+  }
+
+  /** Its answer to a filter that it does not know would be anybody. */
+  @Test
+  void usersWhoWereNotAskedForProveNothing() {
+    development.putUser("user_dev", "dev@example.com", "Dev", null);
+    development.onLookup(development::answerList);
+
+    try (TestServer server = server(development)) {
+      assertTrue(Log.text().contains(WRONG_KEY), Log.text());
+      assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+    }
+  }
+}
