@@ -17,6 +17,8 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 
 /**
  * Answers for Clerk byte by byte, and so in ways that no HTTP server would. Each user can have a
@@ -109,6 +111,15 @@ final class FaultyClerk implements AutoCloseable {
         .formatted(id, id);
   }
 
+  /** The users whom a request asks for by their ids. */
+  private static String users(String request) {
+    return Pattern.compile("user_id=([^& ]*)")
+        .matcher(request)
+        .results()
+        .map(id -> user(id.group(1)))
+        .collect(Collectors.joining(",", "[", "]"));
+  }
+
   /** Says something, then nothing more, but does not hang up. */
   static Fault stall(String beginning) {
     return connection -> {
@@ -181,7 +192,9 @@ final class FaultyClerk implements AutoCloseable {
   private void serve(Socket connection) {
     try (connection) {
       String request = head(connection.getInputStream());
-      if (!request.isEmpty()) {
+      if (request.startsWith("GET /v1/users?")) { // the check of the instance, at the start
+        answer(200, users(request)).answer(connection);
+      } else if (!request.isEmpty()) {
         requests.add(request);
         String id = request.replaceFirst("(?s)^GET /v1/users/([^ ]*) .*", "$1");
         Fault fault = faults.get(id);
