@@ -39,8 +39,9 @@ final class InstanceCheck {
   private final ClerkApi clerk;
 
   /**
-   * When the start found that the key is wrong, or null. Users of the other instance may have come
-   * into the table since, and must not make it look right.
+   * When the start found that the key is wrong, or null. From then on it is wrong until Clerk has
+   * one of the users who were in the table at that time: those of the other instance may have come
+   * since.
    */
   private volatile Instant wrongSince;
 
@@ -97,7 +98,7 @@ final class InstanceCheck {
     Instant start = wrongSince;
     Instant limit = start != null && start.isBefore(before) ? start : before;
     List<String> ids = users.sample(SAMPLE_SIZE, except, limit, deadline);
-    if (ids.size() < MIN_SAMPLE) {
+    if (ids.isEmpty() || ids.size() < MIN_SAMPLE && start == null) {
       return Verdict.TOO_FEW_USERS;
     }
     if (clerk.lookup(ids, UserSync.clerkShare(deadline)).isEmpty()) {
