@@ -10,6 +10,7 @@ import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import java.util.Properties;
+import java.util.Set;
 
 /**
  * The OpenAPI document of the routes, for people and for what generates clients; and in development
@@ -21,9 +22,9 @@ final class ApiDocument {
 
   private final byte[] yaml = bytes("/openapi.yaml");
 
-  /** Answers with the document, under the media type of RFC 9512. */
-  void answer(Context ctx) {
-    HttpServer.answer(ctx, 200, "application/yaml", yaml);
+  /** Responds with the document, under the media type of RFC 9512. */
+  void respond(Context ctx) {
+    ctx.contentType("application/yaml").result(yaml);
   }
 
   /** Adds the page, in development, if Swagger UI is there. */
@@ -35,12 +36,13 @@ final class ApiDocument {
     String page =
         new String(bytes("/docs.html"), StandardCharsets.UTF_8)
             .replace("CLERK_API_URL", config.clerkApiUrl());
-    javalin.routes.get("/api/docs", ctx -> ctx.html(page));
+    javalin.routes.get("/api/docs", ctx -> ctx.html(page), Access.PUBLIC);
     javalin.staticFiles.add(
         files -> {
           files.hostedPath = "/api/docs";
           files.directory = "/META-INF/resources/webjars/swagger-ui/" + swaggerUiVersion();
           files.location = Location.CLASSPATH;
+          files.roles = Set.of(Access.PUBLIC);
           files.headers = Map.of(); // as all answers have them
         });
   }

@@ -61,12 +61,13 @@ final class ClerkApi {
   private static final int MAX_KEY_SET_BYTES = 64 << 10;
 
   /** More calls than this at once only queue up at Clerk: 1000 in 10 s is all it allows. */
-  private static final int MAX_CALLS = 32;
+  private static final int MAX_CONCURRENT_CALLS = 32;
 
-  /**
-   * A burst of new users passes through those in this time; while Clerk hangs, nobody waits longer.
-   */
-  private static final Duration TURN_WAIT = Duration.ofMillis(500);
+  /** Requests that wait for a permit, each on a thread: a burst of new users. */
+  private static final int MAX_WAITING_CALLS = 128;
+
+  /** How long a call waits for a permit. */
+  private static final Duration PERMIT_TIMEOUT = Duration.ofMillis(500);
 
   /** For what HttpClient does between reading and writing. By default it wakes one per call. */
   private static final Executor THREADS =
@@ -79,7 +80,7 @@ final class ClerkApi {
           .connectTimeout(CONNECT_TIMEOUT)
           .followRedirects(HttpClient.Redirect.NEVER) // Java 17 would send the key along
           .build();
-  private final Semaphore calls = new Semaphore(MAX_CALLS);
+  private final Semaphore permits = new Semaphore(MAX_CONCURRENT_CALLS);
   private final Outage outage = new Outage(log, "Clerk");
   private final String url;
   private final String secretKey;
@@ -116,7 +117,8 @@ final class ClerkApi {
     this.warnings = warnings;
     this.beforeEachCall = beforeEachCall;
     this.times = new CallTimes(meters);
-    this.userAgent = "real-meet-server/" + Version.NUMBER;
+    String version = getClass().getPackage().getImplementationVersion();
+    this.userAgent = "real-meet-server/" + (version == null ? "development" : version);
   }
 
   /**
@@ -133,23 +135,32 @@ final class ClerkApi {
 
   private <T> T permitted(Supplier<T> call) {
     requireOpenGate();
-    if (!acquireCall()) {
-      throw Failure.throttled(MAX_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
-    }
+    acquirePermit();
     try {
+      requireOpenGate(); // Clerk may have throttled a call meanwhile
       return call.get();
     } finally {
-      calls.release();
+      permits.release();
     }
   }
 
-  private boolean acquireCall() {
-    try {
-      return calls.tryAcquire(TURN_WAIT.toNanos(), TimeUnit.NANOSECONDS);
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      return false;
+  /** While Clerk is down, nobody waits: the calls that are under way show when it is back. */
+  private void acquirePermit() {
+    if (permits.tryAcquire()) {
+      return;
     }
+    if (!outage.lasts() && permits.getQueueLength() < MAX_WAITING_CALLS) {
+      try {
+        if (permits.tryAcquire(PERMIT_TIMEOUT.toNanos(), TimeUnit.NANOSECONDS)) {
+          return;
+        }
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        throw unavailable("interrupted");
+      }
+    }
+    throw Failure.throttled(
+        MAX_CONCURRENT_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
   }
 
   /**

@@ -77,7 +77,7 @@ final class ClerkWebhook {
       counts.bad(type, e);
       throw e;
     }
-    Json.answer(ctx, 200, new Received(true));
+    ctx.json(new Received(true));
   }
 
   private void verify(Context ctx, byte[] body) {

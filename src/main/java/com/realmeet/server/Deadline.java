@@ -1,8 +1,9 @@
 package com.realmeet.server;
 
+import io.javalin.http.Context;
 import java.time.Duration;
-import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.TimeUnit;
+import org.eclipse.jetty.ee10.servlet.ServletContextRequest;
+import org.eclipse.jetty.server.Request;
 
 /**
  * The moment until which somebody is willing to wait.
@@ -10,17 +11,28 @@ import java.util.concurrent.TimeUnit;
  * @param nanoTime on the clock of {@link System#nanoTime}
  */
 record Deadline(long nanoTime) {
+  /**
+   * For all that a request waits for, from its headers on. The rest of the 5 s in which it is
+   * answered is for writing the response.
+   */
+  static final Duration REQUEST_TIMEOUT = Duration.ofMillis(4500);
+
+  /** The deadline of a request. */
+  static Deadline of(Context ctx) {
+    return of(ServletContextRequest.getServletContextRequest(ctx.req()));
+  }
+
+  /** Like {@link #of(Context)}, below Javalin. */
+  static Deadline of(Request request) {
+    return new Deadline(request.getHeadersNanoTime() + REQUEST_TIMEOUT.toNanos());
+  }
+
   static Deadline in(Duration time) {
     return new Deadline(System.nanoTime() + time.toNanos());
   }
 
   Deadline minus(Duration time) {
     return new Deadline(nanoTime - time.toNanos());
-  }
-
-  /** The same result, or a TimeoutException if there is none by then. */
-  <T> CompletableFuture<T> limit(CompletableFuture<T> result) {
-    return result.copy().orTimeout(left().toNanos(), TimeUnit.NANOSECONDS);
   }
 
   /** What is left, never negative. */

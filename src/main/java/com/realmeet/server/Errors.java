@@ -8,7 +8,7 @@ import io.javalin.http.MethodNotAllowedResponse;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.util.concurrent.TimeoutException;
+import java.util.function.BooleanSupplier;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
@@ -36,25 +36,26 @@ final class Errors {
 
   private final boolean production;
   private final Cors cors;
+  private final BooleanSupplier stopping;
 
   /**
-   * @param production whether an answer must not say what a bug is
+   * @param production whether a response must not say what a bug is
    */
-  Errors(boolean production, Cors cors) {
+  Errors(boolean production, Cors cors, BooleanSupplier stopping) {
     this.production = production;
     this.cors = cors;
+    this.stopping = stopping;
   }
 
   /** Declares what happens to exceptions of the routes and the router. */
   void register(JavalinConfig javalin) {
     javalin.http.prefer405over404 = true;
     javalin.routes.exception(Failure.class, this::failure);
-    javalin.routes.exception(TimeoutException.class, this::timeout);
     javalin.routes.exception(MethodNotAllowedResponse.class, this::methodNotAllowed);
     javalin.routes.exception(
-        HttpResponseException.class, (e, ctx) -> answer(ctx, e.getStatus(), e.getMessage()));
+        HttpResponseException.class, (e, ctx) -> respond(ctx, e.getStatus(), e.getMessage()));
     javalin.routes.exception(
-        HttpException.RuntimeException.class, (e, ctx) -> answer(ctx, e.getCode(), e.getReason()));
+        HttpException.RuntimeException.class, (e, ctx) -> respond(ctx, e.getCode(), e.getReason()));
     javalin.routes.exception(Exception.class, this::bug);
     javalin.router.javaLangErrorHandler(this::error);
   }
@@ -69,12 +70,7 @@ final class Errors {
       Cors.exposeRetryAfter(ctx);
     }
     log.debug("{}: {}", kind, failure.getMessage());
-    answer(ctx, kind.status, kind.message);
-  }
-
-  /** Calls to Clerk end in time by themselves, so that it is the database that is slow. */
-  private void timeout(TimeoutException e, Context ctx) {
-    failure(Failure.because(Kind.DATABASE_UNAVAILABLE, "no answer in time"), ctx);
+    ctx.status(kind.status).json(Body.of(kind.status, failure.sentence()));
   }
 
   /** An OPTIONS request comes here too, for every route that exists. */
@@ -82,13 +78,13 @@ final class Errors {
     String methods = String.join(", ", e.getDetails().values());
     if (!cors.answersPreflight(ctx, methods)) {
       ctx.header("Allow", methods);
-      answer(ctx, 405, null);
+      respond(ctx, 405, null);
     }
   }
 
   private void bug(Exception e, Context ctx) {
     log.error("A bug in the server", e);
-    answer(ctx, 500, production ? "Internal server error" : e.getMessage());
+    respond(ctx, 500, production ? "Internal server error" : e.getMessage());
   }
 
   /** Not an exception but an error of the JVM itself, such as a full heap. */
@@ -103,8 +99,11 @@ final class Errors {
     }
   }
 
-  private static void answer(Context ctx, int status, String detail) {
-    Json.answer(ctx, status, Body.of(status, sentence(status, detail)));
+  private static void respond(Context ctx, int status, String detail) {
+    if (status == 503) {
+      ctx.header("Retry-After", "1");
+    }
+    ctx.status(status).json(Body.of(status, sentence(status, detail)));
   }
 
   /**
@@ -120,6 +119,7 @@ final class Errors {
       case 405 -> "Method not allowed";
       case 413 -> "Request body is too large";
       case 431 -> "Request headers are too large";
+      case 503 -> Kind.OVERLOADED.message;
       default -> detail == null ? HttpStatus.getMessage(status) : detail;
     };
   }
@@ -140,16 +140,16 @@ final class Errors {
         detail = production ? "Internal server error" : bug.getMessage();
       }
       HttpFields.Mutable headers = response.getHeaders();
-      HttpServer.addHeaders(cors, request.getHeaders(), headers);
+      JettyServer.addHeaders(cors, request.getHeaders(), headers);
       headers.put(HttpHeader.CONTENT_TYPE, "application/json");
+      String message = sentence(status, detail);
       if (status == 503) {
         headers.put(HttpHeader.RETRY_AFTER, 1);
         Cors.exposeRetryAfter(headers);
-        detail = "Server is stopping";
+        message = stopping.getAsBoolean() ? "Server is stopping" : message;
       }
       response.setStatus(status);
-      response.write(
-          true, ByteBuffer.wrap(Json.bytes(Body.of(status, sentence(status, detail)))), callback);
+      response.write(true, ByteBuffer.wrap(Json.bytes(Body.of(status, message))), callback);
       return true;
     };
   }

@@ -12,6 +12,11 @@ final class Failure extends RuntimeException {
 
   /** The status and the sentence that a client sees for each kind of failure. */
   enum Kind {
+    /** The four kinds that a route of the application's own has a sentence for. */
+    BAD_REQUEST(400, "Bad request"),
+    FORBIDDEN(403, "Forbidden"),
+    NOT_FOUND(404, "Not found"),
+    CONFLICT(409, "Conflict"),
     AMBIGUOUS_AUTHORIZATION(400, "More than one Authorization header"),
     WEBHOOK_UNSIGNED(400, "Missing or malformed webhook signature headers"),
     WEBHOOK_STALE(400, "Webhook timestamp is more than 5 minutes off"),
@@ -33,6 +38,8 @@ final class Failure extends RuntimeException {
     /** Likewise: Clerk accepts the key, but has none of the users in the table. */
     CLERK_OTHER_INSTANCE(503, "Clerk is unavailable"),
     DATABASE_UNAVAILABLE(503, "Database is unavailable"),
+    /** Too many requests at once; neither Clerk nor the database is at fault. */
+    OVERLOADED(503, "Server is overloaded"),
     // The same faults in webhooks, of which Svix shows the answers: a 503 makes it send them again.
     WEBHOOK_USER_NOT_AT_CLERK(503, "Clerk does not have the user of this event"),
     WEBHOOK_EMAIL_IN_USE(503, "Email address of this user is already in use by another user"),
@@ -51,14 +58,44 @@ final class Failure extends RuntimeException {
   private static final int RETRY_AFTER = 5;
 
   private final Kind kind;
+  private final String sentence;
   private final int retryAfter;
   private final boolean pause;
 
-  private Failure(Kind kind, String reason, int retryAfter, boolean pause) {
+  private Failure(Kind kind, String sentence, String reason, int retryAfter, boolean pause) {
     super(reason, null, false, false);
     this.kind = kind;
+    this.sentence = sentence;
     this.retryAfter = retryAfter;
     this.pause = pause;
+  }
+
+  /**
+   * 400: a request that a route cannot read.
+   *
+   * @param sentence says which part, to the client; free of secrets and of others' data
+   */
+  static Failure badRequest(String sentence) {
+    return sentence(Kind.BAD_REQUEST, sentence);
+  }
+
+  /** 403: a rule of the route forbids it. */
+  static Failure forbidden(String sentence) {
+    return sentence(Kind.FORBIDDEN, sentence);
+  }
+
+  /** 404: what the path names is not there. */
+  static Failure notFound(String sentence) {
+    return sentence(Kind.NOT_FOUND, sentence);
+  }
+
+  /** 409: the request contradicts what is there. */
+  static Failure conflict(String sentence) {
+    return sentence(Kind.CONFLICT, sentence);
+  }
+
+  private static Failure sentence(Kind kind, String sentence) {
+    return new Failure(kind, sentence, sentence, RETRY_AFTER, false);
   }
 
   /** A failure of which nothing more is to be said. */
@@ -72,18 +109,24 @@ final class Failure extends RuntimeException {
    * @param reason never part of an answer, and free of secrets and personal data
    */
   static Failure because(Kind kind, String reason) {
-    return new Failure(kind, reason, RETRY_AFTER, false);
+    return new Failure(kind, kind.message, reason, RETRY_AFTER, false);
   }
 
   /** Clerk throttles us, or we ourselves, until {@code wait} has passed. */
   static Failure throttled(String reason, Duration wait) {
     long seconds = (wait.toMillis() + 999) / 1000;
-    return new Failure(
-        Kind.CLERK_UNAVAILABLE, reason, (int) Math.max(1, Math.min(60, seconds)), true);
+    Kind kind = Kind.CLERK_UNAVAILABLE;
+    int retryAfter = (int) Math.max(1, Math.min(60, seconds));
+    return new Failure(kind, kind.message, reason, retryAfter, true);
   }
 
   Kind kind() {
     return kind;
+  }
+
+  /** The sentence that the client sees. */
+  String sentence() {
+    return sentence;
   }
 
   /** Whether nothing is broken, and only time has to pass. */

@@ -3,12 +3,15 @@ package com.realmeet.server;
 import io.javalin.http.Context;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.concurrent.Semaphore;
 import java.util.function.BooleanSupplier;
 
 /** Whether the process runs, and whether it can serve: two questions, for two kinds of askers. */
 final class Health {
   /** The longest that the answer about readiness takes. */
-  private static final Duration READY_WAIT = Duration.ofSeconds(1);
+  private static final Duration READY_TIMEOUT = Duration.ofSeconds(1);
+
+  private static final int MAX_WAITING = 8;
 
   private record Alive(String status, Instant timestamp, String service) {}
 
@@ -16,6 +19,8 @@ final class Health {
 
   private final Database database;
   private final BooleanSupplier stopping;
+  private final Semaphore waiting = new Semaphore(MAX_WAITING);
+  private volatile boolean answered;
 
   Health(Database database, BooleanSupplier stopping) {
     this.database = database;
@@ -24,17 +29,27 @@ final class Health {
 
   /** Touches neither database nor Clerk: an uptime monitor must let a Neon database sleep. */
   void alive(Context ctx) {
-    Json.answer(ctx, 200, new Alive("ok", Instant.now(), "real-meet-server"));
+    ctx.json(new Alive("ok", Instant.now(), "real-meet-server"));
   }
 
   /** For a load balancer: 503 while requests had better go to another server. */
   void ready(Context ctx) {
-    ctx.future(() -> database.answersWithin(READY_WAIT).thenAccept(answers -> ready(ctx, answers)));
+    boolean databaseAnswers = databaseAnswers();
+    boolean ready = databaseAnswers && !stopping.getAsBoolean();
+    ctx.status(ready ? 200 : 503).json(new Readiness(word(ready), word(databaseAnswers)));
   }
 
-  private void ready(Context ctx, boolean databaseAnswers) {
-    boolean ready = databaseAnswers && !stopping.getAsBoolean();
-    Json.answer(ctx, ready ? 200 : 503, new Readiness(word(ready), word(databaseAnswers)));
+  /** Only a few requests wait for a hanging database; to the others the last result must do. */
+  private boolean databaseAnswers() {
+    if (!waiting.tryAcquire()) {
+      return answered;
+    }
+    try {
+      answered = database.answersWithin(READY_TIMEOUT).join();
+      return answered;
+    } finally {
+      waiting.release();
+    }
   }
 
   private static String word(boolean ok) {

@@ -60,7 +60,7 @@ final class InstanceCheck {
   void atStart() {
     Instant now = Instant.now();
     try {
-      if (check(List.of(), now, Deadline.in(UserSync.REQUEST_TIME)) == Verdict.OTHER_INSTANCE) {
+      if (check(List.of(), now, Deadline.in(Deadline.REQUEST_TIMEOUT)) == Verdict.OTHER_INSTANCE) {
         wrongSince = now;
       }
     } catch (Failure e) {

@@ -1,20 +1,18 @@
 package com.realmeet.server;
 
 import io.javalin.Javalin;
+import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
+import io.javalin.router.JavalinDefaultRoutingApi;
 import io.javalin.util.JavalinBindException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
-import java.util.Locale;
 import java.util.Optional;
-import java.util.TimeZone;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicBoolean;
-import java.util.concurrent.atomic.LongAdder;
 import java.util.function.Supplier;
-import java.util.logging.LogManager;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -23,19 +21,11 @@ import org.slf4j.LoggerFactory;
  * this very class, on a free port.
  */
 final class Main implements AutoCloseable {
-  static {
-    // Of the log, which keeps what it starts with: no Buddhist years, no Arabic digits.
-    TimeZone.setDefault(TimeZone.getTimeZone("UTC"));
-    Locale.setDefault(Locale.ROOT);
-    // Jetty looks through all locales that there are; those of the whole world take 0.1 s to load.
-    System.setProperty("java.locale.providers", "SPI");
-  }
-
   private static final Logger log = LoggerFactory.getLogger(Main.class);
 
   private static final String USAGE =
       """
-      Usage: java -jar real-meet-server.jar [serve | migrate | backfill | rehearse | help | version]
+      Usage: java -jar real-meet-server.jar [serve | migrate | backfill | help | version]
 
         serve      migrate the database, then serve (the default)
         migrate    migrate the database
@@ -45,8 +35,6 @@ final class Main implements AutoCloseable {
           --dry-run          write nothing, print what would change
           --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows;
                              never with a key of another Clerk instance
-        rehearse   start, answer requests of its own, and stop, all within a minute: to make an archive
-                   from which later starts are faster (see the README)
         help       print this
         version    print the version, its commit and Java's
 
@@ -54,37 +42,26 @@ final class Main implements AutoCloseable {
       """;
 
   /** The longest that a stop takes, requests under way included. */
-  private static final Duration STOP_LIMIT = HttpServer.STOP_WAIT.plusMillis(1500);
+  private static final Duration CLOSE_TIMEOUT = JettyServer.STOP_TIMEOUT.plusMillis(1500);
 
-  private final Config config;
+  /** Such as {@code 1.0.0 (be9be96)}; in the jar's manifest, and so nowhere else. */
+  private static final String VERSION =
+      Optional.ofNullable(Main.class.getPackage().getImplementationVersion())
+          .map(version -> version.replaceFirst(" \\(\\$.*", "")) // built without .git
+          .orElse("development");
+
   private final Metrics metrics;
   private final Database database;
   private final ClerkKeys keys;
-  private final UserDao rows;
+  private final UserDao userDao;
   private final InstanceCheck instance;
-  private final UserSync users;
-  private final Workers workers = new Workers();
-  private final SignIns signIns;
+  private final UserSync userSync;
+  private final SetupWarnings warnings = new SetupWarnings();
   private final SessionAuth auth;
   final Javalin app;
-  private final LongAdder syncs = new LongAdder();
   private final AtomicBoolean stopping = new AtomicBoolean();
 
   public static void main(String[] args) {
-    LogManager.getLogManager().reset(); // pgjdbc's own log, which is not ours
-    // Seconds. Java 17 keeps idle connections to Clerk for 20 minutes; a NAT forgets them sooner,
-    // and what is then sent on one is lost without a word.
-    System.setProperty("jdk.httpclient.keepalive.timeout", "30");
-    // HttpClient hands its answers to the common pool. By itself that has one thread less
-    // than there are processors; and for one alone, Java 17 starts a thread per answer instead.
-    if (Runtime.getRuntime().availableProcessors() < 3) {
-      System.setProperty("java.util.concurrent.ForkJoinPool.common.parallelism", "2");
-    }
-    // What a heap below 32 GB has in each 64 bytes. Jetty would ask JMX, which takes 0.1 s to
-    // start.
-    System.setProperty("org.eclipse.jetty.util.referencesPerCacheLine", "16");
-    System.setProperty(
-        "jdk.console", "java.base"); // on Java 22 to 24, the other takes pipes for terminals
     System.exit(run(args, Config::load));
   }
 
@@ -103,15 +80,13 @@ final class Main implements AutoCloseable {
       switch (understood ? command : "") {
         case "serve" -> serve(config(settings));
         case "migrate" -> Migrations.migrate(config(settings).directUrl());
-        case "rehearse" -> rehearse(config(settings));
         case "backfill" -> {
           return backfill(config(settings), backfill.get()) ? 0 : 1;
         }
         case "help" -> System.out.print(USAGE);
         case "version" ->
             System.out.printf(
-                "real-meet-server %s (%s) on Java %s%n",
-                Version.NUMBER, Version.COMMIT, System.getProperty("java.version"));
+                "real-meet-server %s on Java %s%n", VERSION, System.getProperty("java.version"));
         default -> {
           System.err.print(USAGE);
           return 2;
@@ -131,7 +106,7 @@ final class Main implements AutoCloseable {
       log.error(e.getMessage());
       return 1;
     } catch (Throwable e) { // without this, threads still at work would keep the process
-      log.error("A bug in real-meet-server", e);
+      log.error("Unhandled exception", e);
       return 1;
     }
   }
@@ -146,14 +121,15 @@ final class Main implements AutoCloseable {
     if (!options.dryRun()) {
       Migrations.migrate(config.directUrl());
     }
+    String key = config.clerkSecretKey();
+    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.pace(key));
     try (Database database =
         new Database(config.databaseUrl(), config.poolSize(), Metrics.none())) {
-      String key = config.clerkSecretKey();
-      ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.pace(key));
-      UserDao users = new UserDao(database);
-      InstanceCheck instance = new InstanceCheck(users, clerk);
-      UserSync sync = new UserSync(users, clerk, instance);
-      return new Backfill(clerk, users, sync, instance, options).run();
+      UserDao userDao = new UserDao(database);
+      InstanceCheck instance = new InstanceCheck(userDao, clerk);
+      try (UserSync userSync = new UserSync(userDao, clerk, instance, Metrics.none())) {
+        return new Backfill(clerk, userDao, userSync, instance, options).run();
+      }
     }
   }
 
@@ -161,31 +137,11 @@ final class Main implements AutoCloseable {
   private static void serve(Config config) {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
-    if (config.isProduction() && !log.isDebugEnabled()) { // where refused tokens are looked for
-      Background.run(server::rehearseWhenQuiet);
-    }
     try {
       server.app.jettyServer().server().join();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
-  }
-
-  /** Starts where nobody else comes, rehearses, and stops. */
-  private static void rehearse(Config config) {
-    try (Main server = start(config.local())) {
-      server.rehearse();
-    }
-  }
-
-  private void rehearseWhenQuiet() {
-    if (Rehearsal.awaitQuiet(syncs::sum, Duration.ofSeconds(1)) && !stopping.get()) {
-      rehearse();
-    }
-  }
-
-  private void rehearse() {
-    Rehearsal.run(config, rows, Rehearsal.REQUESTS);
   }
 
   /** Ends in time whatever hangs, such as a frozen database: the process ends with this thread. */
@@ -194,7 +150,7 @@ final class Main implements AutoCloseable {
     closing.setDaemon(true);
     closing.start();
     try {
-      closing.join(STOP_LIMIT.toMillis());
+      closing.join(CLOSE_TIMEOUT.toMillis());
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
@@ -207,27 +163,23 @@ final class Main implements AutoCloseable {
    *     key
    */
   static Main start(Config config) {
-    HttpServer.requireFreePort(config);
+    JettyServer.requireFreePort(config);
     Metrics metrics = Metrics.start(config);
-    log.info(
-        "Starting real-meet-server {} ({}) on Java {}",
-        Version.NUMBER,
-        Version.COMMIT,
-        Runtime.version().feature());
+    log.info("Starting real-meet-server {} on Java {}", VERSION, Runtime.version().feature());
     CompletableFuture<Void> migrated = Background.run(() -> Migrations.migrate(config.directUrl()));
     Main server = new Main(config, metrics);
     try {
       CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
       Background.join(migrated);
-      server.rows.warmUp();
+      server.userDao.warmUp();
       server.instance.atStart();
       Background.join(keys);
       server.app.start();
     } catch (JavalinBindException e) {
-      server.release();
-      throw HttpServer.cannotListen(config, e);
+      server.closeAll();
+      throw JettyServer.cannotListen(config, e);
     } catch (RuntimeException e) {
-      server.release();
+      server.closeAll();
       throw e;
     }
     log.info(
@@ -237,79 +189,62 @@ final class Main implements AutoCloseable {
     return server;
   }
 
-  /** A server that is neither prepared nor spoken of, for a rehearsal. */
-  static Main unannounced(Config config) {
-    Main server = new Main(config, Metrics.start(config));
-    server.app.start();
-    return server;
+  private Main(Config config, Metrics metrics) {
+    this.metrics = metrics;
+    ClerkApi clerk =
+        new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.registry, warnings);
+    keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.registry);
+    auth = new SessionAuth(keys, config.authorizedParties(), warnings);
+    database = new Database(config.databaseUrl(), config.poolSize(), metrics.registry);
+    userDao = new UserDao(database);
+    instance = new InstanceCheck(userDao, clerk);
+    userSync = new UserSync(userDao, clerk, instance, metrics.registry);
+    app = Javalin.create(javalin -> configure(javalin, config));
   }
 
-  private Main(Config config, Metrics metrics) {
-    this.config = config;
-    this.metrics = metrics;
-    SetupWarnings warnings = new SetupWarnings();
-    ClerkApi clerk =
-        new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.meters, warnings);
-    keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.meters);
-    database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
-    rows = new UserDao(database);
-    instance = new InstanceCheck(rows, clerk);
-    users = new UserSync(rows, clerk, instance);
-    signIns = new SignIns(rows, users, workers, metrics.meters);
-    auth = new SessionAuth(keys, config.authorizedParties(), warnings);
+  private void configure(JavalinConfig javalin, Config config) {
     Cors cors = new Cors(config.origins());
-    Errors errors = new Errors(config.isProduction(), cors);
+    Errors errors = new Errors(config.isProduction(), cors, stopping::get);
+    JettyServer.configure(javalin, config, cors, errors);
+    errors.register(javalin);
+    metrics.observe(javalin);
+    javalin.jsonMapper(Json.javalin());
+    javalin.routes.beforeMatched(JettyWorkarounds::refuseMalformedChunks);
+    javalin.routes.beforeMatched(auth); // every route but those that are public
+    declareRoutes(javalin.routes, config);
+    ApiDocument.addPage(javalin, config);
+  }
+
+  /** A route demands a session token unless it is public; its handler may block. */
+  private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
     Health health = new Health(database, stopping::get);
     ApiDocument document = new ApiDocument();
-    app =
-        Javalin.create(
-            javalin -> {
-              HttpServer.configure(javalin, config, cors, errors);
-              errors.register(javalin);
-              metrics.observe(javalin);
-              javalin
-                  .routes
-                  .get("/api/health", health::alive)
-                  .head("/api/health", health::alive)
-                  .get("/api/ready", health::ready)
-                  .head("/api/ready", health::ready)
-                  .get("/api/openapi.yaml", document::answer)
-                  .head("/api/openapi.yaml", document::answer)
-                  .beforeMatched(HttpServer::refuseMalformedChunks)
-                  .beforeMatched("/api/user/*", auth)
-                  .post("/api/user/sync", this::sync)
-                  .post("/api/user/refresh", this::refresh);
-              ApiDocument.addPage(javalin, config);
-              if (!config.webhookSecrets().isEmpty()) {
-                ClerkWebhook webhook =
-                    new ClerkWebhook(config.webhookSecrets(), users, keys::ids, metrics.meters);
-                javalin.routes.post(
-                    "/api/webhooks/clerk",
-                    ctx -> ctx.future(() -> workers.run(() -> webhook.receive(ctx))));
-              } else {
-                javalin.routes.before(
-                    "/api/webhooks/clerk", ctx -> warnings.webhookWithoutSecret(ctx.method()));
-              }
-            });
+    routes
+        .get("/api/health", health::alive, Access.PUBLIC)
+        .head("/api/health", health::alive, Access.PUBLIC)
+        .get("/api/ready", health::ready, Access.PUBLIC)
+        .head("/api/ready", health::ready, Access.PUBLIC)
+        .get("/api/openapi.yaml", document::respond, Access.PUBLIC)
+        .head("/api/openapi.yaml", document::respond, Access.PUBLIC)
+        .post("/api/user/sync", this::sync)
+        .post("/api/user/refresh", this::refresh);
+    if (config.webhookSecrets().isEmpty()) {
+      routes.before("/api/webhooks/clerk", ctx -> warnings.webhookWithoutSecret(ctx.method()));
+    } else {
+      ClerkWebhook webhook =
+          new ClerkWebhook(config.webhookSecrets(), userSync, keys::ids, metrics.registry);
+      routes.post("/api/webhooks/clerk", webhook::receive, Access.PUBLIC);
+    }
   }
 
   private record Synced(boolean success, User data) {}
 
   private void sync(Context ctx) {
-    syncs.increment();
-    String id = SessionAuth.userId(ctx);
-    Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
-    answer(ctx, signIns.sync(id, deadline, HttpServer.deadline(ctx)));
+    ctx.json(new Synced(true, userSync.sync(SessionAuth.userId(ctx), Deadline.of(ctx))));
   }
 
   private void refresh(Context ctx) {
-    String id = SessionAuth.userId(ctx);
-    Deadline deadline = Deadline.in(UserSync.REQUEST_TIME);
-    answer(ctx, HttpServer.deadline(ctx).limit(workers.supply(() -> users.refresh(id, deadline))));
-  }
-
-  private static void answer(Context ctx, CompletableFuture<User> user) {
-    ctx.future(() -> user.thenAccept(row -> Json.answer(ctx, 200, new Synced(true, row))));
+    ctx.json(new Synced(true, userSync.refresh(SessionAuth.userId(ctx), Deadline.of(ctx))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */
@@ -322,21 +257,20 @@ final class Main implements AutoCloseable {
   public void close() {
     if (stopping.compareAndSet(false, true)) {
       log.info("Stopping");
-      release();
+      closeAll();
       log.info("Stopped");
     }
   }
 
-  /** Closes everything, without a word. */
-  void release() {
+  private void closeAll() {
     try {
       app.jettyServer().server().stop(); // app.stop() would log a stack trace beside the line below
     } catch (Exception e) {
       log.warn(
-          "Requests were cut off: they took longer than {} s", HttpServer.STOP_WAIT.toSeconds());
+          "Requests were cut off: they took longer than {} s",
+          JettyServer.STOP_TIMEOUT.toSeconds());
     }
-    workers.close();
-    signIns.close();
+    userSync.close();
     keys.close();
     database.close();
     metrics.close();

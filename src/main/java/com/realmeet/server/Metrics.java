@@ -1,7 +1,12 @@
 package com.realmeet.server;
 
+import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpServer;
 import io.javalin.config.JavalinConfig;
+import io.javalin.http.Context;
+import io.javalin.router.Endpoint;
 import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.Timer;
 import io.micrometer.core.instrument.binder.jvm.JvmGcMetrics;
 import io.micrometer.core.instrument.binder.jvm.JvmMemoryMetrics;
 import io.micrometer.core.instrument.binder.jvm.JvmThreadMetrics;
@@ -12,27 +17,25 @@ import io.micrometer.core.instrument.composite.CompositeMeterRegistry;
 import io.micrometer.prometheusmetrics.PrometheusConfig;
 import io.micrometer.prometheusmetrics.PrometheusMeterRegistry;
 import java.io.IOException;
-import java.nio.ByteBuffer;
+import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
-import org.eclipse.jetty.http.HttpFields;
-import org.eclipse.jetty.http.HttpHeader;
-import org.eclipse.jetty.http.HttpStatus;
-import org.eclipse.jetty.server.Handler;
-import org.eclipse.jetty.server.HttpConfiguration;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicReferenceArray;
 import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.RequestLog;
 import org.eclipse.jetty.server.Response;
-import org.eclipse.jetty.server.Server;
-import org.eclipse.jetty.server.ServerConnector;
-import org.eclipse.jetty.util.Callback;
-import org.eclipse.jetty.util.component.LifeCycle;
-import org.eclipse.jetty.util.thread.QueuedThreadPool;
+import org.eclipse.jetty.util.NanoTime;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * What the server counts and measures, and the page on which a Prometheus reads it: on a port of
- * its own, since it is not for everybody. Without METRICS_PORT nothing is measured or opened.
+ * Measures requests and the JVM, and serves the page that Prometheus reads: on a port of its own,
+ * since it is not for everybody. Without METRICS_PORT nothing is measured or opened.
  *
  * @see <a href="https://prometheus.io/docs/instrumenting/exposition_formats/">The text format</a>
  */
@@ -41,25 +44,36 @@ final class Metrics implements AutoCloseable {
 
   private static final String CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
-  /** One to accept, one to select, some to answer. */
-  private static final int THREADS = 6;
+  /** The label of all paths that no route has: anybody may make up any number of them. */
+  private static final String OTHER = "other";
 
-  /** After so long without a request or an answer, a connection is closed. */
-  private static final Duration IDLE = Duration.ofSeconds(10);
+  private static final String ROUTE_ATTRIBUTE = "route";
 
-  /** Where the parts of the server keep their meters. */
-  final MeterRegistry meters;
+  /** A request ends in 5 s. */
+  private static final Duration[] BUCKETS = {
+    Duration.ofMillis(5),
+    Duration.ofMillis(10),
+    Duration.ofMillis(25),
+    Duration.ofMillis(50),
+    Duration.ofMillis(100),
+    Duration.ofMillis(250),
+    Duration.ofMillis(500),
+    Duration.ofSeconds(1),
+    Duration.ofMillis(2500),
+    Duration.ofSeconds(5)
+  };
 
-  private final boolean shown;
+  /** Where the parts of the server register their metrics. */
+  final MeterRegistry registry;
+
   private final Runnable stop;
 
-  private Metrics(MeterRegistry meters, boolean shown, Runnable stop) {
-    this.meters = meters;
-    this.shown = shown;
+  private Metrics(MeterRegistry registry, Runnable stop) {
+    this.registry = registry;
     this.stop = stop;
   }
 
-  /** Meters that measure nothing. */
+  /** A registry that measures nothing. */
   static MeterRegistry none() {
     return new CompositeMeterRegistry();
   }
@@ -67,90 +81,140 @@ final class Metrics implements AutoCloseable {
   /**
    * Begins to measure, and listens on METRICS_PORT, if that is set.
    *
-   * @throws StartFailure if another has the port
+   * @throws StartFailure if another process has the port
    */
   static Metrics start(Config config) {
     if (config.metricsPort() == null) {
-      return new Metrics(none(), false, () -> {});
+      return new Metrics(none(), () -> {});
     }
-    PrometheusMeterRegistry meters = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
-    Server server = new Server(new QueuedThreadPool(THREADS, 1));
-    ServerConnector connector = connector(server, config);
-    server.addConnector(connector);
-    server.setHandler(new Page(meters));
-    server.setErrorHandler(Metrics::answerEmpty);
-    try {
-      connector.open();
-    } catch (IOException e) {
-      throw HttpServer.cannotListen(config.host(), config.metricsPort(), "METRICS_PORT", e);
-    }
-    LifeCycle.start(server);
-    log.info(
-        "Metrics on http://{}/metrics", Config.authority(config.host(), connector.getLocalPort()));
-    JvmGcMetrics collections = measureJvm(meters);
+    PrometheusMeterRegistry registry = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
+    HttpServer server = listen(config);
+    ExecutorService threads = Executors.newCachedThreadPool(Background.threads("metrics"));
+    server.setExecutor(threads);
+    server.createContext("/", exchange -> respond(exchange, registry));
+    server.start();
+    int port = server.getAddress().getPort();
+    log.info("Metrics on http://{}/metrics", Config.authority(config.host(), port));
+    JvmGcMetrics collections = measureJvm(registry);
     return new Metrics(
-        meters,
-        true,
+        registry,
         () -> {
-          LifeCycle.stop(server);
+          server.stop(0);
+          threads.shutdownNow();
           collections.close();
         });
   }
 
-  private static ServerConnector connector(Server server, Config config) {
-    HttpConfiguration http = new HttpConfiguration();
-    http.setSendServerVersion(false);
-    ServerConnector connector = new HttpServer.Connector(server, http);
-    connector.setHost(config.host());
-    connector.setPort(config.metricsPort());
-    connector.setIdleTimeout(IDLE.toMillis());
-    return connector;
+  private static HttpServer listen(Config config) {
+    try {
+      return HttpServer.create(new InetSocketAddress(config.host(), config.metricsPort()), 0);
+    } catch (IOException e) {
+      throw JettyServer.cannotListen(config.host(), config.metricsPort(), "METRICS_PORT", e);
+    }
+  }
+
+  private static void respond(HttpExchange exchange, PrometheusMeterRegistry registry)
+      throws IOException {
+    try (exchange) {
+      exchange.getResponseHeaders().set("Connection", "close"); // a scrape comes every minute
+      if (!exchange.getRequestURI().getPath().equals("/metrics")) {
+        exchange.sendResponseHeaders(404, -1);
+        return;
+      }
+      byte[] page = registry.scrape(CONTENT_TYPE).getBytes(StandardCharsets.UTF_8);
+      exchange.getResponseHeaders().set("Content-Type", CONTENT_TYPE);
+      exchange.sendResponseHeaders(200, page.length);
+      exchange.getResponseBody().write(page);
+    }
   }
 
   /** What is returned listens to the JVM until it is closed. */
-  private static JvmGcMetrics measureJvm(MeterRegistry meters) {
-    new JvmMemoryMetrics().bindTo(meters);
-    new JvmThreadMetrics().bindTo(meters);
-    new UptimeMetrics().bindTo(meters);
-    new ProcessorMetrics().bindTo(meters);
-    new FileDescriptorMetrics().bindTo(meters);
+  private static JvmGcMetrics measureJvm(MeterRegistry registry) {
+    new JvmMemoryMetrics().bindTo(registry);
+    new JvmThreadMetrics().bindTo(registry);
+    new UptimeMetrics().bindTo(registry);
+    new ProcessorMetrics().bindTo(registry);
+    new FileDescriptorMetrics().bindTo(registry);
     JvmGcMetrics collections = new JvmGcMetrics();
-    collections.bindTo(meters);
+    collections.bindTo(registry);
     return collections;
   }
 
   /** Measures the requests of an app; to be called before its routes are declared. */
   void observe(JavalinConfig javalin) {
-    if (shown) {
-      new RequestTimes(meters).observe(javalin);
+    if (!(registry instanceof PrometheusMeterRegistry)) {
+      return;
+    }
+    RequestTimes times = new RequestTimes(registry);
+    javalin.events.handlerAdded(
+        handler -> {
+          if (handler.getHttpMethod().isHttpMethod()) {
+            times.addRoute(handler.getPath());
+          }
+        });
+    javalin.routes.beforeMatched(Metrics::noteRoute);
+    javalin.jetty.modifyServer(
+        server -> {
+          RequestLog other = server.getRequestLog();
+          server.setRequestLog(other == null ? times : new RequestLog.Collection(other, times));
+        });
+  }
+
+  private static void noteRoute(Context ctx) {
+    Endpoint matched = ctx.endpoints().matchedHttpEndpoint();
+    if (matched != null) { // else it is a static file
+      ctx.attribute(ROUTE_ATTRIBUTE, matched.path);
     }
   }
 
-  private static boolean answerEmpty(Request request, Response response, Callback callback) {
-    callback.succeeded();
-    return true;
-  }
+  /**
+   * Times requests, from their headers to the end of the response, by the pattern of the route and
+   * by status. A request log, since Jetty itself responds to some.
+   */
+  private static final class RequestTimes implements RequestLog {
+    private final MeterRegistry registry;
 
-  private static final class Page extends Handler.Abstract {
-    private final PrometheusMeterRegistry meters;
+    /** By route, then by status: a lookup by labels would take longer than the measuring. */
+    private final Map<String, AtomicReferenceArray<Timer>> timers = new HashMap<>();
 
-    Page(PrometheusMeterRegistry meters) {
-      this.meters = meters;
+    RequestTimes(MeterRegistry registry) {
+      this.registry = registry;
+      addRoute(OTHER);
+    }
+
+    void addRoute(String path) {
+      timers.putIfAbsent(path, new AtomicReferenceArray<>(600));
     }
 
     @Override
-    public boolean handle(Request request, Response response, Callback callback) {
-      HttpFields.Mutable headers = response.getHeaders();
-      headers.put(HttpFields.CONNECTION_CLOSE); // else one might go idle just as it is used again
-      if (!"/metrics".equals(request.getHttpURI().getPath())) {
-        response.setStatus(HttpStatus.NOT_FOUND_404);
-        callback.succeeded();
-        return true;
+    public void log(Request request, Response response) {
+      long nanos = NanoTime.since(request.getHeadersNanoTime());
+      String route = route(request);
+      int status = response.getStatus();
+      Timer timer = timers.get(route).get(status);
+      if (timer == null) {
+        timer = timer(route, status);
+        timers.get(route).set(status, timer);
       }
-      headers.put(HttpHeader.CONTENT_TYPE, CONTENT_TYPE);
-      byte[] text = meters.scrape(CONTENT_TYPE).getBytes(StandardCharsets.UTF_8);
-      response.write(true, ByteBuffer.wrap(text), callback);
-      return true;
+      timer.record(nanos, TimeUnit.NANOSECONDS);
+    }
+
+    /** The matched route; where only the method does not match, the one of that path. */
+    private String route(Request request) {
+      if (request.getAttribute(ROUTE_ATTRIBUTE) instanceof String matched) {
+        return matched;
+      }
+      String path = String.valueOf(request.getHttpURI().getPath()).replaceFirst("(?<=.)/$", "");
+      return timers.containsKey(path) ? path : OTHER;
+    }
+
+    private Timer timer(String route, int status) {
+      return Timer.builder("http.server.requests")
+          .description("Time from a request's headers to the end of its response")
+          .tag("route", route)
+          .tag("status", String.valueOf(status))
+          .serviceLevelObjectives(BUCKETS)
+          .register(registry);
     }
   }
 
@@ -158,6 +222,6 @@ final class Metrics implements AutoCloseable {
   @Override
   public void close() {
     stop.run();
-    meters.close();
+    registry.close();
   }
 }

@@ -48,8 +48,6 @@ final class SessionAuth implements Handler {
   /** A token in form only: its signature is of the right length. */
   private static final String UNSIGNED = "eyJhbGciOiJSUzI1NiJ9.e30." + "A".repeat(342);
 
-  private static final String USER_ID_ATTRIBUTE = "userId";
-
   private final ClerkKeys keys;
   private final Set<String> authorizedParties;
   private final Origins origins;
@@ -90,19 +88,22 @@ final class SessionAuth implements Handler {
    */
   @Override
   public void handle(Context ctx) {
+    if (ctx.routeRoles().contains(Access.PUBLIC)) {
+      return;
+    }
     DecodedJWT jwt = decode(bearerToken(ctx));
     checkHeader(jwt);
-    checkSignature(jwt, HttpServer.deadline(ctx));
+    checkSignature(jwt, Deadline.of(ctx));
     checkCategory(jwt);
     checkTimes(jwt);
     checkSession(jwt);
-    ctx.attribute(USER_ID_ATTRIBUTE, subject(jwt));
+    ctx.attribute(Access.USER_ID_ATTRIBUTE, subject(jwt));
     warnings.goodToken();
   }
 
   /** The user whose token this handler has verified: the only identity that a request has. */
   static String userId(Context ctx) {
-    String id = ctx.attribute(USER_ID_ATTRIBUTE);
+    String id = ctx.attribute(Access.USER_ID_ATTRIBUTE);
     if (id == null) {
       throw new IllegalStateException("the route is not behind SessionAuth");
     }

@@ -37,16 +37,6 @@ final class UserDao {
       WHERE id = ANY (:ids)
       """;
 
-  private static final String ANY_ID =
-      """
-      SELECT id
-      FROM <users>
-      WHERE deleted_at IS NULL
-        AND email != id || '@moved.invalid'
-        AND id ~ '^user_[A-Za-z0-9_-]{1,64}$'
-      LIMIT 1
-      """;
-
   private static final String FIND_HOLDER =
       """
       SELECT id
@@ -182,17 +172,6 @@ final class UserDao {
       FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
       """;
 
-  /** Leaves out who has a row already, and whose address is taken: also by one of the others. */
-  private static final String INSERT_EACH =
-      """
-      INSERT INTO <users> (id, email, name, image_url, clerk_updated_at)
-      %s
-      ORDER BY id -- two batches at once wait for each other in the same order
-      ON CONFLICT DO NOTHING
-      RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
-      """
-          .formatted(BATCH);
-
   /** As {@link #UPSERT}; a row that did not change is not written again. */
   private static final String UPSERT_BATCH =
       """
@@ -281,11 +260,6 @@ final class UserDao {
     return database.with(deadline, handle -> findAll(handle, ids));
   }
 
-  /** The id of one of Clerk's users whose row would be returned as it is. */
-  Optional<String> anyId() {
-    return database.with(handle -> handle.createQuery(ANY_ID).mapTo(String.class).findFirst());
-  }
-
   /**
    * Finds the row that has an email address.
    *
@@ -362,21 +336,6 @@ final class UserDao {
    */
   Optional<User> upsert(ClerkUser user, Deadline deadline) {
     return unlessEmailTaken(() -> database.write(deadline, handle -> upsert(handle, user)));
-  }
-
-  /**
-   * Inserts users who have no row yet.
-   *
-   * @param users with an email address
-   * @return the new rows, by id. Each of the others wants a statement of their own: they may have a
-   *     row, or share an address. So do all if there are none: one of them was refused.
-   */
-  Map<String, User> insertEach(List<ClerkUser> users, Deadline deadline) {
-    try {
-      return database.write(deadline, handle -> byId(bind(handle.createQuery(INSERT_EACH), users)));
-    } catch (JdbiException e) { // by a constraint that an application has added, for example
-      return Map.of();
-    }
   }
 
   /**

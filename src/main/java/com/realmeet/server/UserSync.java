@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import com.realmeet.server.Failure.Kind;
+import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -9,16 +10,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /** Brings one user from Clerk into the table. */
-final class UserSync {
+final class UserSync implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(UserSync.class);
 
-  /** For all that one request waits for. */
-  static final Duration REQUEST_TIME = Database.LIMIT;
-
-  /**
-   * Kept for the database when Clerk is slow: 2.9 s remain for Clerk, which with 2 s for its keys
-   * before it makes 5 s.
-   */
+  /** Kept for the database when Clerk is slow. */
   private static final Duration DATABASE_SHARE = Duration.ofMillis(1600);
 
   /** Each try refreshes the rows that hold the address; others may move meanwhile. */
@@ -27,12 +22,33 @@ final class UserSync {
   private final UserDao users;
   private final ClerkApi clerk;
   private final InstanceCheck instance;
-  private final Refreshes refreshes = new Refreshes();
+  private final BatchLoader<String, User> lookups;
+  private final SingleFlight<String, User> firstSyncs = new SingleFlight<>();
+  private final SingleFlight<String, User> refreshes = new SingleFlight<>();
 
-  UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance) {
+  UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance, MeterRegistry registry) {
     this.users = users;
     this.clerk = clerk;
     this.instance = instance;
+    lookups = new BatchLoader<>("lookup", users::findAll, registry);
+  }
+
+  /**
+   * Returns the row of a signed-in user. If there is none, fetches the user from Clerk, once
+   * however many requests of that user come together, and inserts the row.
+   *
+   * @throws Failure USER_GONE, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, OVERLOADED, or a fault of
+   *     Clerk or the database
+   */
+  User sync(String id, Deadline deadline) {
+    return usable(lookups.load(id, deadline))
+        .orElseGet(() -> firstSyncs.join(id, deadline, () -> create(id, deadline)));
+  }
+
+  /** Another request, or another server, may have been faster. */
+  private User create(String id, Deadline deadline) {
+    return usable(lookups.load(id, deadline))
+        .orElseGet(() -> storeAlive(fetch(id, deadline), deadline));
   }
 
   /**
@@ -41,7 +57,7 @@ final class UserSync {
    *
    * @throws Failure USER_GONE if it is a tombstone
    */
-  static Optional<User> usable(Optional<User> row) {
+  private static Optional<User> usable(Optional<User> row) {
     return row.map(UserSync::alive)
         .filter(user -> !user.email().equals(user.id() + "@moved.invalid"));
   }
@@ -70,13 +86,13 @@ final class UserSync {
    *     the database
    */
   User refresh(String id) {
-    return refresh(id, Deadline.in(REQUEST_TIME));
+    return refresh(id, Deadline.in(Deadline.REQUEST_TIMEOUT));
   }
 
   /** Like {@link #refresh(String)}, for who has more or less time than a request. */
   User refresh(String id, Deadline deadline) {
     users.find(id, deadline).ifPresent(UserSync::alive);
-    return refreshes.next(id, deadline, () -> storeAlive(fetch(id, deadline), deadline));
+    return refreshes.joinNext(id, deadline, () -> storeAlive(fetch(id, deadline), deadline));
   }
 
   /**
@@ -88,7 +104,7 @@ final class UserSync {
    * @throws Failure as {@link #refresh(String)}, and CLERK_OTHER_INSTANCE
    */
   void deleteIfGone(String id, String by) {
-    Deadline deadline = Deadline.in(REQUEST_TIME);
+    Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
     try {
       refresh(id, deadline);
       log.warn("{} is said to be deleted by {}, but Clerk has the user", id, by);
@@ -194,6 +210,12 @@ final class UserSync {
       throw Failure.because(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
     }
     return share;
+  }
+
+  /** Ends the lookup threads. */
+  @Override
+  public void close() {
+    lookups.close();
   }
 
   private static User alive(User user) {

@@ -72,7 +72,9 @@ class ApiDocumentTest {
   }
 
   @ParameterizedTest
-  @EnumSource
+  @EnumSource(
+      mode = EnumSource.Mode.EXCLUDE,
+      names = {"BAD_REQUEST", "FORBIDDEN", "NOT_FOUND", "CONFLICT"}) // with a route's own sentence
   void everyFailureIsAnExampleUnderItsStatus(Failure.Kind kind) {
     List<String> messages =
         Contract.DOCUMENT.get("paths").findValues(String.valueOf(kind.status)).stream()

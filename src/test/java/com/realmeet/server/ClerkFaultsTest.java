@@ -279,6 +279,6 @@ class ClerkFaultsTest {
     assertEquals("GET /v1/users/" + id + " HTTP/1.1", lines.get(0));
     assertTrue(lines.contains("Authorization: Bearer " + StandInClerk.SECRET_KEY));
     assertTrue(lines.contains("Clerk-API-Version: 2026-05-12"));
-    assertTrue(lines.contains("User-Agent: real-meet-server/" + Version.NUMBER));
+    assertTrue(lines.contains("User-Agent: real-meet-server/" + "development"));
   }
 }

@@ -24,7 +24,7 @@ class CommandsTest {
 
   @ParameterizedTest
   @CsvSource({
-    "help, 0, Usage: java -jar real-meet-server.jar [serve | migrate | backfill | rehearse | help | version]",
+    "help, 0, Usage: java -jar real-meet-server.jar [serve | migrate | backfill | help | version]",
     "version, 0, 'real-meet-server \\d+\\.\\d+\\.\\d+.* \\([0-9a-f]{7,}\\) on Java \\d\\S*'",
     "srve, 2, Usage: .*",
     "serve now, 2, Usage: .*"

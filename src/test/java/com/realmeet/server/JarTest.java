@@ -84,7 +84,7 @@ class JarTest {
               "INFO Main - Ready on http://127.0.0.1:\\d+ for http://localhost:3000",
               "INFO Main - Stopping",
               "INFO Main - Stopped"),
-          log(jar).stream().filter(line -> !line.contains("Rehearsal")).toList());
+          log(jar));
     }
   }
 
@@ -100,9 +100,9 @@ class JarTest {
       assertEquals(143, jar.exitCode());
       assertLines(
           List.of(
-              "INFO HttpServer - POST /api/user/sync 200 \\d+ ms",
-              "INFO HttpServer - GET /api/user/sync 405 \\d+ ms"),
-          log(jar).stream().filter(line -> line.contains("HttpServer")).toList());
+              "INFO RequestLog - POST /api/user/sync 200 \\d+ ms",
+              "INFO RequestLog - GET /api/user/sync 405 \\d+ ms"),
+          log(jar).stream().filter(line -> line.contains("RequestLog")).toList());
     }
   }
 

@@ -236,8 +236,7 @@ class MetricsTest {
   @Test
   void poolAndJvmAreMeasured() {
     Stream.of(
-            "users_waiting{statement=\"find\"} 0.0",
-            "users_waiting{statement=\"insert\"} 0.0",
+            "batch_queue_size{batch=\"lookup\"} 0.0",
             "hikaricp_connections_max{pool=\"database\"} 10.0",
             "hikaricp_connections_pending{pool=\"database\"} 0.0",
             "hikaricp_connections_acquire_seconds_count{pool=\"database\"} ",
