@@ -8,6 +8,7 @@ import io.javalin.http.MethodNotAllowedResponse;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.util.Optional;
 import java.util.function.BooleanSupplier;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpFields;
@@ -16,6 +17,7 @@ import org.eclipse.jetty.http.HttpStatus;
 import org.eclipse.jetty.io.EofException;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.handler.ErrorHandler;
+import org.jdbi.v3.core.JdbiException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -34,6 +36,7 @@ final class Errors {
     }
   }
 
+  private final LogRateLimiter refusals = new LogRateLimiter();
   private final boolean production;
   private final Cors cors;
   private final BooleanSupplier stopping;
@@ -56,6 +59,7 @@ final class Errors {
         HttpResponseException.class, (e, ctx) -> respond(ctx, e.getStatus(), e.getMessage()));
     javalin.routes.exception(
         HttpException.RuntimeException.class, (e, ctx) -> respond(ctx, e.getCode(), e.getReason()));
+    javalin.routes.exception(JdbiException.class, this::refusedStatement);
     javalin.routes.exception(Exception.class, this::bug);
     javalin.router.javaLangErrorHandler(this::error);
   }
@@ -80,6 +84,19 @@ final class Errors {
       ctx.header("Allow", methods);
       respond(ctx, 405, null);
     }
+  }
+
+  /** By a constraint of the application, for example: as many requests meet it as there are. */
+  private void refusedStatement(JdbiException e, Context ctx) {
+    Optional<String> explanation = SqlErrors.explain(e);
+    if (explanation.isEmpty()) {
+      bug(e, ctx);
+      return;
+    }
+    if (refusals.allows(explanation.get())) {
+      log.error(explanation.get(), production ? null : e);
+    }
+    respond(ctx, 500, production ? "Internal server error" : explanation.get());
   }
 
   private void bug(Exception e, Context ctx) {

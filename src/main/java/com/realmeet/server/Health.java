@@ -45,7 +45,7 @@ final class Health {
       return answered;
     }
     try {
-      answered = database.answersWithin(READY_TIMEOUT).join();
+      answered = database.ping(READY_TIMEOUT).join();
       return answered;
     } finally {
       waiting.release();

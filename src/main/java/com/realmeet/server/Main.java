@@ -13,6 +13,7 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
+import org.jdbi.v3.core.JdbiException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -104,6 +105,9 @@ final class Main implements AutoCloseable {
       return 2;
     } catch (StartFailure e) {
       log.error(e.getMessage());
+      return 1;
+    } catch (JdbiException e) { // of a backfill, by a constraint of the application for example
+      SqlErrors.explain(e).ifPresentOrElse(log::error, () -> log.error("Unhandled exception", e));
       return 1;
     } catch (Throwable e) { // without this, threads still at work would keep the process
       log.error("Unhandled exception", e);

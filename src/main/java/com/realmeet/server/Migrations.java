@@ -230,20 +230,20 @@ final class Migrations {
   }
 
   private static String reasonToRetry(DatabaseUrl url, Exception e) {
-    SQLException cause = Database.sqlException(e);
+    SQLException cause = SqlErrors.sqlException(e);
     if (cause == null) {
       throw new StartFailure(
-          "Migration of the database failed: " + Database.oneLine(e.getMessage()));
+          "Migration of the database failed: " + SqlErrors.oneLine(e.getMessage()));
     }
-    String reason = Database.describe(cause);
-    if (String.valueOf(cause.getSQLState()).matches("28.*|3D.*|08004")) { // waiting cures none
+    String reason = SqlErrors.describe(cause);
+    if (SqlErrors.isLoginRefused(cause)) { // waiting cures none
       throw new StartFailure(
           "The database at "
               + url
               + " refuses the login, see DATABASE_URL and DIRECT_URL: "
               + reason);
     }
-    if (!Database.isUnavailable(cause)) {
+    if (!SqlErrors.isUnavailable(cause)) {
       throw new StartFailure("Migration of the database failed: " + reason);
     }
     return reason;

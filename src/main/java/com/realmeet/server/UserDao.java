@@ -17,12 +17,11 @@ import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
 import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.HandleCallback;
 import org.jdbi.v3.core.JdbiException;
 import org.jdbi.v3.core.mapper.RowMapper;
 import org.jdbi.v3.core.statement.Query;
 import org.jdbi.v3.core.statement.SqlStatement;
-import org.postgresql.util.PSQLException;
-import org.postgresql.util.ServerErrorMessage;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -43,9 +42,10 @@ final class UserDao {
       FROM <users>
       WHERE email = :email
         AND id != ALL (:except)
+      LIMIT 1
       """;
 
-  /** For a unique index of the application's own, such as one on {@code lower(email)}. */
+  /** For an index of the application's own, or a column of type citext; reads the whole table. */
   private static final String FIND_HOLDER_IN_ANY_CASE =
       """
       SELECT id
@@ -229,7 +229,7 @@ final class UserDao {
   private final Database database;
 
   UserDao(Database database) {
-    this.database = database;
+    this.database = database.reserved();
   }
 
   /**
@@ -246,28 +246,28 @@ final class UserDao {
     } catch (JdbiException e) {
       throw new StartFailure(
           "The table users cannot be used through DATABASE_URL, is DIRECT_URL the same database? "
-              + Database.sqlException(e).getMessage().replaceAll("\\s*\\R\\s*", " "));
+              + SqlErrors.explain(e).orElse(e.getMessage()));
     }
   }
 
   /** The row of a user, tombstones included. */
   Optional<User> find(String id, Deadline deadline) {
-    return database.with(deadline, handle -> find(handle, id));
+    return database.read(deadline, handle -> find(handle, id));
   }
 
   /** The rows of those users who have one, by id, tombstones included. */
   Map<String, User> findAll(List<String> ids, Deadline deadline) {
-    return database.with(deadline, handle -> findAll(handle, ids));
+    return database.read(deadline, handle -> findAll(handle, ids));
   }
 
   /**
-   * Finds the row that has an email address.
+   * Finds the row that has an email address; in another case only if no row has it as it is.
    *
    * @param except ids of rows that do not count
    * @return its id
    */
   Optional<String> findHolder(String email, Collection<String> except, Deadline deadline) {
-    return database.with(
+    return database.read(
         deadline,
         handle ->
             findHolder(handle, FIND_HOLDER, email, except)
@@ -281,7 +281,7 @@ final class UserDao {
         .bind("email", email)
         .bind("except", except.toArray(String[]::new))
         .mapTo(String.class)
-        .findOne();
+        .findFirst();
   }
 
   /**
@@ -293,7 +293,7 @@ final class UserDao {
    * @return ids of live rows, each of the form of Clerk's ids
    */
   List<String> sample(int size, Collection<String> except, Instant before, Deadline deadline) {
-    return database.with(
+    return database.read(
         deadline,
         handle ->
             handle
@@ -307,7 +307,7 @@ final class UserDao {
 
   /** Those of some ids whose rows are tombstones. */
   List<String> findTombstones(Collection<String> ids) {
-    return database.with(
+    return database.read(
         handle ->
             handle
                 .createQuery(FIND_TOMBSTONES)
@@ -323,7 +323,7 @@ final class UserDao {
    * @return whether it was a tombstone, and no newer than that
    */
   boolean revive(ClerkUser user) {
-    return database.write(
+    return database.writeIdempotent(
         Deadline.in(Database.LIMIT),
         handle -> bind(handle.createUpdate(REVIVE), user).execute() == 1);
   }
@@ -335,7 +335,8 @@ final class UserDao {
    *     another row has the email address
    */
   Optional<User> upsert(ClerkUser user, Deadline deadline) {
-    return unlessEmailTaken(() -> database.write(deadline, handle -> upsert(handle, user)));
+    return unlessEmailTaken(
+        () -> database.writeIdempotent(deadline, handle -> upsert(handle, user)));
   }
 
   /**
@@ -348,7 +349,7 @@ final class UserDao {
     String email = users.get(users.size() - 1).email();
     return unlessEmailTaken(
         () ->
-            database.inTransaction(
+            inTransaction(
                 deadline,
                 handle -> {
                   // All rows first, and in one order: two servers may do this at once.
@@ -383,7 +384,7 @@ final class UserDao {
     return unlessEmailTaken(
         () -> {
           List<String> changes =
-              database.write(
+              database.writeIdempotent(
                   Deadline.in(Database.LIMIT),
                   handle ->
                       bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
@@ -398,7 +399,7 @@ final class UserDao {
   Map<String, Change> compare(List<ClerkUser> users) {
     Map<String, Change> changes = new LinkedHashMap<>();
     users.forEach(user -> changes.put(user.id(), Change.KEEP));
-    database.with(
+    database.read(
         handle ->
             bind(handle.createQuery(COMPARE_BATCH), users)
                 .map((row, ctx) -> changes.put(row.getString(1), Change.valueOf(row.getString(2))))
@@ -408,7 +409,7 @@ final class UserDao {
 
   /** Up to 10,000 ids of live rows, in order, of rows that are older than a time. */
   List<String> idsAfter(String after, Instant before) {
-    return database.with(
+    return database.read(
         handle ->
             handle
                 .createQuery(IDS_AFTER)
@@ -429,7 +430,7 @@ final class UserDao {
             unlessEmailTaken(
                 () ->
                     Optional.of(
-                        database.write(
+                        database.writeIdempotent(
                             deadline,
                             handle -> handle.createUpdate(DELETE).bind("id", id).execute())));
     // Two at once can collide on the address; the second try meets the finished first.
@@ -440,6 +441,12 @@ final class UserDao {
             () ->
                 Failure.because(
                     Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
+  }
+
+  /** All or nothing; repeated like {@link Database#writeIdempotent}. */
+  private <T> T inTransaction(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    return database.writeIdempotent(
+        deadline, handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
   }
 
   private static Optional<User> find(Handle handle, String id) {
@@ -486,28 +493,19 @@ final class UserDao {
   }
 
   /**
-   * Postgres reports a taken address as a violation of the unique index: {@code ON CONFLICT (id)}
-   * does not cover it, not even between two upserts of one user.
+   * Postgres reports a taken address under the name of a unique index: {@code ON CONFLICT (id)}
+   * does not cover it, not even between two upserts of one user. An application may have an index
+   * of its own, such as {@code UNIQUE (lower(email))}.
    */
   private static <T> Optional<T> unlessEmailTaken(Supplier<Optional<T>> statement) {
     try {
       return statement.get();
     } catch (JdbiException e) {
-      if (Database.sqlException(e) instanceof PSQLException cause
-          && cause.getServerErrorMessage() != null
-          && isOfEmail(cause.getServerErrorMessage())) {
+      if (SqlErrors.isTaken(e, "users", "email")) {
         return Optional.empty();
       }
       throw e;
     }
-  }
-
-  /** Whether a unique index is violated that has the address: ours, or an application's own. */
-  private static boolean isOfEmail(ServerErrorMessage error) {
-    // "Key (lower(email))=(ann@example.com) already exists.", in the database's language.
-    String key = String.valueOf(error.getDetail()).replaceFirst("\\)=\\(.*", "");
-    return "users_email_key".equals(error.getConstraint())
-        || UNIQUE_VIOLATION.equals(error.getSQLState()) && key.matches("(?s).*\\bemail\\b.*");
   }
 
   private static User user(ResultSet row) throws SQLException {

@@ -70,7 +70,12 @@ final class UserSync implements AutoCloseable {
    *     has left no time
    */
   ClerkUser fetch(String id, Deadline deadline) {
-    ClerkUser user = ask(id, deadline).orElseThrow(() -> Failure.of(Kind.USER_NOT_AT_CLERK));
+    return fetch(id, deadline, culprit(deadline));
+  }
+
+  private ClerkUser fetch(String id, Deadline deadline, Kind culprit) {
+    ClerkUser user =
+        ask(id, deadline, culprit).orElseThrow(() -> Failure.of(Kind.USER_NOT_AT_CLERK));
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
@@ -92,7 +97,9 @@ final class UserSync implements AutoCloseable {
   /** Like {@link #refresh(String)}, for who has more or less time than a request. */
   User refresh(String id, Deadline deadline) {
     users.find(id, deadline).ifPresent(UserSync::alive);
-    return refreshes.joinNext(id, deadline, () -> storeAlive(fetch(id, deadline), deadline));
+    Kind culprit = culprit(deadline);
+    return refreshes.joinNext(
+        id, deadline, () -> storeAlive(fetch(id, deadline, culprit), deadline));
   }
 
   /**
@@ -152,10 +159,15 @@ final class UserSync implements AutoCloseable {
     for (int tries = 0; row.isEmpty() && tries < EMAIL_TRIES; tries++) {
       row = storeWithHolders(user, deadline);
     }
-    return row.orElseThrow(
-        () ->
-            Failure.because(
-                Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try"));
+    return row.orElseThrow(() -> taken(user, deadline));
+  }
+
+  /** Where no row has the address, an index of the application's own has another idea of it. */
+  private Failure taken(ClerkUser user, Deadline deadline) {
+    return users.findHolder(user.email(), List.of(user.id()), deadline).isEmpty()
+        ? Failure.of(Kind.EMAIL_IN_USE)
+        : Failure.because(
+            Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try");
   }
 
   /** Follows the address from holder to holder, since several users may have swapped theirs. */
@@ -171,7 +183,7 @@ final class UserSync implements AutoCloseable {
       if (!ClerkUser.isId(holder.get())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // somebody else's row: Clerk cannot be asked about it
       }
-      Optional<ClerkUser> current = ask(holder.get(), deadline);
+      Optional<ClerkUser> current = ask(holder.get(), deadline, Kind.DATABASE_UNAVAILABLE);
       if (current.isEmpty()) {
         ids.add(holder.get());
         instance.require(ids, deadline);
@@ -191,8 +203,30 @@ final class UserSync implements AutoCloseable {
     return users.upsertAll(moved, Optional.empty(), deadline);
   }
 
-  private Optional<ClerkUser> ask(String id, Deadline deadline) {
-    Optional<ClerkUser> user = clerk.user(id, clerkShare(deadline));
+  /**
+   * Who is to blame if Clerk does not answer in time. To be called while only the database has been
+   * waited for: if that took most of the time, Clerk had no fair chance.
+   */
+  private static Kind culprit(Deadline deadline) {
+    return deadline.minus(DATABASE_SHARE).left().compareTo(ClerkApi.FAIR_TIME) < 0
+        ? Kind.DATABASE_UNAVAILABLE
+        : Kind.CLERK_UNAVAILABLE;
+  }
+
+  private Optional<ClerkUser> ask(String id, Deadline deadline, Kind culprit) {
+    Deadline share = deadline.minus(DATABASE_SHARE);
+    if (share.left().isZero()) {
+      throw Failure.because(culprit, "no time is left to ask Clerk");
+    }
+    boolean fair = share.left().compareTo(ClerkApi.FAIR_TIME) >= 0;
+    Optional<ClerkUser> user;
+    try {
+      user = clerk.user(id, share);
+    } catch (Failure e) {
+      throw fair || e.isPause() || e.kind() != Kind.CLERK_UNAVAILABLE
+          ? e
+          : Failure.because(culprit, "too little time was left to ask Clerk");
+    }
     if (!user.map(ClerkUser::hasStorableEmail).orElse(true)) {
       throw Failure.because(Kind.CLERK_UNEXPECTED, id + " has too long an email address");
     }

@@ -159,6 +159,29 @@ class DatabaseFaultsTest {
   }
 
   @Test
+  void slowDatabaseIsNotTakenForASlowClerk() throws Exception {
+    CountDownLatch end = new CountDownLatch(1);
+    clerk.onUser(
+        exchange -> {
+          try {
+            end.await();
+          } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
+          }
+        });
+    proxy.refuse();
+    proxy.restore();
+    proxy.freeze();
+    CompletableFuture<Answer> answer = supplyAsync(DatabaseFaultsTest::syncNew, threads);
+    Thread.sleep(2300); // of 4.5 s, of which Clerk needs 1 s and the INSERT 1.6 s
+    proxy.thaw();
+
+    assertUnavailable(answer.join());
+    assertFalse(Log.text().contains("Clerk is unavailable"), Log.text());
+    end.countDown();
+  }
+
+  @Test
   void readOnlyDatabaseRefusesFirstSyncsUntilItIsNot() {
     setReadOnly(true);
     killConnections();
@@ -203,6 +226,48 @@ class DatabaseFaultsTest {
     assertEquals(1, count("ERROR Errors - A bug in the server"), Log.text());
     assertTrue(Log.text().contains("relation \"users\" does not exist\n\tat "), Log.text());
     assertFalse(Log.text().contains("unavailable"), Log.text());
+  }
+
+  @Test
+  void statementThatNobodyWaitsForIsCancelledInPostgres() throws Exception {
+    SlowStatements.assertCancelled(server, clerk, database);
+    assertEquals(
+        1,
+        count("ERROR Database - Database is unavailable: a statement was cancelled"),
+        Log.text());
+  }
+
+  @Test
+  void preparedStatementsOfAnotherClientAreNoticedAndAvoided() {
+    // What a client finds behind a pooler that tells it the true process id: foreign names.
+    TestPostgres.execute(
+        database,
+        """
+        CREATE FUNCTION take_names() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          FOR i IN 1..50 LOOP
+            BEGIN
+              EXECUTE 'PREPARE "S_' || i || '" AS SELECT 1';
+            EXCEPTION WHEN duplicate_prepared_statement THEN
+            END;
+          END LOOP;
+          RETURN NEW;
+        END $$;
+        CREATE TRIGGER take_names BEFORE INSERT ON users
+          FOR EACH ROW EXECUTE FUNCTION take_names();
+        """);
+    try {
+      for (int i = 0; i < 10; i++) {
+        assertEquals(200, syncNew().status());
+        assertEquals(200, syncKnown().status());
+      }
+    } finally {
+      TestPostgres.execute(
+          database, "DROP TRIGGER take_names ON users; DROP FUNCTION take_names()");
+    }
+
+    assertEquals(1, count("pgbouncer=true"), Log.text());
+    assertEquals(0, count("unavailable"), Log.text());
   }
 
   @Test

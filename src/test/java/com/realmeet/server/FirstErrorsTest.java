@@ -88,7 +88,7 @@ class FirstErrorsTest {
     assertTrue(
         line.startsWith(
             exitCode == 0
-                ? "real-meet-server 1."
+                ? "real-meet-server "
                 : "real-meet-server needs Java 17 or later, and this is Java " + version + " in /"),
         line);
     assertEquals(1, line.lines().count(), line);

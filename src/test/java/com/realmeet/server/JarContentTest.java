@@ -38,8 +38,8 @@ class JarContentTest {
 
       Attributes manifest = jar.getManifest().getMainAttributes();
       assertEquals("com.realmeet.server.Launcher", manifest.getValue("Main-Class"));
-      assertTrue(manifest.getValue("Implementation-Version").matches("\\d+\\.\\d+\\.\\d+.*"));
-      assertTrue(manifest.getValue("Implementation-Commit").matches("[0-9a-f]{7,}|unknown"));
+      String version = manifest.getValue("Implementation-Version");
+      assertTrue(version.matches("\\d+\\.\\d+\\.\\d+ \\(([0-9a-f]{7,}|\\$.*)\\)"), version);
     }
   }
 

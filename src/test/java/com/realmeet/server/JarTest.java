@@ -80,7 +80,7 @@ class JarTest {
       assertLines(
           List.of(
               "INFO Main - Starting real-meet-server \\S+ \\([0-9a-f]{7,}\\) on Java \\d+",
-              "INFO Database - Database \\S+ is at version \\d+, \\d+ migrations applied",
+              "INFO Migrations - Database \\S+ is at version \\d+, \\d+ migrations applied",
               "INFO Main - Ready on http://127.0.0.1:\\d+ for http://localhost:3000",
               "INFO Main - Stopping",
               "INFO Main - Stopped"),

@@ -1,0 +1,208 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.net.http.HttpResponse;
+import java.util.List;
+import java.util.regex.Pattern;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** What an application adds to the table {@code users}, and the log that it then finds. */
+class ConstraintTest {
+  private static TwoServers servers;
+  private static int users;
+
+  @BeforeAll
+  static void start() {
+    servers = new TwoServers();
+    execute(
+        """
+        CREATE TABLE teams (email text PRIMARY KEY);
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          RAISE EXCEPTION 'we do not like %', NEW.email;
+        END $$;
+        """);
+  }
+
+  @AfterAll
+  static void stop() {
+    servers.close();
+  }
+
+  private static void execute(String sql) {
+    TestPostgres.execute(servers.database, sql);
+  }
+
+  private static String newUser() {
+    return "user_constrained" + ++users;
+  }
+
+  private static int count(String part) {
+    return Log.text().split(Pattern.quote(part), -1).length - 1;
+  }
+
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      value = {
+        "ADD COLUMN team text NOT NULL"
+            + "|DROP COLUMN team|column team of table users; give the column a DEFAULT or drop its NOT NULL (23502)",
+        "ADD COLUMN id_copy varchar(3) GENERATED ALWAYS AS (id) STORED"
+            + "|DROP COLUMN id_copy|value too long for type character varying(3); a column is too short: make it text (22001)",
+        "ADD CONSTRAINT short_name CHECK (length(name) < 2) NOT VALID"
+            + "|DROP CONSTRAINT short_name|constraint short_name of table users; the CHECK",
+        "ADD CONSTRAINT in_team FOREIGN KEY (email) REFERENCES teams NOT VALID"
+            + "|DROP CONSTRAINT in_team|constraint in_team of table users; the row that it references",
+        "ADD CONSTRAINT one_name EXCLUDE (name WITH =)"
+            + "|DROP CONSTRAINT one_name|constraint one_name of table users; another row has that value (23P01)",
+        "ADD CONSTRAINT unique_name UNIQUE (name)"
+            + "|DROP CONSTRAINT unique_name|constraint unique_name of table users; another row has that value (23505)",
+      })
+  void constraintIsNamedOnceAndWithoutTheValue(String add, String drop, String line) {
+    execute("DELETE FROM users");
+    if (!add.startsWith("ADD COLUMN")) {
+      execute("INSERT INTO users (id, email, name) VALUES ('user_x', 'x', 'John Doe')");
+    }
+    execute("ALTER TABLE users " + add);
+    try {
+      for (int i = 0; i < 3; i++) {
+        String id = newUser();
+        servers.put(id, servers.newAddress());
+        HttpResponse<String> response = servers.sync(id);
+
+        assertEquals(500, response.statusCode(), response.body());
+        assertTrue(response.body().endsWith("\"message\":\"Internal server error\"}"));
+      }
+    } finally {
+      execute("ALTER TABLE users " + drop);
+    }
+
+    assertEquals(1, count("ERROR Errors - The database refuses a statement: "), Log.text());
+    assertEquals(1, count("a statement: " + line), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+    assertEquals(0, count("A bug"), Log.text());
+    assertEquals(0, count("unavailable"), Log.text());
+    String id = newUser();
+    servers.put(id, servers.newAddress());
+    assertEquals(200, servers.sync(id).statusCode());
+  }
+
+  @Test
+  void triggerThatRaisesIsNamedButNotQuoted() {
+    execute("CREATE TRIGGER refuse BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION refuse()");
+    try {
+      String id = newUser();
+      servers.put(id, servers.newAddress());
+
+      assertEquals(500, servers.sync(id).statusCode());
+    } finally {
+      execute("DROP TRIGGER refuse ON users");
+    }
+    assertEquals(
+        1, count("an exception was raised in PL/pgSQL function refuse() line 3"), Log.text());
+    assertFalse(Log.text().contains("we do not like"), Log.text());
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "CREATE UNIQUE INDEX extra ON users (lower(email))",
+        "CREATE UNIQUE INDEX extra ON users (lower(email)) WHERE deleted_at IS NULL",
+        "ALTER TABLE users ADD CONSTRAINT extra EXCLUDE (lower(email) WITH =)",
+        "CREATE EXTENSION IF NOT EXISTS citext; ALTER TABLE users ALTER COLUMN email TYPE citext",
+      })
+  void addressThatDiffersOnlyInCaseIsTaken(String index) {
+    execute("DELETE FROM users");
+    execute(index);
+    try {
+      String holder = newUser();
+      String moved = newUser();
+      servers.putRow(holder, "Held" + users + "@example.com");
+      servers.putRow(moved, "Moved" + users + "@example.com");
+      servers.put(moved, servers.newAddress());
+      String rival = newUser();
+      servers.put(rival, servers.emailOf(holder).toLowerCase());
+      String heir = newUser();
+      servers.put(heir, "moved" + (users - 2) + "@example.com");
+
+      assertEquals(409, servers.sync(rival).statusCode());
+      assertEquals(200, servers.sync(heir).statusCode());
+
+      assertEquals("moved" + (users - 2) + "@example.com", servers.emailOf(heir));
+      assertEquals(List.of("3"), servers.query("SELECT count(*) FROM users"));
+    } finally {
+      execute(
+          "ALTER TABLE users DROP CONSTRAINT IF EXISTS extra, ALTER COLUMN email TYPE text;"
+              + " DROP INDEX IF EXISTS extra;"
+              // The trigger's plans are of the other type: each session keeps them.
+              + " SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+              + " WHERE datname = current_database() AND pid != pg_backend_pid()");
+    }
+    assertEquals(0, count("ERROR"), Log.text());
+  }
+
+  @Test
+  void addressThatAnIndexOfAnotherKindRefusesIsTaken() {
+    execute("DELETE FROM users; CREATE UNIQUE INDEX extra ON users ((split_part(email, '@', 2)))");
+    try {
+      servers.putRow(newUser(), servers.newAddress());
+      String rival = newUser();
+      servers.put(rival, servers.newAddress());
+
+      assertEquals(409, servers.sync(rival).statusCode());
+    } finally {
+      execute("DROP INDEX extra");
+    }
+  }
+
+  @Test
+  void missingRightIsNamed() {
+    execute(
+        """
+        CREATE ROLE %1$s LOGIN PASSWORD 'x';
+        GRANT SELECT ON users TO %1$s;
+        """
+            .formatted(role()));
+    String url = servers.database.replaceFirst("://[^@]*@", "://" + role() + ":x@");
+    try (TestServer server = TestServer.start(servers.clerk, url, "DIRECT_URL", servers.database)) {
+      String id = newUser();
+      servers.put(id, servers.newAddress());
+
+      assertEquals(500, server.sync(servers.clerk.token(id)).statusCode());
+    } finally {
+      execute("DROP OWNED BY %1$s; DROP ROLE %1$s".formatted(role()));
+    }
+    assertEquals(
+        1, count("ERROR Errors - The database refuses a statement: permission denied"), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+  }
+
+  private static String role() {
+    return "reader_" + ProcessHandle.current().pid();
+  }
+
+  @Test
+  void backfillThatAConstraintStopsSaysWhich() {
+    execute("ALTER TABLE users ADD CONSTRAINT never CHECK (false) NOT VALID");
+    servers.put(newUser(), servers.newAddress());
+    try {
+      assertEquals(
+          1,
+          Main.run(
+              new String[] {"backfill"},
+              () -> Config.from(TestServer.settings(servers.clerk, servers.database))));
+    } finally {
+      execute("ALTER TABLE users DROP CONSTRAINT never");
+    }
+    assertEquals(1, count("constraint never of table users"), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+  }
+}

@@ -1,0 +1,111 @@
+package com.realmeet.server;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.dev.StandInClerk;
+import java.sql.SQLException;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.regex.Pattern;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+
+/** The server behind a transaction pooler that nothing in its URL tells of. */
+class PoolerTest {
+  private static String database;
+  private static StandInClerk clerk;
+  private static TestPgBouncer pgbouncer;
+
+  @BeforeAll
+  static void start() {
+    Assumptions.assumeTrue(TestPgBouncer.isInstalled(), "PgBouncer is not installed");
+    database = TestPostgres.newDatabase();
+    clerk = new StandInClerk();
+    clerk.putUser("user_known", "known@example.com", "Ada", "Lovelace");
+    pgbouncer = TestPgBouncer.before(database, "postgres");
+  }
+
+  @AfterAll
+  static void stop() {
+    if (pgbouncer != null) {
+      pgbouncer.close();
+      clerk.close();
+    }
+  }
+
+  private static TestServer server() {
+    return TestServer.start(clerk, pgbouncer.url, "DIRECT_URL", database);
+  }
+
+  /** Two servers share the pooler's connections, and would each prepare an S_1 there. */
+  @Test
+  void noRequestFailsUnderLoadAndTheLogSaysOnceWhatToWrite() {
+    AtomicInteger number = new AtomicInteger();
+    try (TestServer one = server();
+        TestServer two = server()) {
+      List<Integer> statuses =
+          TestServer.atOnce(
+              8,
+              () -> {
+                int failed = 0;
+                for (int i = 0; i < 40; i++) {
+                  int n = number.incrementAndGet();
+                  TestServer server = n % 2 == 0 ? one : two;
+                  String id = n % 8 < 2 ? "user_pooled" + n : "user_known";
+                  if (n % 8 < 2) {
+                    clerk.putUser(id, id.substring(5) + "@example.com", null, null);
+                  }
+                  failed += server.sync(clerk.token(id)).statusCode() == 200 ? 0 : 1;
+                }
+                return failed;
+              });
+
+      assertEquals(0, statuses.stream().mapToInt(Integer::intValue).sum(), Log.text());
+      assertEquals(200, one.get("/api/health").statusCode());
+      assertEquals(200, one.get("/api/ready").statusCode());
+      assertEquals(2, Log.text().split(Pattern.quote("pgbouncer=true"), -1).length - 1);
+    }
+  }
+
+  @Test
+  void backfillWorksThroughIt() {
+    clerk.putUser("user_listed", "listed@example.com", null, null);
+    Map<String, String> settings = TestServer.settings(clerk, pgbouncer.url);
+    settings.put("DIRECT_URL", database);
+
+    assertEquals(0, Main.run(new String[] {"backfill"}, () -> Config.from(settings)));
+
+    assertEquals(
+        List.of("1"),
+        TestPostgres.query(database, "SELECT count(*) FROM users WHERE id = 'user_listed'"));
+  }
+
+  @Test
+  void statementThatNobodyWaitsForIsCancelledThroughIt() throws SQLException {
+    try (TestServer server = server()) {
+      assertEquals(200, server.sync(clerk.token("user_known")).statusCode());
+
+      SlowStatements.assertCancelled(server, clerk, database);
+    }
+  }
+
+  @Test
+  void wrongPasswordAndUnknownUserAreToldInPlainWords() {
+    for (String login : List.of("postgres:wr0ng", "nobody_here:wr0ng")) {
+      String url = pgbouncer.url.replaceFirst("://[^@]*@", "://" + login + "@");
+      SQLException e =
+          assertThrows(
+              SQLException.class, () -> DatabaseUrl.parse(url).dataSource(5).getConnection());
+
+      assertTrue(SqlErrors.isLoginRefused(e), e.toString());
+      String reason = SqlErrors.describe(e);
+      assertTrue(reason.startsWith("user or password is wrong"), reason);
+      assertTrue(!reason.contains("wr0ng"), reason);
+    }
+  }
+}
