@@ -27,15 +27,14 @@ final class ApiDocument {
     ctx.contentType("application/yaml").result(yaml);
   }
 
-  /** Adds the page, in development, if Swagger UI is there. */
-  static void addPage(JavalinConfig javalin, Config config) {
-    if (config.environment() != Config.Environment.DEVELOPMENT
-        || ApiDocument.class.getResource(SWAGGER_UI) == null) {
+  /** Adds the page, if Swagger UI is there. */
+  static void addPage(JavalinConfig javalin, String clerkApiUrl) {
+    if (ApiDocument.class.getResource(SWAGGER_UI) == null) {
       return;
     }
     String page =
         new String(bytes("/docs.html"), StandardCharsets.UTF_8)
-            .replace("CLERK_API_URL", config.clerkApiUrl());
+            .replace("CLERK_API_URL", clerkApiUrl);
     javalin.routes.get("/api/docs", ctx -> ctx.html(page), Access.PUBLIC);
     javalin.staticFiles.add(
         files -> {

@@ -4,7 +4,9 @@ import com.realmeet.server.Failure.Kind;
 import com.realmeet.server.UserDao.Change;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -33,19 +35,22 @@ final class Backfill {
   /** The most users that Clerk lists at once. */
   private static final int PAGE = 500;
 
-  /** For a page of full users, metadata included, or up to 10 s in which the pace holds it back. */
-  private static final Duration CALL_TIME = Duration.ofSeconds(30);
+  /**
+   * For a page of full users, metadata included, or up to 10 s in which the rate limiter holds it
+   * back.
+   */
+  private static final Duration CALL_TIMEOUT = Duration.ofSeconds(30);
 
   /** So many failures in a row end the run; a pause that Clerk asks for is none. */
-  private static final int TRIES = 10;
+  private static final int MAX_ATTEMPTS = 10;
 
   /**
    * More rows than this part are never deleted unasked: a key of another instance looks like that.
    */
-  private static final double MOST_MISSING = 0.05;
+  private static final double MAX_DELETE_RATIO = 0.05;
 
   /** How many skipped users are listed. */
-  private static final int MOST_LISTED = 1000;
+  private static final int MAX_LISTED = 1000;
 
   /** What the command line asks for beside the listing. */
   record Options(boolean deleteMissing, boolean revive, boolean dryRun, boolean force) {
@@ -70,7 +75,7 @@ final class Backfill {
   private final InstanceCheck instance;
   private final Options options;
 
-  private final IdHashes listed = new IdHashes();
+  private final Set<String> listed = new HashSet<>();
   private final Map<Change, Integer> counts = new LinkedHashMap<>();
   private final List<String> skipped = new ArrayList<>();
   private int skippedCount;
@@ -84,8 +89,9 @@ final class Backfill {
   }
 
   /** At most half of what Clerk allows the instance: 1000 calls in 10 s, in development 100. */
-  static Pace pace(String secretKey) {
-    return new Pace(secretKey.startsWith("sk_live_") ? 500 : 50, Duration.ofSeconds(10));
+  static Runnable rateLimiter(String secretKey) {
+    int calls = secretKey.startsWith("sk_live_") ? 500 : 50;
+    return new RateLimiter(calls, Duration.ofSeconds(10))::acquire;
   }
 
   /**
@@ -93,7 +99,7 @@ final class Backfill {
    *
    * @return whether every user of Clerk is in the table, none of them as a tombstone, and every
    *     missing one gone if so asked
-   * @throws StartFailure if it cannot go on
+   * @throws StartupException if it cannot go on
    */
   boolean run() {
     Instant began = Instant.now();
@@ -105,7 +111,7 @@ final class Backfill {
         complete = deleteMissing(began);
       }
     } catch (Failure e) {
-      throw new StartFailure(
+      throw new StartupException(
           e.kind() == Kind.CLERK_OTHER_INSTANCE
               ? "Backfill stopped: " + e.getMessage()
               : "Backfill failed, start it again: " + e.getMessage());
@@ -113,29 +119,29 @@ final class Backfill {
       if (!options.dryRun) {
         throw e;
       }
-      throw new StartFailure("A dry run needs the table as it is now: migrate first");
+      throw new StartupException("A dry run needs the table as it is now: migrate first");
     }
     summarize();
     return complete && skippedCount == 0;
   }
 
   private void requireInstance(Instant began) {
-    persistently(
+    withRetries(
         () -> {
-          instance.require(List.of(), began, Deadline.in(CALL_TIME));
+          instance.require(List.of(), began, Deadline.in(CALL_TIMEOUT));
           return null;
         });
   }
 
   private void listAll() {
-    int total = persistently(() -> clerk.userCount(Deadline.in(CALL_TIME)));
+    int total = withRetries(() -> clerk.userCount(Deadline.in(CALL_TIMEOUT)));
     Set<String> cursors = new HashSet<>();
     List<ClerkUser> before = List.of();
     try (ProgressBar bar = bar("Users", total)) {
       CompletableFuture<List<ClerkUser>> next = fetch("");
       while (next != null) {
-        List<ClerkUser> page = Background.join(next);
-        List<ClerkUser> certain = page.size() < PAGE ? upToSurvivor(before) : page;
+        List<ClerkUser> page = Threads.join(next);
+        List<ClerkUser> certain = page.size() < PAGE ? dropDeletedTail(before) : page;
         boolean last = certain == before;
         next = last ? null : fetch(cursor(certain, cursors)); // while this page is stored
         before = certain;
@@ -152,15 +158,15 @@ final class Backfill {
    * @param before the page before the short one
    * @return that page, or its part up to the last user who still exists
    */
-  private List<ClerkUser> upToSurvivor(List<ClerkUser> before) {
+  private List<ClerkUser> dropDeletedTail(List<ClerkUser> before) {
     for (int size = before.size(); size > 0; size--) {
       String id = before.get(size - 1).id();
-      if (persistently(() -> clerk.user(id, Deadline.in(CALL_TIME))).isPresent()) {
+      if (withRetries(() -> clerk.user(id, Deadline.in(CALL_TIMEOUT))).isPresent()) {
         return size == before.size() ? before : before.subList(0, size);
       }
     }
     if (!before.isEmpty()) {
-      throw Failure.because(Kind.CLERK_UNEXPECTED, "all users of a page were deleted meanwhile");
+      throw Failure.of(Kind.CLERK_BAD_RESPONSE, "all users of a page were deleted meanwhile");
     }
     return before;
   }
@@ -168,14 +174,14 @@ final class Backfill {
   private static String cursor(List<ClerkUser> page, Set<String> cursors) {
     String id = page.get(page.size() - 1).id();
     if (!cursors.add(id)) {
-      throw Failure.because(Kind.CLERK_UNEXPECTED, "Clerk's listing repeats itself");
+      throw Failure.of(Kind.CLERK_BAD_RESPONSE, "Clerk's listing repeats itself");
     }
     return id;
   }
 
   private CompletableFuture<List<ClerkUser>> fetch(String cursor) {
-    return Background.supply(
-        () -> persistently(() -> clerk.users(cursor, PAGE, Deadline.in(CALL_TIME))));
+    return Threads.supply(
+        () -> withRetries(() -> clerk.users(cursor, PAGE, Deadline.in(CALL_TIMEOUT))));
   }
 
   private void store(List<ClerkUser> page) {
@@ -189,9 +195,9 @@ final class Backfill {
     }
     List<ClerkUser> batch = List.copyOf(withEmail.values());
     if (options.dryRun) {
-      persistently(() -> users.compare(batch)).forEach(this::wouldChange);
+      withRetries(() -> users.compare(batch)).forEach(this::report);
     } else {
-      persistently(() -> users.upsertBatch(batch))
+      withRetries(() -> users.upsertBatch(batch))
           .ifPresentOrElse(this::count, () -> storeEach(batch));
     }
   }
@@ -215,19 +221,19 @@ final class Backfill {
    */
   private Set<String> tombstones(List<ClerkUser> page) {
     List<String> ids =
-        persistently(() -> users.findTombstones(page.stream().map(ClerkUser::id).toList()));
+        withRetries(() -> users.findTombstones(page.stream().map(ClerkUser::id).toList()));
     for (int from = 0; from < ids.size(); from += ClerkApi.MAX_LOOKUP) {
       List<String> some = ids.subList(from, Math.min(ids.size(), from + ClerkApi.MAX_LOOKUP));
       // A user who was deleted since the page was read is a tombstone rightly.
-      persistently(() -> clerk.lookup(some, Deadline.in(CALL_TIME))).forEach(this::revive);
+      withRetries(() -> clerk.lookup(some, Deadline.in(CALL_TIMEOUT))).forEach(this::revive);
     }
     return Set.copyOf(ids);
   }
 
   private void revive(ClerkUser user) {
     if (options.revive && options.dryRun) {
-      wouldChange(user.id(), Change.REVIVE);
-    } else if (options.revive && persistently(() -> users.revive(user))) {
+      report(user.id(), Change.REVIVE);
+    } else if (options.revive && withRetries(() -> users.revive(user))) {
       count(Map.of(Change.REVIVE, 1));
       if (hasEmail(user)) {
         storeOrSkip(user);
@@ -239,7 +245,7 @@ final class Backfill {
 
   /** A batch in which one address collides is stored user by user, as a webhook would be. */
   private void storeEach(List<ClerkUser> batch) {
-    Map<String, Change> changes = persistently(() -> users.compare(batch));
+    Map<String, Change> changes = withRetries(() -> users.compare(batch));
     for (ClerkUser user : batch) {
       if (storeOrSkip(user)) {
         count(Map.of(changes.get(user.id()), 1));
@@ -254,7 +260,7 @@ final class Backfill {
       return true;
     } catch (Failure e) {
       switch (e.kind()) {
-        case USER_GONE, USER_NOT_AT_CLERK -> log.debug("{} was deleted meanwhile", user.id());
+        case USER_DELETED, USER_NOT_AT_CLERK -> log.debug("{} was deleted meanwhile", user.id());
         case NO_EMAIL -> skip(user.id(), "has no email address");
         case EMAIL_IN_USE -> skip(user.id(), "has an email address that another row has");
         default -> throw e;
@@ -266,12 +272,12 @@ final class Backfill {
   /** A clash may be over at Clerk since the page was read, so it is asked once more. */
   private void storeOne(ClerkUser user) {
     try {
-      persistently(() -> sync.store(user, Deadline.in(CALL_TIME)));
+      withRetries(() -> sync.store(user, Deadline.in(CALL_TIMEOUT)));
     } catch (Failure e) {
       if (e.kind() != Kind.EMAIL_IN_USE) {
         throw e;
       }
-      persistently(() -> sync.refresh(user.id(), Deadline.in(CALL_TIME)));
+      withRetries(() -> sync.refresh(user.id(), Deadline.in(CALL_TIMEOUT)));
     }
   }
 
@@ -279,16 +285,16 @@ final class Backfill {
     changes.forEach((change, n) -> counts.merge(change, n, Integer::sum));
   }
 
-  private void wouldChange(String id, Change change) {
+  private void report(String id, Change change) {
     counts.merge(change, 1, Integer::sum);
-    if (change != Change.KEEP) {
+    if (change != Change.UNCHANGED) {
       System.out.println(change.name().toLowerCase(Locale.ROOT) + " " + id);
     }
   }
 
   private void skip(String id, String reason) {
     skippedCount++;
-    if (skipped.size() < MOST_LISTED) {
+    if (skipped.size() < MAX_LISTED) {
       skipped.add(id + " " + reason);
     }
   }
@@ -302,18 +308,18 @@ final class Backfill {
   private boolean deleteMissing(Instant began) {
     List<String> missing = new ArrayList<>();
     int rows = 0;
-    List<String> ids = persistently(() -> users.idsAfter("", began));
+    List<String> ids = withRetries(() -> users.listIds("", began));
     while (!ids.isEmpty()) {
       rows += ids.size();
       ids.stream().filter(id -> !listed.contains(id)).forEach(missing::add);
       String last = ids.get(ids.size() - 1);
-      ids = persistently(() -> users.idsAfter(last, began));
+      ids = withRetries(() -> users.listIds(last, began));
     }
     if (missing.isEmpty()) {
       return true;
     }
     requireInstance(began);
-    if (!options.force && (listed.isEmpty() || missing.size() > rows * MOST_MISSING)) {
+    if (!options.force && (listed.isEmpty() || missing.size() > rows * MAX_DELETE_RATIO)) {
       log.error(
           "Clerk does not have {} of {} rows: nothing is deleted. Is CLERK_SECRET_KEY of this"
               + " instance? If so, add --force",
@@ -333,13 +339,13 @@ final class Backfill {
   private void deleteIfGone(String id) {
     if (!ClerkUser.isId(id)) {
       skip(id, "is not a Clerk user id");
-    } else if (persistently(() -> clerk.user(id, Deadline.in(CALL_TIME))).isEmpty()) {
+    } else if (withRetries(() -> clerk.user(id, Deadline.in(CALL_TIMEOUT))).isEmpty()) {
       if (options.dryRun) {
-        wouldChange(id, Change.DELETE);
+        report(id, Change.DELETE);
       } else {
-        persistently(
+        withRetries(
             () -> {
-              sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIME));
+              sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT));
               return null;
             });
         count(Map.of(Change.DELETE, 1));
@@ -357,22 +363,22 @@ final class Backfill {
         options.dryRun ? "Dry run, nothing written; without it" : "Backfill done",
         counts.getOrDefault(Change.INSERT, 0),
         counts.getOrDefault(Change.UPDATE, 0),
-        counts.getOrDefault(Change.KEEP, 0),
+        counts.getOrDefault(Change.UNCHANGED, 0),
         counts.getOrDefault(Change.DELETE, 0),
         skippedCount,
         options.revive ? ", " + counts.getOrDefault(Change.REVIVE, 0) + " revived" : "");
   }
 
   /** Sits out what passes, and a pause that Clerk asks for. */
-  private static <T> T persistently(Supplier<T> call) {
+  private static <T> T withRetries(Supplier<T> call) {
     for (int failures = 0; ; ) {
       try {
         return call.get();
       } catch (Failure e) {
-        if (!e.isPause() && ++failures >= tries(e.kind())) {
+        if (!e.isThrottled() && ++failures >= tries(e.kind())) {
           throw e;
         }
-        Pause.of(Duration.ofSeconds(e.retryAfter()));
+        Threads.sleep(Duration.ofSeconds(e.retryAfter()));
       }
     }
   }
@@ -380,8 +386,8 @@ final class Backfill {
   /** Nonsense may come once, from a proxy in Clerk's place. */
   private static int tries(Kind kind) {
     return switch (kind) {
-      case CLERK_UNAVAILABLE, DATABASE_UNAVAILABLE -> TRIES;
-      case CLERK_UNEXPECTED -> 2;
+      case CLERK_UNAVAILABLE, DATABASE_UNAVAILABLE -> MAX_ATTEMPTS;
+      case CLERK_BAD_RESPONSE -> 2;
       default -> 1;
     };
   }
@@ -400,5 +406,28 @@ final class Backfill {
             .setUpdateIntervalMillis(5000)
             .setConsumer(new DelegatingProgressBarConsumer(log::info, 100))
             .build();
+  }
+
+  /** Sliding-window rate limiter. */
+  static final class RateLimiter {
+    private final int maxCalls;
+    private final long windowNanos;
+    private final Deque<Long> begun = new ArrayDeque<>();
+
+    /**
+     * @param maxCalls that may begin in any stretch of time as long as the window
+     */
+    RateLimiter(int maxCalls, Duration window) {
+      this.maxCalls = maxCalls;
+      this.windowNanos = window.toNanos();
+    }
+
+    /** Returns when one more call may begin. */
+    synchronized void acquire() {
+      if (begun.size() == maxCalls) {
+        Threads.sleep(Duration.ofNanos(begun.removeFirst() + windowNanos - System.nanoTime()));
+      }
+      begun.addLast(System.nanoTime());
+    }
   }
 }

@@ -58,7 +58,7 @@ final class BatchLoader<K, V> implements AutoCloseable {
         .tag("batch", name)
         .register(registry);
     for (int i = 0; i < THREADS; i++) {
-      Thread thread = Background.threads(name).newThread(this::run);
+      Thread thread = Threads.named(name).newThread(this::run);
       thread.start();
       threads.add(thread);
     }
@@ -73,13 +73,13 @@ final class BatchLoader<K, V> implements AutoCloseable {
     Request<K, V> request = new Request<>(key, deadline, new CompletableFuture<>());
     queue.add(request);
     try {
-      Duration remaining = deadline.left();
+      Duration remaining = deadline.remaining();
       Map<K, V> rows = request.rowsOfItsBatch.get(remaining.toNanos(), TimeUnit.NANOSECONDS);
       return Optional.ofNullable(rows.get(key));
     } catch (ExecutionException e) {
       throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
     } catch (TimeoutException e) {
-      throw Failure.because(Failure.Kind.DATABASE_UNAVAILABLE, "no response in time");
+      throw Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, "no response in time");
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw Failure.of(Failure.Kind.OVERLOADED);
@@ -102,7 +102,7 @@ final class BatchLoader<K, V> implements AutoCloseable {
 
   /** Requests whose deadline has passed are dropped: nobody waits for them any more. */
   private void execute(List<Request<K, V>> batch) {
-    batch.removeIf(request -> request.deadline.left().isZero());
+    batch.removeIf(request -> request.deadline.remaining().isZero());
     if (batch.isEmpty()) {
       return;
     }

@@ -1,8 +1,12 @@
 package com.realmeet.server;
 
+import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.realmeet.server.Failure.Kind;
 import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.composite.CompositeMeterRegistry;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.net.ConnectException;
@@ -44,6 +48,13 @@ import org.slf4j.LoggerFactory;
 final class ClerkApi {
   private static final Logger log = LoggerFactory.getLogger(ClerkApi.class);
 
+  /** Clerk's JSON: snake_case. */
+  static final JsonMapper JSON =
+      JsonMapper.builder()
+          .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
+          .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+          .build();
+
   /** The version of the API whose fields {@link ClerkUser} reads. */
   private static final String API_VERSION = "2026-05-12";
 
@@ -75,8 +86,7 @@ final class ClerkApi {
   static final Duration FAIR_TIME = Duration.ofSeconds(1);
 
   /** For what HttpClient does between reading and writing. By default it wakes one per call. */
-  private static final Executor THREADS =
-      Executors.newFixedThreadPool(2, Background.threads("clerk"));
+  private static final Executor THREADS = Executors.newFixedThreadPool(2, Threads.named("clerk"));
 
   static {
     // HttpClient (17 to 25) would repeat a GET whose connection breaks before the first byte, and a
@@ -98,38 +108,42 @@ final class ClerkApi {
   private final String url;
   private final String secretKey;
   private final String userAgent;
-  private final Runnable beforeEachCall;
-  private final CallTimes times;
+  private final Runnable rateLimiter;
+  private final ClerkCallMetrics times;
   private final SetupWarnings warnings;
 
   /** Until when Clerk wants no calls: its quota is one for all of them. */
-  private volatile Deadline gate = Deadline.in(Duration.ZERO);
+  private volatile Deadline throttledUntil = Deadline.in(Duration.ZERO);
 
   /** For a server: it calls when it must. */
   ClerkApi(String url, String secretKey, MeterRegistry meters, SetupWarnings warnings) {
     this(url, secretKey, meters, warnings, () -> {});
   }
 
-  /** For a backfill, which nobody watches: it keeps to a pace. */
-  ClerkApi(String url, String secretKey, Pace pace) {
-    this(url, secretKey, Metrics.none(), new SetupWarnings(), pace::await);
+  /**
+   * For a backfill, which nobody watches.
+   *
+   * @param rateLimiter called before each call to Clerk; may wait
+   */
+  ClerkApi(String url, String secretKey, Runnable rateLimiter) {
+    this(url, secretKey, new CompositeMeterRegistry(), new SetupWarnings(), rateLimiter);
   }
 
   /**
    * @param url without a slash at the end
-   * @param beforeEachCall may make it wait
+   * @param rateLimiter called before each call; may wait
    */
   private ClerkApi(
       String url,
       String secretKey,
       MeterRegistry meters,
       SetupWarnings warnings,
-      Runnable beforeEachCall) {
+      Runnable rateLimiter) {
     this.url = url;
     this.secretKey = secretKey;
     this.warnings = warnings;
-    this.beforeEachCall = beforeEachCall;
-    this.times = new CallTimes(meters);
+    this.rateLimiter = rateLimiter;
+    this.times = new ClerkCallMetrics(meters);
     String version = getClass().getPackage().getImplementationVersion();
     this.userAgent = "real-meet-server/" + (version == null ? "development" : version);
   }
@@ -139,7 +153,7 @@ final class ClerkApi {
    *
    * @param id of the form that {@link SessionAuth} lets through: it becomes a part of the URL
    * @return empty if Clerk has no such user
-   * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_UNEXPECTED
+   * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_BAD_RESPONSE
    */
   Optional<ClerkUser> user(String id, Deadline deadline) {
     return permitted(
@@ -149,10 +163,10 @@ final class ClerkApi {
   }
 
   private <T> T permitted(Supplier<T> call) {
-    requireOpenGate();
+    requireNotThrottled();
     acquirePermit();
     try {
-      requireOpenGate(); // Clerk may have throttled a call meanwhile
+      requireNotThrottled(); // Clerk may have throttled a call meanwhile
       return call.get();
     } finally {
       permits.release();
@@ -164,7 +178,7 @@ final class ClerkApi {
     if (permits.tryAcquire()) {
       return;
     }
-    if (!outage.lasts() && permits.getQueueLength() < MAX_WAITING_CALLS) {
+    if (!outage.isDown() && permits.getQueueLength() < MAX_WAITING_CALLS) {
       try {
         if (permits.tryAcquire(PERMIT_TIMEOUT.toNanos(), TimeUnit.NANOSECONDS)) {
           return;
@@ -186,7 +200,7 @@ final class ClerkApi {
    * @throws Failure as {@link #user}
    */
   List<ClerkUser> users(String after, int limit, Deadline deadline) {
-    requireOpenGate();
+    requireNotThrottled();
     String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
     String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
     return noted("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
@@ -221,7 +235,7 @@ final class ClerkApi {
    * @throws Failure as {@link #user}
    */
   int userCount(Deadline deadline) {
-    requireOpenGate();
+    requireNotThrottled();
     return noted(
         "count",
         deadline,
@@ -234,18 +248,18 @@ final class ClerkApi {
         });
   }
 
-  private void requireOpenGate() {
-    if (!gate.left().isZero()) {
-      throw Failure.throttled("Clerk asked for a pause", gate.left());
+  private void requireNotThrottled() {
+    if (!throttledUntil.remaining().isZero()) {
+      throw Failure.throttled("Clerk asked for a pause", throttledUntil.remaining());
     }
   }
 
   /**
-   * Fetches the instance's signing keys. Clerk does not count these calls, so no gate holds them
-   * up.
+   * Fetches the instance's signing keys. Clerk does not count these calls, so no throttledUntil
+   * holds them up.
    *
    * @return the JSON Web Key Set (RFC 7517 §5)
-   * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_REJECTS_KEY, or CLERK_UNEXPECTED
+   * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_UNAUTHORIZED, or CLERK_BAD_RESPONSE
    */
   JsonNode keySet(Deadline deadline) {
     return times.measure(
@@ -257,7 +271,7 @@ final class ClerkApi {
    * not to blame for being late.
    */
   private <T> T noted(String what, Deadline deadline, Supplier<T> call) {
-    boolean fair = deadline.left().compareTo(FAIR_TIME) >= 0;
+    boolean fair = deadline.remaining().compareTo(FAIR_TIME) >= 0;
     try {
       T result = times.measure(what, call);
       outage.succeeded();
@@ -286,7 +300,7 @@ final class ClerkApi {
 
   private static <T> T parse(HttpResponse<byte[]> response, Class<T> type) {
     try {
-      T value = Json.CLERK.readValue(response.body(), type);
+      T value = JSON.readValue(response.body(), type);
       if (value != null) { // as the word null would give
         return value;
       }
@@ -303,20 +317,20 @@ final class ClerkApi {
     }
     String reason = "status " + status;
     if (status == 401) {
-      throw Failure.because(Kind.CLERK_REJECTS_KEY, "it rejects CLERK_SECRET_KEY, " + reason);
+      throw Failure.of(Kind.CLERK_UNAUTHORIZED, "it rejects CLERK_SECRET_KEY, " + reason);
     }
     if (status == 429) {
       Duration pause = retryAfter(response);
-      closeGate(pause);
+      throttleFor(pause);
       throw Failure.throttled(reason + ", no calls for " + pause.toSeconds() + " s", pause);
     }
     throw status == 403 || status >= 500 ? unavailable(reason) : unexpected(reason);
   }
 
   /** The longest pause counts, whichever of several calls under way is answered last. */
-  private synchronized void closeGate(Duration pause) {
-    if (pause.compareTo(gate.left()) > 0) {
-      gate = Deadline.in(pause);
+  private synchronized void throttleFor(Duration pause) {
+    if (pause.compareTo(throttledUntil.remaining()) > 0) {
+      throttledUntil = Deadline.in(pause);
     }
   }
 
@@ -332,11 +346,11 @@ final class ClerkApi {
   }
 
   private static Failure unavailable(String reason) {
-    return Failure.because(Kind.CLERK_UNAVAILABLE, reason);
+    return Failure.of(Kind.CLERK_UNAVAILABLE, reason);
   }
 
   private static Failure unexpected(String reason) {
-    return Failure.because(Kind.CLERK_UNEXPECTED, "it sent an unexpected answer, " + reason);
+    return Failure.of(Kind.CLERK_BAD_RESPONSE, "it sent an unexpected answer, " + reason);
   }
 
   /** Sends a GET, and a second one if the first was lost or met a broken server. */
@@ -350,11 +364,11 @@ final class ClerkApi {
             .build();
     try {
       HttpResponse<byte[]> response = exchange(request, maxBytes, deadline);
-      if (response.statusCode() < 500 || !pauseBeforeRetry(deadline)) {
+      if (response.statusCode() < 500 || !waitBeforeRetry(deadline)) {
         return response;
       }
     } catch (IOException e) {
-      if (!pauseBeforeRetry(deadline)) {
+      if (!waitBeforeRetry(deadline)) {
         throw lost(e);
       }
     }
@@ -379,14 +393,14 @@ final class ClerkApi {
    *
    * @return false if there must be none: too little time is left, or Clerk has asked for a pause
    */
-  private boolean pauseBeforeRetry(Deadline deadline) {
+  private boolean waitBeforeRetry(Deadline deadline) {
     long millis = ThreadLocalRandom.current().nextLong(50, 250);
-    if (deadline.left().toMillis() <= millis) {
+    if (deadline.remaining().toMillis() <= millis) {
       return false;
     }
     try {
       Thread.sleep(millis);
-      return gate.left().isZero();
+      return throttledUntil.remaining().isZero();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       return false;
@@ -396,12 +410,13 @@ final class ClerkApi {
   /** The deadline covers the whole exchange: the JDK's own timeout ends at the headers. */
   private HttpResponse<byte[]> exchange(HttpRequest request, int maxBytes, Deadline deadline)
       throws IOException {
-    beforeEachCall.run();
+    rateLimiter.run();
     Instant asked = Instant.now();
     CompletableFuture<HttpResponse<byte[]>> future =
         http.sendAsync(request, info -> new LimitedBody(maxBytes));
     try {
-      HttpResponse<byte[]> response = future.get(deadline.left().toNanos(), TimeUnit.NANOSECONDS);
+      HttpResponse<byte[]> response =
+          future.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
       response.headers().firstValue("Date").ifPresent(date -> warnings.compareClocks(asked, date));
       return response;
     } catch (TimeoutException e) {

@@ -68,7 +68,7 @@ final class ClerkKeys implements AutoCloseable {
   private final LongSupplier nanoTime;
   private final Outage outage = new Outage(log, "Clerk's key set");
   private final ScheduledExecutorService fetcher =
-      Executors.newSingleThreadScheduledExecutor(Background.threads("clerk-keys"));
+      Executors.newSingleThreadScheduledExecutor(Threads.named("clerk-keys"));
   private final Semaphore extraWaiters = new Semaphore(MAX_EXTRA_WAITERS);
 
   private volatile JwkSet keys;
@@ -103,8 +103,8 @@ final class ClerkKeys implements AutoCloseable {
   /**
    * Fetches the keys and starts to refresh them in the background.
    *
-   * @throws StartFailure if Clerk rejects the secret key; that Clerk cannot be reached is no reason
-   *     not to start
+   * @throws StartupException if Clerk rejects the secret key; that Clerk cannot be reached is no
+   *     reason not to start
    */
   void prefetch() {
     if (fixed) {
@@ -115,8 +115,8 @@ final class ClerkKeys implements AutoCloseable {
       fetcher.scheduleWithFixedDelay(this::refreshIfDue, interval, interval, TimeUnit.MILLISECONDS);
       join(fetch(), FETCH_TIMEOUT.plusSeconds(1)); // no request waits here
     } catch (Failure e) {
-      if (e.kind() == Kind.CLERK_REJECTS_KEY) {
-        throw new StartFailure(
+      if (e.kind() == Kind.CLERK_UNAUTHORIZED) {
+        throw new StartupException(
             "Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard");
       }
       if (!isClosed()) {
@@ -127,7 +127,7 @@ final class ClerkKeys implements AutoCloseable {
 
   /** Starts a fetch if the keys are old or the last one failed. */
   void refreshIfDue() {
-    if (outage.lasts() || !isYounger(keys, REFRESH_INTERVAL)) {
+    if (outage.isDown() || !isYounger(keys, REFRESH_INTERVAL)) {
       fetch();
     }
   }
@@ -141,7 +141,7 @@ final class ClerkKeys implements AutoCloseable {
   /**
    * Returns the keys: at once, unless there are none yet or they are too old.
    *
-   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_REJECTS_KEY, if there are none
+   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_UNAUTHORIZED, if there are none
    */
   JwkSet current(Deadline deadline) {
     JwkSet current = keys;
@@ -160,7 +160,7 @@ final class ClerkKeys implements AutoCloseable {
    * have a new key, even under the id of an old one.
    *
    * @return {@code seen} itself if there is nothing newer and no fetch is allowed
-   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_REJECTS_KEY, if Clerk cannot be asked
+   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_UNAUTHORIZED, if Clerk cannot be asked
    */
   JwkSet refreshFor(JwkSet seen, Deadline deadline) {
     Future<JwkSet> fetch;
@@ -168,9 +168,9 @@ final class ClerkKeys implements AutoCloseable {
       if (fixed || keys != seen) {
         return keys;
       }
-      boolean joins = inFlight != null && !outage.lasts(); // while Clerk hangs, nobody joins
+      boolean joins = inFlight != null && !outage.isDown(); // while Clerk hangs, nobody joins
       if (!joins && !isExtraFetchAllowed()) {
-        if (outage.lasts()) {
+        if (outage.isDown()) {
           throw unavailable("no fetch is allowed now");
         }
         return seen;
@@ -196,7 +196,7 @@ final class ClerkKeys implements AutoCloseable {
   /** Starts a fetch on the background thread, or returns the one in flight. */
   private synchronized Future<JwkSet> fetch() {
     if (inFlight == null) {
-      long delay = outage.lasts() ? RETRY_DELAY.toMillis() : 0;
+      long delay = outage.isDown() ? RETRY_DELAY.toMillis() : 0;
       try {
         inFlight = fetcher.schedule(this::load, delay, TimeUnit.MILLISECONDS);
       } catch (RejectedExecutionException e) {
@@ -216,9 +216,9 @@ final class ClerkKeys implements AutoCloseable {
       if (!isClosed()) {
         outage.failed(e.getMessage());
       }
-      throw e.kind() == Kind.CLERK_UNEXPECTED ? unavailable(e.getMessage()) : e;
+      throw e.kind() == Kind.CLERK_BAD_RESPONSE ? unavailable(e.getMessage()) : e;
     } catch (RuntimeException e) {
-      log.error("A bug in the server", e);
+      log.error("Unhandled exception", e);
       throw unavailable("a bug");
     } finally {
       synchronized (this) {
@@ -229,7 +229,7 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   private static JwkSet await(Future<JwkSet> fetch, Deadline deadline) {
-    Duration left = deadline.left();
+    Duration left = deadline.remaining();
     return join(fetch, left.compareTo(WAIT_TIMEOUT) < 0 ? left : WAIT_TIMEOUT);
   }
 
@@ -247,7 +247,7 @@ final class ClerkKeys implements AutoCloseable {
   }
 
   private static Failure unavailable(String reason) {
-    return Failure.because(Kind.CLERK_UNAVAILABLE, "no signing keys: " + reason);
+    return Failure.of(Kind.CLERK_UNAVAILABLE, "no signing keys: " + reason);
   }
 
   /** The ids of the keys, each that of an instance of Clerk; none if CLERK_JWT_KEY is the key. */

@@ -59,7 +59,7 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
   /** Whether a user object as it comes has an email address that would be stored. */
   static boolean hasEmail(JsonNode user) {
     try {
-      return primaryEmail(Json.CLERK.convertValue(user, Wire.class)) != null;
+      return primaryEmail(ClerkApi.JSON.convertValue(user, Wire.class)) != null;
     } catch (IllegalArgumentException e) { // it is no user object
       return false;
     }
@@ -73,11 +73,11 @@ record ClerkUser(String id, String email, String name, String imageUrl, Instant 
   /**
    * Reads Clerk's object.
    *
-   * @throws Failure CLERK_UNEXPECTED if the id or the time is missing
+   * @throws Failure CLERK_BAD_RESPONSE if the id or the time is missing
    */
   static ClerkUser from(Wire wire) {
     if (wire == null || wire.id == null || !isId(wire.id) || !isTime(wire.updatedAt)) {
-      throw Failure.because(Failure.Kind.CLERK_UNEXPECTED, "a user without id or updated_at");
+      throw Failure.of(Failure.Kind.CLERK_BAD_RESPONSE, "a user without id or updated_at");
     }
     String imageUrl = text(wire.imageUrl);
     String name =

@@ -44,7 +44,7 @@ final class ClerkWebhook {
   private final UserSync users;
   private final Supplier<Set<String>> instances;
   private final AtomicBoolean otherInstanceLogged = new AtomicBoolean();
-  private final WebhookCounts counts;
+  private final WebhookMetrics counts;
 
   /**
    * @param secrets the keys in use: several while one is being replaced
@@ -55,7 +55,7 @@ final class ClerkWebhook {
     this.secrets = secrets;
     this.users = users;
     this.instances = instances;
-    this.counts = new WebhookCounts(meters);
+    this.counts = new WebhookMetrics(meters);
   }
 
   /**
@@ -65,7 +65,7 @@ final class ClerkWebhook {
    *     these, since that would look like a forgery
    */
   void receive(Context ctx) {
-    String type = WebhookCounts.UNVERIFIED;
+    String type = WebhookMetrics.UNVERIFIED;
     try {
       byte[] body = ctx.bodyAsBytes();
       verify(ctx, body);
@@ -89,10 +89,10 @@ final class ClerkWebhook {
     }
     Instant sent = Instant.ofEpochSecond(Long.parseLong(timestamp));
     if (Duration.between(sent, Instant.now()).abs().compareTo(TOLERANCE) > 0) {
-      throw Failure.of(Kind.WEBHOOK_STALE);
+      throw Failure.of(Kind.WEBHOOK_TIMESTAMP_OUT_OF_TOLERANCE);
     }
     if (!isSigned(id, timestamp, body, signatures)) {
-      throw Failure.of(Kind.WEBHOOK_FORGED);
+      throw Failure.of(Kind.WEBHOOK_BAD_SIGNATURE);
     }
   }
 
@@ -140,7 +140,7 @@ final class ClerkWebhook {
 
   private static JsonNode parse(byte[] body) {
     try {
-      JsonNode event = Json.CLERK.readTree(body);
+      JsonNode event = ClerkApi.JSON.readTree(body);
       if (event.path("type").isTextual()) {
         return event;
       }
@@ -205,7 +205,7 @@ final class ClerkWebhook {
       work.run();
     } catch (Failure e) {
       switch (e.kind()) {
-        case USER_GONE -> log.debug("Webhook: {} is a tombstone", id);
+        case USER_DELETED -> log.debug("Webhook: {} is a tombstone", id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
             log.warn("Webhook: Clerk does not have {}, who is left as they are", id);

@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.InvalidKeyException;
@@ -63,20 +64,7 @@ record Config(
     TEST
   }
 
-  /** Settings that cannot be used: one line a problem, each naming its variable, none a value. */
-  static final class Invalid extends RuntimeException {
-    final List<String> problems;
-
-    Invalid(List<String> problems) {
-      super(String.join("\n", problems));
-      this.problems = problems;
-    }
-
-    /** Whether one of them is that a setting is not there. */
-    boolean lacksSettings() {
-      return problems.stream().anyMatch(problem -> problem.contains(" is required: "));
-    }
-  }
+  private static final String REQUIRED = " is required: ";
 
   /** Bytes; Svix's own secrets have 24. */
   private static final int MIN_WEBHOOK_KEY = 16;
@@ -93,16 +81,27 @@ record Config(
    * Reads all settings from the environment and, for what it does not set, from a {@code .env} in
    * the working directory.
    *
-   * @throws Invalid with every problem there is
+   * @throws StartupException with every problem there is, and exit code 2
    */
   static Config load() {
-    return from(System.getenv(), envFile());
+    try {
+      return from(System.getenv(), envFile());
+    } catch (StartupException e) {
+      List<String> lines = new ArrayList<>(e.lines());
+      if (e.getMessage().contains(REQUIRED) && Files.notExists(Path.of(".env"))) {
+        lines.add(
+            "There is no .env in "
+                + Path.of("").toAbsolutePath()
+                + ": copy .env.example there and fill it in, or set these in the environment");
+      }
+      throw new StartupException(e.exitCode(), lines);
+    }
   }
 
   /**
    * The environment over a {@code .env} in the working directory.
    *
-   * @throws Invalid if the file is there but cannot be read
+   * @throws StartupException if the file is there but cannot be read
    */
   static Map<String, String> variables() {
     return merge(System.getenv(), envFile());
@@ -112,7 +111,7 @@ record Config(
     try {
       return DotEnv.read(Path.of(".env"));
     } catch (IOException e) {
-      throw new Invalid(List.of(e.getMessage()));
+      throw new StartupException(2, List.of(e.getMessage()));
     }
   }
 
@@ -125,7 +124,7 @@ record Config(
   /**
    * Reads all settings from an environment alone.
    *
-   * @throws Invalid with every problem there is
+   * @throws StartupException with every problem there is, and exit code 2
    */
   static Config from(Map<String, String> environment) {
     return from(environment, DotEnv.NONE);
@@ -135,40 +134,8 @@ record Config(
     return new Reader(environment, file).read();
   }
 
-  /** The same for a server that only this machine reaches, with one connection to the database. */
-  Config local() {
-    return local(clerkJwtKey, clerkApiUrl, clerkSecretKey);
-  }
-
-  /**
-   * Like {@link #local()}, with another Clerk.
-   *
-   * @param jwtKey the key that signs its tokens
-   * @param clerkUrl where it finds Clerk
-   * @param clerkKey the secret key that it sends there
-   */
-  Config local(RSAPublicKey jwtKey, String clerkUrl, String clerkKey) {
-    return new Config(
-        databaseUrl,
-        directUrl,
-        clerkKey,
-        0,
-        Environment.PRODUCTION,
-        origins,
-        "127.0.0.1",
-        1,
-        Set.of(),
-        clerkUrl,
-        jwtKey,
-        List.of(),
-        null,
-        List.of());
-  }
-
-  /** A host and a port as they stand in a URL: an IPv6 address in brackets (RFC 3986 §3.2.2). */
-  static String authority(String host, int port) {
-    boolean bare = host.contains(":") && !host.startsWith("[");
-    return (bare ? "[" + host + "]" : host) + ":" + port;
+  boolean isDevelopment() {
+    return environment == Environment.DEVELOPMENT;
   }
 
   boolean isProduction() {
@@ -238,7 +205,7 @@ record Config(
               optional("METRICS_PORT", null, text -> metricsPort(text, port)),
               contradictions());
       if (!problems.isEmpty()) {
-        throw new Invalid(problems.stream().map(this::located).toList());
+        throw new StartupException(2, problems.stream().map(this::located).toList());
       }
       return config;
     }
@@ -430,7 +397,7 @@ record Config(
 
     private <T> T required(String name, String form, Function<String, T> parse) {
       if (value(name).isEmpty()) {
-        problems.add(name + " is required: " + form);
+        problems.add(name + REQUIRED + form);
         return null;
       }
       return optional(name, null, parse);

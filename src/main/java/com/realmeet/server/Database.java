@@ -223,7 +223,7 @@ final class Database implements AutoCloseable {
 
   private void acquirePermit(Deadline deadline) {
     try {
-      if (featurePermits.tryAcquire(deadline.left().toNanos(), TimeUnit.NANOSECONDS)) {
+      if (featurePermits.tryAcquire(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS)) {
         return;
       }
     } catch (InterruptedException e) {
@@ -237,7 +237,7 @@ final class Database implements AutoCloseable {
           reason,
           RESERVED_CONNECTIONS);
     }
-    throw Failure.because(Failure.Kind.OVERLOADED, reason);
+    throw Failure.of(Failure.Kind.OVERLOADED, reason);
   }
 
   private <T> T tryTwice(
@@ -253,7 +253,7 @@ final class Database implements AutoCloseable {
         // The other pooled connections were cut, made read-only or outdated by the same event.
         pool.getHikariPoolMXBean().softEvictConnections();
       }
-      if (!isTransient(cause) || retry.left().isZero() || !isSafe.test(cause)) {
+      if (!isTransient(cause) || retry.remaining().isZero() || !isSafe.test(cause)) {
         throw failed(e, cause);
       }
     }
@@ -266,9 +266,9 @@ final class Database implements AutoCloseable {
 
   private <T> T tryOnce(HandleCallback<T, RuntimeException> work, Deadline deadline) {
     // While an outage lasts, a connection will probably take all of the time that it may.
-    boolean down = outage.lasts();
-    if (deadline.left().toMillis() <= (down ? pool.getConnectionTimeout() : 0)) {
-      throw Failure.because(
+    boolean down = outage.isDown();
+    if (deadline.remaining().toMillis() <= (down ? pool.getConnectionTimeout() : 0)) {
+      throw Failure.of(
           down ? Failure.Kind.DATABASE_UNAVAILABLE : Failure.Kind.OVERLOADED,
           "no time is left for the database");
     }
@@ -292,7 +292,7 @@ final class Database implements AutoCloseable {
 
   /** When the network timeout ends a statement that begins now. */
   private static Deadline timeout(Deadline deadline) {
-    Duration left = deadline.left();
+    Duration left = deadline.remaining();
     if (left.compareTo(VALIDATION_TIMEOUT) < 0) {
       return Deadline.in(VALIDATION_TIMEOUT);
     }
@@ -303,7 +303,7 @@ final class Database implements AutoCloseable {
     Connection connection = handle.getConnection();
     try {
       // Until the connection returns to the pool, which sets it back.
-      connection.setNetworkTimeout(Runnable::run, (int) timeout(deadline).left().toMillis());
+      connection.setNetworkTimeout(Runnable::run, (int) timeout(deadline).remaining().toMillis());
       PGConnection postgres = connection.unwrap(PGConnection.class);
       if (lookedForPooler.compareAndSet(false, true)) {
         lookForPooler(handle, postgres);
@@ -356,7 +356,7 @@ final class Database implements AutoCloseable {
     } else if (warnings.allows("cancelled")) { // the database itself is well
       log.warn("A query of a feature was too slow, {}{}", reason, statement(e));
     }
-    return Failure.because(Failure.Kind.DATABASE_UNAVAILABLE, reason);
+    return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, reason);
   }
 
   /** The beginning of the statement, without literals: they may be somebody's data. */
@@ -371,16 +371,23 @@ final class Database implements AutoCloseable {
   }
 
   /**
-   * Whether the database answers in time; several who ask at once share one query.
+   * Waits until the database responds; calls that come at once share one query.
    *
-   * @param time may be less than a query may take
+   * @param timeout may be less than a query may take
+   * @return whether it has responded in time
    */
-  synchronized CompletableFuture<Boolean> ping(Duration time) {
+  boolean ping(Duration timeout) {
+    return sharedPing()
+        .handle((done, e) -> e == null)
+        .completeOnTimeout(false, timeout.toMillis(), TimeUnit.MILLISECONDS)
+        .join();
+  }
+
+  private synchronized CompletableFuture<Void> sharedPing() {
     if (ping.isDone()) {
-      ping = Background.run(() -> reserved().read(handle -> handle.execute("SELECT 1")));
+      ping = Threads.run(() -> reserved().read(handle -> handle.execute("SELECT 1")));
     }
-    return ping.handle((done, e) -> e == null)
-        .completeOnTimeout(false, time.toMillis(), TimeUnit.MILLISECONDS);
+    return ping;
   }
 
   /** Ends all connections. */

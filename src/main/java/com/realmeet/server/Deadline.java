@@ -36,7 +36,7 @@ record Deadline(long nanoTime) {
   }
 
   /** What is left, never negative. */
-  Duration left() {
+  Duration remaining() {
     return Duration.ofNanos(Math.max(0, nanoTime - System.nanoTime()));
   }
 }

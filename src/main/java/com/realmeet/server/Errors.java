@@ -10,6 +10,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.util.Optional;
 import java.util.function.BooleanSupplier;
+import java.util.function.Function;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
@@ -40,14 +41,21 @@ final class Errors {
   private final boolean production;
   private final Cors cors;
   private final BooleanSupplier stopping;
+  private final Function<Throwable, Optional<String>> explain;
 
   /**
    * @param production whether a response must not say what a bug is
+   * @param explain why the database refuses a statement that is no bug, in one line
    */
-  Errors(boolean production, Cors cors, BooleanSupplier stopping) {
+  Errors(
+      boolean production,
+      Cors cors,
+      BooleanSupplier stopping,
+      Function<Throwable, Optional<String>> explain) {
     this.production = production;
     this.cors = cors;
     this.stopping = stopping;
+    this.explain = explain;
   }
 
   /** Declares what happens to exceptions of the routes and the router. */
@@ -88,7 +96,7 @@ final class Errors {
 
   /** By a constraint of the application, for example: as many requests meet it as there are. */
   private void refusedStatement(JdbiException e, Context ctx) {
-    Optional<String> explanation = SqlErrors.explain(e);
+    Optional<String> explanation = explain.apply(e);
     if (explanation.isEmpty()) {
       bug(e, ctx);
       return;
@@ -100,7 +108,7 @@ final class Errors {
   }
 
   private void bug(Exception e, Context ctx) {
-    log.error("A bug in the server", e);
+    log.error("Unhandled exception", e);
     respond(ctx, 500, production ? "Internal server error" : e.getMessage());
   }
 
@@ -153,7 +161,7 @@ final class Errors {
       } else if (cause instanceof EofException) {
         log.debug("The client has gone");
       } else if (cause instanceof Throwable bug) {
-        log.error("A bug in the server", bug);
+        log.error("Unhandled exception", bug);
         detail = production ? "Internal server error" : bug.getMessage();
       }
       HttpFields.Mutable headers = response.getHeaders();

@@ -19,22 +19,22 @@ final class Failure extends RuntimeException {
     CONFLICT(409, "Conflict"),
     AMBIGUOUS_AUTHORIZATION(400, "More than one Authorization header"),
     WEBHOOK_UNSIGNED(400, "Missing or malformed webhook signature headers"),
-    WEBHOOK_STALE(400, "Webhook timestamp is more than 5 minutes off"),
-    WEBHOOK_FORGED(400, "Webhook signature is wrong"),
+    WEBHOOK_TIMESTAMP_OUT_OF_TOLERANCE(400, "Webhook timestamp is more than 5 minutes off"),
+    WEBHOOK_BAD_SIGNATURE(400, "Webhook signature is wrong"),
     WEBHOOK_MALFORMED(400, "Webhook body is not an event of Clerk"),
     MISSING_TOKEN(401, "Missing or invalid authorization header"),
     /** One text for every fault of a token: it tells an attacker nothing. */
     INVALID_TOKEN(401, "Invalid or expired token"),
     /** The row is a tombstone. */
-    USER_GONE(401, "User no longer exists"),
+    USER_DELETED(401, "User no longer exists"),
     /** Clerk does not have the user, which alone deletes nobody. */
     USER_NOT_AT_CLERK(401, "User no longer exists"),
     EMAIL_IN_USE(409, "Email address is already in use by another user"),
     NO_EMAIL(422, "User has no email address"),
-    CLERK_UNEXPECTED(502, "Clerk sent an unexpected answer"),
+    CLERK_BAD_RESPONSE(502, "Clerk sent an unexpected answer"),
     CLERK_UNAVAILABLE(503, "Clerk is unavailable"),
     /** Our fault, but one that a new key heals; clients cannot tell it from any other. */
-    CLERK_REJECTS_KEY(503, "Clerk is unavailable"),
+    CLERK_UNAUTHORIZED(503, "Clerk is unavailable"),
     /** Likewise: Clerk accepts the key, but has none of the users in the table. */
     CLERK_OTHER_INSTANCE(503, "Clerk is unavailable"),
     DATABASE_UNAVAILABLE(503, "Database is unavailable"),
@@ -100,7 +100,7 @@ final class Failure extends RuntimeException {
 
   /** A failure of which nothing more is to be said. */
   static Failure of(Kind kind) {
-    return because(kind, kind.message);
+    return of(kind, kind.message);
   }
 
   /**
@@ -108,7 +108,7 @@ final class Failure extends RuntimeException {
    *
    * @param reason never part of an answer, and free of secrets and personal data
    */
-  static Failure because(Kind kind, String reason) {
+  static Failure of(Kind kind, String reason) {
     return new Failure(kind, kind.message, reason, RETRY_AFTER, false);
   }
 
@@ -130,7 +130,7 @@ final class Failure extends RuntimeException {
   }
 
   /** Whether nothing is broken, and only time has to pass. */
-  boolean isPause() {
+  boolean isThrottled() {
     return pause;
   }
 

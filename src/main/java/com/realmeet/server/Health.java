@@ -5,6 +5,7 @@ import java.time.Duration;
 import java.time.Instant;
 import java.util.concurrent.Semaphore;
 import java.util.function.BooleanSupplier;
+import java.util.function.Predicate;
 
 /** Whether the process runs, and whether it can serve: two questions, for two kinds of askers. */
 final class Health {
@@ -17,13 +18,13 @@ final class Health {
 
   private record Readiness(String status, String database) {}
 
-  private final Database database;
+  private final Predicate<Duration> databaseAnswersWithin;
   private final BooleanSupplier stopping;
   private final Semaphore waiting = new Semaphore(MAX_WAITING);
   private volatile boolean answered;
 
-  Health(Database database, BooleanSupplier stopping) {
-    this.database = database;
+  Health(Predicate<Duration> databaseAnswersWithin, BooleanSupplier stopping) {
+    this.databaseAnswersWithin = databaseAnswersWithin;
     this.stopping = stopping;
   }
 
@@ -45,7 +46,7 @@ final class Health {
       return answered;
     }
     try {
-      answered = database.ping(READY_TIMEOUT).join();
+      answered = databaseAnswersWithin.test(READY_TIMEOUT);
       return answered;
     } finally {
       waiting.release();

@@ -81,7 +81,7 @@ final class InstanceCheck {
   /** Like {@link #require(Collection, Deadline)}, judged by rows that are older than a time. */
   void require(Collection<String> except, Instant before, Deadline deadline) {
     if (check(except, before, deadline) == Verdict.OTHER_INSTANCE) {
-      throw Failure.because(
+      throw Failure.of(
           Kind.CLERK_OTHER_INSTANCE,
           "CLERK_SECRET_KEY is of another Clerk instance than the users");
     }

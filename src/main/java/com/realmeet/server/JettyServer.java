@@ -73,19 +73,15 @@ final class JettyServer {
   /**
    * For before anything is changed: a second server on the same port is the usual mistake.
    *
-   * @throws StartFailure if another has the port
+   * @throws StartupException if another has the port
    */
-  static void requireFreePort(Config config) {
+  static void requireFreePort(String host, int port) {
     try (ServerSocket probe = new ServerSocket()) {
       probe.setReuseAddress(true); // as the server does, to ignore connections in TIME_WAIT
-      probe.bind(new InetSocketAddress(config.host(), config.port()));
+      probe.bind(new InetSocketAddress(host, port));
     } catch (IOException e) {
-      throw cannotListen(config, e);
+      throw cannotListen(host, port, "PORT", e);
     }
-  }
-
-  static StartFailure cannotListen(Config config, Exception e) {
-    return cannotListen(config.host(), config.port(), "PORT", e);
   }
 
   /**
@@ -93,10 +89,10 @@ final class JettyServer {
    *
    * @param setting the name of the variable that chose it
    */
-  static StartFailure cannotListen(String host, int port, String setting, Exception e) {
-    return new StartFailure(
+  static StartupException cannotListen(String host, int port, String setting, Exception e) {
+    return new StartupException(
         "Cannot listen on %s, see %s and HOST: %s"
-            .formatted(Config.authority(host, port), setting, reason(e)));
+            .formatted(authority(host, port), setting, reason(e)));
   }
 
   /** Jetty's own message repeats the address. */
@@ -104,11 +100,17 @@ final class JettyServer {
     return e.getCause() instanceof BindException cause ? cause.getMessage() : e.getMessage();
   }
 
+  /** A host and a port as they stand in a URL: an IPv6 address in brackets (RFC 3986 §3.2.2). */
+  static String authority(String host, int port) {
+    boolean bare = host.contains(":") && !host.startsWith("[");
+    return (bare ? "[" + host + "]" : host) + ":" + port;
+  }
+
   /** Applies all this to a Javalin app that is being made. */
-  static void configure(JavalinConfig javalin, Config config, Cors cors, Errors errors) {
+  static void configure(
+      JavalinConfig javalin, String host, int port, boolean development, Cors cors, Errors errors) {
     JettyWorkarounds.FirstAlone firstAlone = new JettyWorkarounds.FirstAlone();
     javalin.routes.before(firstAlone::onPrepared);
-    boolean development = config.environment() == Config.Environment.DEVELOPMENT;
     javalin.startup.showJavalinBanner = false;
     javalin.startup.showOldJavalinVersionWarning = false;
     javalin.startup.startupWatcherEnabled = false;
@@ -120,8 +122,8 @@ final class JettyServer {
     javalin.jetty.addConnector(
         (server, http) -> {
           ServerConnector connector = JettyWorkarounds.connector(server, http);
-          connector.setHost(config.host());
-          connector.setPort(config.port());
+          connector.setHost(host);
+          connector.setPort(port);
           connector.setAcceptQueueSize(BACKLOG);
           if (development) {
             connector.setShutdownIdleTimeout(10); // ms: a reload does not wait for browsers

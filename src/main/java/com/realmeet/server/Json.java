@@ -8,7 +8,6 @@ import com.fasterxml.jackson.databind.DeserializationContext;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonMappingException;
 import com.fasterxml.jackson.databind.MapperFeature;
-import com.fasterxml.jackson.databind.PropertyNamingStrategies;
 import com.fasterxml.jackson.databind.SerializerProvider;
 import com.fasterxml.jackson.databind.cfg.CoercionAction;
 import com.fasterxml.jackson.databind.cfg.CoercionInputShape;
@@ -32,17 +31,10 @@ import java.util.Collection;
 import java.util.Map;
 import java.util.stream.Collectors;
 
-/** The two dialects of JSON that we speak: our own to clients, and Clerk's. */
+/** The JSON that we speak to clients. */
 final class Json {
-  /** Clerk's: snake_case. */
-  static final JsonMapper CLERK =
-      JsonMapper.builder()
-          .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
-          .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
-          .build();
-
   /** Unknown keys are ignored, but no value is converted: 5 is no text, and "5" is no number. */
-  private static final JsonMapper OURS =
+  private static final JsonMapper MAPPER =
       JsonMapper.builder()
           .addModule(
               new SimpleModule()
@@ -68,7 +60,7 @@ final class Json {
   /** A record as UTF-8 JSON. */
   static byte[] bytes(Object body) {
     try {
-      return OURS.writeValueAsBytes(body);
+      return MAPPER.writeValueAsBytes(body);
     } catch (JsonProcessingException e) {
       throw new IllegalStateException(e);
     }
@@ -83,7 +75,7 @@ final class Json {
       @Override
       public String toJsonString(Object body, Type type) {
         try {
-          return OURS.writeValueAsString(body);
+          return MAPPER.writeValueAsString(body);
         } catch (JsonProcessingException e) {
           throw new IllegalStateException(e);
         }
@@ -93,7 +85,7 @@ final class Json {
       public <T> T fromJsonString(String body, Type type) {
         T value;
         try {
-          value = OURS.readValue(body, OURS.constructType(type));
+          value = MAPPER.readValue(body, MAPPER.constructType(type));
         } catch (JsonProcessingException e) {
           throw badRequest(e);
         }

@@ -29,14 +29,14 @@ record JwkSet(Map<String, RSAPublicKey> byKid, RSAPublicKey forAnyKid, long fetc
   /**
    * Reads a set; one bad entry spoils only itself.
    *
-   * @throws Failure CLERK_UNEXPECTED if it has no key that can be used
+   * @throws Failure CLERK_BAD_RESPONSE if it has no key that can be used
    */
   static JwkSet from(JsonNode set, long fetchedNanos) {
     Map<String, RSAPublicKey> byKid = new HashMap<>();
     JsonNode entries = set.path("keys");
     for (JsonNode entry : entries.isArray() ? entries : List.<JsonNode>of()) {
       try {
-        Jwk jwk = Jwk.fromValues(Json.CLERK.convertValue(entry, new TypeReference<>() {}));
+        Jwk jwk = Jwk.fromValues(ClerkApi.JSON.convertValue(entry, new TypeReference<>() {}));
         if (jwk.getId() != null
             && (jwk.getUsage() == null || jwk.getUsage().equals("sig"))
             && (jwk.getAlgorithm() == null || jwk.getAlgorithm().equals("RS256"))
@@ -49,7 +49,7 @@ record JwkSet(Map<String, RSAPublicKey> byKid, RSAPublicKey forAnyKid, long fetc
       }
     }
     if (byKid.isEmpty()) {
-      throw Failure.because(Kind.CLERK_UNEXPECTED, "it has no usable key");
+      throw Failure.of(Kind.CLERK_BAD_RESPONSE, "it has no usable key");
     }
     return new JwkSet(Map.copyOf(byKid), null, fetchedNanos);
   }

@@ -16,7 +16,7 @@ final class LogRateLimiter {
   /** Whether a line may be written now; if so, the next only after a minute. */
   synchronized boolean allows(String key) {
     Deadline silence = silences.get(key);
-    if (silence != null && !silence.left().isZero()) {
+    if (silence != null && !silence.remaining().isZero()) {
       return false;
     }
     if (silences.size() >= MAX_KEYS) {

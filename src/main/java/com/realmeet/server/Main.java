@@ -5,8 +5,6 @@ import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
 import io.javalin.router.JavalinDefaultRoutingApi;
 import io.javalin.util.JavalinBindException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
@@ -94,18 +92,9 @@ final class Main implements AutoCloseable {
         }
       }
       return 0;
-    } catch (Config.Invalid e) {
-      e.problems.forEach(System.err::println);
-      if (e.lacksSettings() && Files.notExists(Path.of(".env"))) {
-        System.err.println(
-            "There is no .env in "
-                + Path.of("").toAbsolutePath()
-                + ": copy .env.example there and fill it in, or set these in the environment");
-      }
-      return 2;
-    } catch (StartFailure e) {
-      log.error(e.getMessage());
-      return 1;
+    } catch (StartupException e) {
+      e.lines().forEach(e.exitCode() == 2 ? System.err::println : log::error);
+      return e.exitCode();
     } catch (JdbiException e) { // of a backfill, by a constraint of the application for example
       SqlErrors.explain(e).ifPresentOrElse(log::error, () -> log.error("Unhandled exception", e));
       return 1;
@@ -126,7 +115,7 @@ final class Main implements AutoCloseable {
       Migrations.migrate(config.directUrl());
     }
     String key = config.clerkSecretKey();
-    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.pace(key));
+    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.rateLimiter(key));
     try (Database database =
         new Database(config.databaseUrl(), config.poolSize(), Metrics.none())) {
       UserDao userDao = new UserDao(database);
@@ -163,32 +152,32 @@ final class Main implements AutoCloseable {
   /**
    * Makes the table ready, then listens.
    *
-   * @throws StartFailure if the port is taken, the database cannot be used, or Clerk rejects the
-   *     key
+   * @throws StartupException if the port is taken, the database cannot be used, or Clerk rejects
+   *     the key
    */
   static Main start(Config config) {
-    JettyServer.requireFreePort(config);
+    JettyServer.requireFreePort(config.host(), config.port());
     Metrics metrics = Metrics.start(config);
     log.info("Starting real-meet-server {} on Java {}", VERSION, Runtime.version().feature());
-    CompletableFuture<Void> migrated = Background.run(() -> Migrations.migrate(config.directUrl()));
+    CompletableFuture<Void> migrated = Threads.run(() -> Migrations.migrate(config.directUrl()));
     Main server = new Main(config, metrics);
     try {
-      CompletableFuture<Void> keys = Background.run(server.auth::warmUp);
-      Background.join(migrated);
-      server.userDao.warmUp();
+      CompletableFuture<Void> keys = Threads.run(server.auth::warmUp);
+      Threads.join(migrated);
+      server.userDao.requireTable();
       server.instance.atStart();
-      Background.join(keys);
+      Threads.join(keys);
       server.app.start();
     } catch (JavalinBindException e) {
       server.closeAll();
-      throw JettyServer.cannotListen(config, e);
+      throw JettyServer.cannotListen(config.host(), config.port(), "PORT", e);
     } catch (RuntimeException e) {
       server.closeAll();
       throw e;
     }
     log.info(
         "Ready on http://{} for {}",
-        Config.authority(config.host(), server.port()),
+        JettyServer.authority(config.host(), server.port()),
         String.join(", ", config.origins()));
     return server;
   }
@@ -208,20 +197,23 @@ final class Main implements AutoCloseable {
 
   private void configure(JavalinConfig javalin, Config config) {
     Cors cors = new Cors(config.origins());
-    Errors errors = new Errors(config.isProduction(), cors, stopping::get);
-    JettyServer.configure(javalin, config, cors, errors);
+    Errors errors = new Errors(config.isProduction(), cors, stopping::get, SqlErrors::explain);
+    JettyServer.configure(
+        javalin, config.host(), config.port(), config.isDevelopment(), cors, errors);
     errors.register(javalin);
     metrics.observe(javalin);
     javalin.jsonMapper(Json.javalin());
     javalin.routes.beforeMatched(JettyWorkarounds::refuseMalformedChunks);
     javalin.routes.beforeMatched(auth); // every route but those that are public
     declareRoutes(javalin.routes, config);
-    ApiDocument.addPage(javalin, config);
+    if (config.isDevelopment()) {
+      ApiDocument.addPage(javalin, config.clerkApiUrl());
+    }
   }
 
   /** A route demands a session token unless it is public; its handler may block. */
   private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
-    Health health = new Health(database, stopping::get);
+    Health health = new Health(database::ping, stopping::get);
     ApiDocument document = new ApiDocument();
     routes
         .get("/api/health", health::alive, Access.PUBLIC)

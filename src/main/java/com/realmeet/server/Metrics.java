@@ -81,7 +81,7 @@ final class Metrics implements AutoCloseable {
   /**
    * Begins to measure, and listens on METRICS_PORT, if that is set.
    *
-   * @throws StartFailure if another process has the port
+   * @throws StartupException if another process has the port
    */
   static Metrics start(Config config) {
     if (config.metricsPort() == null) {
@@ -89,12 +89,12 @@ final class Metrics implements AutoCloseable {
     }
     PrometheusMeterRegistry registry = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
     HttpServer server = listen(config);
-    ExecutorService threads = Executors.newCachedThreadPool(Background.threads("metrics"));
+    ExecutorService threads = Executors.newCachedThreadPool(Threads.named("metrics"));
     server.setExecutor(threads);
     server.createContext("/", exchange -> respond(exchange, registry));
     server.start();
     int port = server.getAddress().getPort();
-    log.info("Metrics on http://{}/metrics", Config.authority(config.host(), port));
+    log.info("Metrics on http://{}/metrics", JettyServer.authority(config.host(), port));
     JvmGcMetrics collections = measureJvm(registry);
     return new Metrics(
         registry,

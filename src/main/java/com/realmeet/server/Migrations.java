@@ -81,7 +81,7 @@ final class Migrations {
   /**
    * Brings the table up to date; any number of servers may do so at once.
    *
-   * @throws StartFailure if the database cannot be reached within 30 s, refuses the login, or a
+   * @throws StartupException if the database cannot be reached within 30 s, refuses the login, or a
    *     migration fails
    */
   static void migrate(DatabaseUrl url) {
@@ -99,8 +99,8 @@ final class Migrations {
       } catch (SQLException | FlywayException e) {
         String reason = reasonToRetry(url, e);
         Duration pause = Duration.ofSeconds(Math.min(attempt, 5));
-        if (deadline.left().compareTo(pause) < 0) {
-          throw new StartFailure(
+        if (deadline.remaining().compareTo(pause) < 0) {
+          throw new StartupException(
               "The database at "
                   + url
                   + " cannot be reached, see DATABASE_URL and DIRECT_URL: "
@@ -111,8 +111,8 @@ final class Migrations {
             url,
             attempt,
             reason,
-            deadline.left().toSeconds());
-        Pause.of(pause);
+            deadline.remaining().toSeconds());
+        Threads.sleep(pause);
       }
     }
   }
@@ -130,7 +130,7 @@ final class Migrations {
       query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
       setSchema(connection, url);
       for (String problem : RowSecurity.missingPolicies(connection)) {
-        throw new StartFailure("Migration of the database failed: " + problem);
+        throw new StartupException("Migration of the database failed: " + problem);
       }
       repeatOwnMigrations(connection, source, url);
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
@@ -232,19 +232,19 @@ final class Migrations {
   private static String reasonToRetry(DatabaseUrl url, Exception e) {
     SQLException cause = SqlErrors.sqlException(e);
     if (cause == null) {
-      throw new StartFailure(
+      throw new StartupException(
           "Migration of the database failed: " + SqlErrors.oneLine(e.getMessage()));
     }
     String reason = SqlErrors.describe(cause);
     if (SqlErrors.isLoginRefused(cause)) { // waiting cures none
-      throw new StartFailure(
+      throw new StartupException(
           "The database at "
               + url
               + " refuses the login, see DATABASE_URL and DIRECT_URL: "
               + reason);
     }
     if (!SqlErrors.isUnavailable(cause)) {
-      throw new StartFailure("Migration of the database failed: " + reason);
+      throw new StartupException("Migration of the database failed: " + reason);
     }
     return reason;
   }

@@ -70,7 +70,7 @@ final class Outage {
   }
 
   /** Whether the last use failed. */
-  boolean lasts() {
+  boolean isDown() {
     return state.get().down;
   }
 

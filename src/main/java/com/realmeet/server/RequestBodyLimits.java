@@ -89,7 +89,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
         if (budget().waiting.incrementAndGet() > budget.maxWaiting) {
           fail(HttpStatus.SERVICE_UNAVAILABLE_503);
         }
-        long nanos = Deadline.of(this).left().toNanos();
+        long nanos = Deadline.of(this).remaining().toNanos();
         timeout =
             getComponents()
                 .getScheduler()

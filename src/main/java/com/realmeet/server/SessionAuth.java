@@ -72,7 +72,7 @@ final class SessionAuth implements Handler {
    * Fetches the keys and verifies a token, so that the first request need not wait for that, nor
    * for classes to load.
    *
-   * @throws StartFailure if Clerk rejects the secret key
+   * @throws StartupException if Clerk rejects the secret key
    */
   void warmUp() {
     keys.prefetch();
@@ -285,6 +285,6 @@ final class SessionAuth implements Handler {
   }
 
   private static Failure invalid(String fault) {
-    return Failure.because(Kind.INVALID_TOKEN, "Token refused: " + fault);
+    return Failure.of(Kind.INVALID_TOKEN, "Token refused: " + fault);
   }
 }

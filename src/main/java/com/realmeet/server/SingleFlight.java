@@ -121,7 +121,7 @@ final class SingleFlight<K, V> {
 
   private static <V> V await(Call<V> call, Deadline deadline) {
     try {
-      return call.result.get(deadline.left().toNanos(), TimeUnit.NANOSECONDS);
+      return call.result.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
     } catch (ExecutionException e) {
       throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
     } catch (TimeoutException e) {

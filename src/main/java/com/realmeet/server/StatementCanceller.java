@@ -24,11 +24,10 @@ final class StatementCanceller implements AutoCloseable {
 
   private final Set<Watch> watches = ConcurrentHashMap.newKeySet();
   private final ScheduledExecutorService ticks =
-      Executors.newSingleThreadScheduledExecutor(Background.threads("statement-timeouts"));
+      Executors.newSingleThreadScheduledExecutor(Threads.named("statement-timeouts"));
 
   /** A cancel request is a connection of its own, and waits for one that hangs. */
-  private final ExecutorService cancels =
-      Executors.newCachedThreadPool(Background.threads("cancel"));
+  private final ExecutorService cancels = Executors.newCachedThreadPool(Threads.named("cancel"));
 
   StatementCanceller() {
     ticks.scheduleWithFixedDelay(
@@ -74,7 +73,7 @@ final class StatementCanceller implements AutoCloseable {
     }
 
     private synchronized void cancelIfOverdue() {
-      if (!ended && !sending && deadline.left().isZero()) {
+      if (!ended && !sending && deadline.remaining().isZero()) {
         sending = true;
         cancelled = true;
         cancels.execute(this::cancel);

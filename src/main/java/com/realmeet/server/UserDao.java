@@ -36,7 +36,7 @@ final class UserDao {
       WHERE id = ANY (:ids)
       """;
 
-  private static final String FIND_HOLDER =
+  private static final String FIND_ID_BY_EMAIL =
       """
       SELECT id
       FROM <users>
@@ -46,7 +46,7 @@ final class UserDao {
       """;
 
   /** For an index of the application's own, or a column of type citext; reads the whole table. */
-  private static final String FIND_HOLDER_IN_ANY_CASE =
+  private static final String FIND_ID_BY_EMAIL_IN_ANY_CASE =
       """
       SELECT id
       FROM <users>
@@ -187,7 +187,7 @@ final class UserDao {
         AND old.deleted_at IS NULL
         AND (old.email, old.name, old.image_url, old.clerk_updated_at)
           IS DISTINCT FROM (excluded.email, excluded.name, excluded.image_url, excluded.clerk_updated_at)
-      RETURNING CASE WHEN xmax = 0 THEN 'INSERT' WHEN updated_at = now() THEN 'UPDATE' ELSE 'KEEP' END
+      RETURNING CASE WHEN xmax = 0 THEN 'INSERT' WHEN updated_at = now() THEN 'UPDATE' ELSE 'UNCHANGED' END
       """
           .formatted(BATCH);
 
@@ -202,7 +202,7 @@ final class UserDao {
       """
           .formatted(BATCH);
 
-  private static final String IDS_AFTER =
+  private static final String LIST_IDS =
       """
       SELECT id
       FROM <users>
@@ -217,7 +217,7 @@ final class UserDao {
   enum Change {
     INSERT,
     UPDATE,
-    KEEP,
+    UNCHANGED,
     DELETE,
     REVIVE
   }
@@ -235,16 +235,16 @@ final class UserDao {
   /**
    * Connects and asks once, so that the first request need not wait for that.
    *
-   * @throws StartFailure if the table cannot be used; that the database has just gone is no reason
-   *     not to start
+   * @throws StartupException if the table cannot be used; that the database has just gone is no
+   *     reason not to start
    */
-  void warmUp() {
+  void requireTable() {
     try {
       find("", Deadline.in(Database.LIMIT));
     } catch (Failure e) {
       log.warn("Starting without the database: {}", e.getMessage());
     } catch (JdbiException e) {
-      throw new StartFailure(
+      throw new StartupException(
           "The table users cannot be used through DATABASE_URL, is DIRECT_URL the same database? "
               + SqlErrors.explain(e).orElse(e.getMessage()));
     }
@@ -266,15 +266,15 @@ final class UserDao {
    * @param except ids of rows that do not count
    * @return its id
    */
-  Optional<String> findHolder(String email, Collection<String> except, Deadline deadline) {
+  Optional<String> findIdByEmail(String email, Collection<String> except, Deadline deadline) {
     return database.read(
         deadline,
         handle ->
-            findHolder(handle, FIND_HOLDER, email, except)
-                .or(() -> findHolder(handle, FIND_HOLDER_IN_ANY_CASE, email, except)));
+            findIdByEmail(handle, FIND_ID_BY_EMAIL, email, except)
+                .or(() -> findIdByEmail(handle, FIND_ID_BY_EMAIL_IN_ANY_CASE, email, except)));
   }
 
-  private static Optional<String> findHolder(
+  private static Optional<String> findIdByEmail(
       Handle handle, String query, String email, Collection<String> except) {
     return handle
         .createQuery(query)
@@ -345,7 +345,8 @@ final class UserDao {
    * @param released the id of a row that loses the address, which the last of the users gets
    * @return the row of the first; empty if yet another row has one of the addresses
    */
-  Optional<User> upsertAll(List<ClerkUser> users, Optional<String> released, Deadline deadline) {
+  Optional<User> upsertMovedEmails(
+      List<ClerkUser> users, Optional<String> released, Deadline deadline) {
     String email = users.get(users.size() - 1).email();
     return unlessEmailTaken(
         () ->
@@ -390,7 +391,7 @@ final class UserDao {
                       bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
           Map<Change, Integer> counts = new EnumMap<>(Change.class);
           changes.forEach(change -> counts.merge(Change.valueOf(change), 1, Integer::sum));
-          counts.merge(Change.KEEP, users.size() - changes.size(), Integer::sum);
+          counts.merge(Change.UNCHANGED, users.size() - changes.size(), Integer::sum);
           return Optional.of(counts);
         });
   }
@@ -398,7 +399,7 @@ final class UserDao {
   /** What {@link #upsertBatch} would do to each user, by id. */
   Map<String, Change> compare(List<ClerkUser> users) {
     Map<String, Change> changes = new LinkedHashMap<>();
-    users.forEach(user -> changes.put(user.id(), Change.KEEP));
+    users.forEach(user -> changes.put(user.id(), Change.UNCHANGED));
     database.read(
         handle ->
             bind(handle.createQuery(COMPARE_BATCH), users)
@@ -408,11 +409,11 @@ final class UserDao {
   }
 
   /** Up to 10,000 ids of live rows, in order, of rows that are older than a time. */
-  List<String> idsAfter(String after, Instant before) {
+  List<String> listIds(String after, Instant before) {
     return database.read(
         handle ->
             handle
-                .createQuery(IDS_AFTER)
+                .createQuery(LIST_IDS)
                 .bind("after", after)
                 .bind("before", before.atOffset(ZoneOffset.UTC))
                 .mapTo(String.class)
@@ -439,8 +440,7 @@ final class UserDao {
         .or(delete)
         .orElseThrow(
             () ->
-                Failure.because(
-                    Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
+                Failure.of(Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
   }
 
   /** All or nothing; repeated like {@link Database#writeIdempotent}. */

@@ -14,10 +14,10 @@ final class UserSync implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(UserSync.class);
 
   /** Kept for the database when Clerk is slow. */
-  private static final Duration DATABASE_SHARE = Duration.ofMillis(1600);
+  private static final Duration DATABASE_RESERVE = Duration.ofMillis(1600);
 
   /** Each try refreshes the rows that hold the address; others may move meanwhile. */
-  private static final int EMAIL_TRIES = 3;
+  private static final int MAX_EMAIL_ATTEMPTS = 3;
 
   private final UserDao users;
   private final ClerkApi clerk;
@@ -37,8 +37,8 @@ final class UserSync implements AutoCloseable {
    * Returns the row of a signed-in user. If there is none, fetches the user from Clerk, once
    * however many requests of that user come together, and inserts the row.
    *
-   * @throws Failure USER_GONE, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, OVERLOADED, or a fault of
-   *     Clerk or the database
+   * @throws Failure USER_DELETED, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, OVERLOADED, or a fault
+   *     of Clerk or the database
    */
   User sync(String id, Deadline deadline) {
     return usable(lookups.load(id, deadline))
@@ -55,7 +55,7 @@ final class UserSync implements AutoCloseable {
    * A row as sync returns it; none if another user has taken over its address and left it with a
    * placeholder.
    *
-   * @throws Failure USER_GONE if it is a tombstone
+   * @throws Failure USER_DELETED if it is a tombstone
    */
   private static Optional<User> usable(Optional<User> row) {
     return row.map(UserSync::alive)
@@ -87,7 +87,7 @@ final class UserSync implements AutoCloseable {
    * does not have the user: an answer of 404 alone deletes nobody.
    *
    * @return the row
-   * @throws Failure USER_GONE, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or
+   * @throws Failure USER_DELETED, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or
    *     the database
    */
   User refresh(String id) {
@@ -117,7 +117,7 @@ final class UserSync implements AutoCloseable {
       log.warn("{} is said to be deleted by {}, but Clerk has the user", id, by);
     } catch (Failure e) {
       switch (e.kind()) {
-        case USER_GONE -> log.debug("{} is a tombstone already", id);
+        case USER_DELETED -> log.debug("{} is a tombstone already", id);
         case USER_NOT_AT_CLERK -> {
           instance.require(List.of(id), deadline);
           delete(id, by, deadline);
@@ -141,7 +141,7 @@ final class UserSync implements AutoCloseable {
   /**
    * Like {@link #store}, for who has just been seen at Clerk.
    *
-   * @throws Failure also USER_GONE, if there is a tombstone
+   * @throws Failure also USER_DELETED, if there is a tombstone
    */
   User storeAlive(ClerkUser user, Deadline deadline) {
     return alive(store(user, deadline));
@@ -156,27 +156,26 @@ final class UserSync implements AutoCloseable {
   User store(ClerkUser user, Deadline deadline) {
     // Two upserts of one user can collide on the address; the second try meets the finished first.
     Optional<User> row = users.upsert(user, deadline).or(() -> users.upsert(user, deadline));
-    for (int tries = 0; row.isEmpty() && tries < EMAIL_TRIES; tries++) {
-      row = storeWithHolders(user, deadline);
+    for (int tries = 0; row.isEmpty() && tries < MAX_EMAIL_ATTEMPTS; tries++) {
+      row = resolveEmailConflict(user, deadline);
     }
     return row.orElseThrow(() -> taken(user, deadline));
   }
 
   /** Where no row has the address, an index of the application's own has another idea of it. */
   private Failure taken(ClerkUser user, Deadline deadline) {
-    return users.findHolder(user.email(), List.of(user.id()), deadline).isEmpty()
+    return users.findIdByEmail(user.email(), List.of(user.id()), deadline).isEmpty()
         ? Failure.of(Kind.EMAIL_IN_USE)
-        : Failure.because(
-            Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try");
+        : Failure.of(Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try");
   }
 
   /** Follows the address from holder to holder, since several users may have swapped theirs. */
-  private Optional<User> storeWithHolders(ClerkUser user, Deadline deadline) {
+  private Optional<User> resolveEmailConflict(ClerkUser user, Deadline deadline) {
     List<ClerkUser> moved = new ArrayList<>(List.of(user));
     String email = user.email();
     while (email != null) {
       List<String> ids = new ArrayList<>(moved.stream().map(ClerkUser::id).toList());
-      Optional<String> holder = users.findHolder(email, ids, deadline);
+      Optional<String> holder = users.findIdByEmail(email, ids, deadline);
       if (holder.isEmpty()) {
         break;
       }
@@ -187,7 +186,7 @@ final class UserSync implements AutoCloseable {
       if (current.isEmpty()) {
         ids.add(holder.get());
         instance.require(ids, deadline);
-        Optional<User> row = users.upsertAll(moved, holder, deadline);
+        Optional<User> row = users.upsertMovedEmails(moved, holder, deadline);
         row.ifPresent(
             stored ->
                 log.info(
@@ -200,7 +199,7 @@ final class UserSync implements AutoCloseable {
       moved.add(current.get());
       email = current.get().email();
     }
-    return users.upsertAll(moved, Optional.empty(), deadline);
+    return users.upsertMovedEmails(moved, Optional.empty(), deadline);
   }
 
   /**
@@ -208,27 +207,27 @@ final class UserSync implements AutoCloseable {
    * waited for: if that took most of the time, Clerk had no fair chance.
    */
   private static Kind culprit(Deadline deadline) {
-    return deadline.minus(DATABASE_SHARE).left().compareTo(ClerkApi.FAIR_TIME) < 0
+    return deadline.minus(DATABASE_RESERVE).remaining().compareTo(ClerkApi.FAIR_TIME) < 0
         ? Kind.DATABASE_UNAVAILABLE
         : Kind.CLERK_UNAVAILABLE;
   }
 
   private Optional<ClerkUser> ask(String id, Deadline deadline, Kind culprit) {
-    Deadline share = deadline.minus(DATABASE_SHARE);
-    if (share.left().isZero()) {
-      throw Failure.because(culprit, "no time is left to ask Clerk");
+    Deadline share = deadline.minus(DATABASE_RESERVE);
+    if (share.remaining().isZero()) {
+      throw Failure.of(culprit, "no time is left to ask Clerk");
     }
-    boolean fair = share.left().compareTo(ClerkApi.FAIR_TIME) >= 0;
+    boolean fair = share.remaining().compareTo(ClerkApi.FAIR_TIME) >= 0;
     Optional<ClerkUser> user;
     try {
       user = clerk.user(id, share);
     } catch (Failure e) {
-      throw fair || e.isPause() || e.kind() != Kind.CLERK_UNAVAILABLE
+      throw fair || e.isThrottled() || e.kind() != Kind.CLERK_UNAVAILABLE
           ? e
-          : Failure.because(culprit, "too little time was left to ask Clerk");
+          : Failure.of(culprit, "too little time was left to ask Clerk");
     }
     if (!user.map(ClerkUser::hasStorableEmail).orElse(true)) {
-      throw Failure.because(Kind.CLERK_UNEXPECTED, id + " has too long an email address");
+      throw Failure.of(Kind.CLERK_BAD_RESPONSE, id + " has too long an email address");
     }
     return user;
   }
@@ -239,9 +238,9 @@ final class UserSync implements AutoCloseable {
    * @throws Failure DATABASE_UNAVAILABLE if that is nothing, since the database has used it up
    */
   static Deadline clerkShare(Deadline deadline) {
-    Deadline share = deadline.minus(DATABASE_SHARE);
-    if (share.left().isZero()) { // which is not Clerk's fault
-      throw Failure.because(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
+    Deadline share = deadline.minus(DATABASE_RESERVE);
+    if (share.remaining().isZero()) { // which is not Clerk's fault
+      throw Failure.of(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
     }
     return share;
   }
@@ -254,7 +253,7 @@ final class UserSync implements AutoCloseable {
 
   private static User alive(User user) {
     if (user.deletedAt() != null) {
-      throw Failure.of(Kind.USER_GONE);
+      throw Failure.of(Kind.USER_DELETED);
     }
     return user;
   }

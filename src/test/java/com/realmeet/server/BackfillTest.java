@@ -101,7 +101,7 @@ class BackfillTest {
             clerk.deleteUser("user_3" + page);
             clerk.answerList(exchange);
             clerk.deleteUser("user_" + page * 400); // on this page, or one before
-            deliveries.add(Background.run(() -> tell(server, page)));
+            deliveries.add(Threads.run(() -> tell(server, page)));
           });
       backfill.expect(0, " 0 skipped");
       deliveries.forEach(CompletableFuture::join);

@@ -137,7 +137,7 @@ class ClerkKeysTest {
     assertUnavailable(server.sync(junk()));
     int calls = clerk.keyCalls();
     clerk.onKeys(exchange -> awaitOver());
-    CompletableFuture<?> waiting = Background.run(() -> server.sync(junk()));
+    CompletableFuture<?> waiting = Threads.run(() -> server.sync(junk()));
     TestServer.await("a fetch hangs", () -> clerk.keyCalls() > calls);
 
     List<Long> millis = TestServer.atOnce(5, () -> millisOf(() -> server.sync(junk())));
@@ -179,7 +179,7 @@ class ClerkKeysTest {
     int calls = clerk.keyCalls();
     clerk.heal();
     CompletableFuture<List<List<Integer>>> junk =
-        Background.supply(() -> TestServer.atOnce(50, this::twentyTimesJunk));
+        Threads.supply(() -> TestServer.atOnce(50, this::twentyTimesJunk));
     TestServer.await("the junk arrives", () -> clerk.keyCalls() > calls);
 
     assertEquals(200, sync(KEY));
@@ -212,9 +212,9 @@ class ClerkKeysTest {
   void rejectedSecretKeyEndsTheStart() {
     String secret = "sk_test_rejected";
 
-    StartFailure failure =
+    StartupException failure =
         assertThrows(
-            StartFailure.class,
+            StartupException.class,
             () -> TestServer.start(clerk, DATABASE, "CLERK_SECRET_KEY", secret));
 
     assertTrue(failure.getMessage().contains("CLERK_SECRET_KEY"), failure.getMessage());

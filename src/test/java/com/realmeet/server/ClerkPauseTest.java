@@ -50,7 +50,7 @@ class ClerkPauseTest {
   }
 
   private CompletableFuture<HttpResponse<String>> syncSoon(String id) {
-    return Background.supply(() -> sync(id));
+    return Threads.supply(() -> sync(id));
   }
 
   private List<HttpResponse<String>> syncAtOnce(List<String> ids) {

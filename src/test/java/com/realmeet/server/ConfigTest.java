@@ -36,7 +36,7 @@ class ConfigTest {
   }
 
   private static List<String> problems(Map<String, String> variables) {
-    return assertThrows(Config.Invalid.class, () -> Config.from(variables)).problems;
+    return assertThrows(StartupException.class, () -> Config.from(variables)).lines();
   }
 
   @Test
@@ -310,7 +310,7 @@ class ConfigTest {
     "fe80::1%eth0, [fe80::1%eth0]:80"
   })
   void hostIsWrittenAsInAUrl(String host, String authority) {
-    assertEquals(authority, Config.authority(Config.from(good("HOST", host)).host(), 80));
+    assertEquals(authority, JettyServer.authority(Config.from(good("HOST", host)).host(), 80));
   }
 
   @ParameterizedTest

@@ -223,7 +223,7 @@ class DatabaseFaultsTest {
 
     assertEquals(500, response.statusCode());
     assertTrue(response.body().endsWith("\"message\":\"Internal server error\"}"), response.body());
-    assertEquals(1, count("ERROR Errors - A bug in the server"), Log.text());
+    assertEquals(1, count("ERROR Errors - Unhandled exception"), Log.text());
     assertTrue(Log.text().contains("relation \"users\" does not exist\n\tat "), Log.text());
     assertFalse(Log.text().contains("unavailable"), Log.text());
   }

@@ -247,7 +247,7 @@ class DatabaseTest {
               TestServer.atOnce(free, () -> small.reserved().read(h -> h.execute("SELECT 1")))
                       .size()
                   == free);
-          assertTrue(small.ping(Duration.ofSeconds(20)).join());
+          assertTrue(small.ping(Duration.ofSeconds(20)));
         }
         connection.rollback();
       }

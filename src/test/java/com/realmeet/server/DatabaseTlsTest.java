@@ -172,11 +172,11 @@ class DatabaseTlsTest {
     settings.put("CLERK_SECRET_KEY", "sk_test_x");
     settings.put("DATABASE_URL", "postgresql://ada:QQ@h/app?" + withFiles(query));
 
-    Config.Invalid invalid =
-        assertThrows(Config.Invalid.class, () -> Config.from(settings), "exit code 2");
+    StartupException invalid =
+        assertThrows(StartupException.class, () -> Config.from(settings), "exit code 2");
 
-    assertEquals(1, invalid.problems.size());
-    String problem = invalid.problems.get(0);
+    assertEquals(1, invalid.lines().size());
+    String problem = invalid.lines().get(0);
     assertTrue(problem.startsWith("DATABASE_URL ") && problem.contains(hint), problem);
     assertFalse(problem.matches(".*(QQ|\\.pem\\.|\\.key|\\.p12).*"), problem);
   }

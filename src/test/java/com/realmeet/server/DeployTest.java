@@ -344,7 +344,7 @@ class DeployTest {
               .build();
       List<CompletableFuture<Set<Integer>>> clients = new ArrayList<>();
       for (int i = 0; i < 4; i++) {
-        clients.add(Background.supply(() -> statuses(sync, done)));
+        clients.add(Threads.supply(() -> statuses(sync, done)));
       }
       for (int i = 0; i < 2; i++) {
         servers[i].close();

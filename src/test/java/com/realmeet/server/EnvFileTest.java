@@ -48,8 +48,8 @@ class EnvFileTest {
   /** A file as an operator sees it: ⏎ ends a line. */
   private static List<String> problems(Map<String, String> environment, String file) {
     List<String> problems =
-        assertThrows(Config.Invalid.class, () -> config(environment, file.replace('⏎', '\n')))
-            .problems;
+        assertThrows(StartupException.class, () -> config(environment, file.replace('⏎', '\n')))
+            .lines();
     assertFalse(problems.toString().contains("hidden"), problems::toString);
     return problems;
   }
@@ -205,7 +205,7 @@ class EnvFileTest {
     byte[] file = ("\ufeff" + REQUIRED).getBytes(StandardCharsets.UTF_16LE);
 
     List<String> problems =
-        assertThrows(Config.Invalid.class, () -> Config.from(Map.of(), new DotEnv(file))).problems;
+        assertThrows(StartupException.class, () -> Config.from(Map.of(), new DotEnv(file))).lines();
 
     assertEquals(NO_URL + " (.env is not UTF-8 text: save it as UTF-8)", problems.get(0));
   }

@@ -174,7 +174,7 @@ class ErrorTableTest {
       Answer answer = RawHttp.ask(other.port(), request("POST", SYNC, bearer("user_known")));
 
       answer.assertError(500, "Internal Server Error", message);
-      assertEquals(2, Log.text().split("A bug in the server", -1).length, Log.text());
+      assertEquals(2, Log.text().split("Unhandled exception", -1).length, Log.text());
       assertTrue(Log.text().contains("\tat com.realmeet.server.UserDao.find"), Log.text());
     }
   }

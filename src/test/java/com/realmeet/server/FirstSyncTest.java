@@ -102,7 +102,7 @@ class FirstSyncTest {
           StandInClerk.send(exchange, 400, "{}");
         });
     List<CompletableFuture<HttpResponse<String>>> waiting =
-        Stream.generate(() -> Background.supply(() -> servers.one.sync(token))).limit(20).toList();
+        Stream.generate(() -> Threads.supply(() -> servers.one.sync(token))).limit(20).toList();
     TestServer.await("Clerk is asked", () -> servers.clerk.userCalls() > calls);
 
     fail.countDown();
@@ -216,7 +216,7 @@ class FirstSyncTest {
     CountDownLatch allowed = new CountDownLatch(1);
     int calls = servers.clerk.userCalls();
     servers.clerk.onUser(late(id, allowed));
-    CompletableFuture<HttpResponse<String>> slower = Background.supply(() -> servers.sync(id));
+    CompletableFuture<HttpResponse<String>> slower = Threads.supply(() -> servers.sync(id));
     TestServer.await("the slower one has asked", () -> servers.clerk.userCalls() > calls);
     servers.clerk.heal();
     servers.clerk.putUser(id, id + "-new@example.com", "Newer", null);
@@ -235,7 +235,7 @@ class FirstSyncTest {
     CountDownLatch allowed = new CountDownLatch(1);
     int calls = servers.clerk.userCalls();
     servers.clerk.onUser(late(id, allowed));
-    CompletableFuture<HttpResponse<String>> late = Background.supply(() -> servers.sync(id));
+    CompletableFuture<HttpResponse<String>> late = Threads.supply(() -> servers.sync(id));
     TestServer.await("the late one has asked", () -> servers.clerk.userCalls() > calls);
     servers.clerk.heal();
     servers.clerk.deleteUser(id);

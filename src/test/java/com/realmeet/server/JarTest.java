@@ -173,7 +173,7 @@ class JarTest {
       open.add(new RawHttp(port));
       assertEquals(200, open.getLast().send(text).answer().status());
     }
-    return Background.supply(
+    return Threads.supply(
         () -> {
           while (true) {
             RawHttp next = open.remove();

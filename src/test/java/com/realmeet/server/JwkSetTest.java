@@ -222,7 +222,7 @@ class JwkSetTest {
   @Test
   void closeIsNoOutage() {
     clerk.onKeys(this::drip);
-    CompletableFuture<Void> warming = Background.run(keys::prefetch);
+    CompletableFuture<Void> warming = Threads.run(keys::prefetch);
     TestServer.await("the fetch is under way", () -> clerk.keyCalls() == 1);
 
     keys.close();

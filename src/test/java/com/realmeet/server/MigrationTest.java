@@ -159,7 +159,7 @@ class MigrationTest {
     String database = with(TestPostgres.emptyDatabase(), parameter);
     List<CompletableFuture<TestServer>> servers = new ArrayList<>();
     for (int i = 0; i < 2; i++) {
-      servers.add(Background.supply(() -> TestServer.start(clerk, database)));
+      servers.add(Threads.supply(() -> TestServer.start(clerk, database)));
     }
     TestServer.atOnce(
         6,
@@ -191,8 +191,8 @@ class MigrationTest {
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, "UPDATE real_meet_server_migrations SET checksum = 1");
 
-    StartFailure failure =
-        assertThrows(StartFailure.class, () -> TestServer.start(clerk, database));
+    StartupException failure =
+        assertThrows(StartupException.class, () -> TestServer.start(clerk, database));
 
     assertTrue(failure.getMessage().contains("checksum mismatch"), failure.getMessage());
   }
@@ -317,8 +317,8 @@ class MigrationTest {
     TestPostgres.execute(database, "CREATE TABLE users " + columns);
     List<String> before = TestPostgres.query(database, COLUMNS);
 
-    StartFailure failure =
-        assertThrows(StartFailure.class, () -> Migrations.migrate(DatabaseUrl.parse(database)));
+    StartupException failure =
+        assertThrows(StartupException.class, () -> Migrations.migrate(DatabaseUrl.parse(database)));
 
     assertEquals(
         "Migration of the database failed: ERROR: there is a table \"users\" that is not the Node"
@@ -335,8 +335,8 @@ class MigrationTest {
   void unknownDatabaseEndsTheStartAtOnce() {
     String database = TestPostgres.withDatabase(TestPostgres.emptyDatabase(), "nowhere");
 
-    StartFailure failure =
-        assertThrows(StartFailure.class, () -> TestServer.start(clerk, database));
+    StartupException failure =
+        assertThrows(StartupException.class, () -> TestServer.start(clerk, database));
 
     assertTrue(
         failure.getMessage().endsWith("FATAL: database \"nowhere\" does not exist (3D000)"),
@@ -351,7 +351,8 @@ class MigrationTest {
     String wrong = database.replaceFirst("://([^:@/]+):[^@]*@", "://$1:wr0ng@");
     Assumptions.assumeFalse(isAccepted(wrong), "this Postgres trusts everybody");
 
-    StartFailure failure = assertThrows(StartFailure.class, () -> TestServer.start(clerk, wrong));
+    StartupException failure =
+        assertThrows(StartupException.class, () -> TestServer.start(clerk, wrong));
 
     assertTrue(failure.getMessage().contains("(28P01)"), failure.getMessage());
     assertFalse(failure.getMessage().contains("wr0ng"), failure.getMessage());
@@ -373,7 +374,7 @@ class MigrationTest {
     try (TcpProxy proxy = TcpProxy.before(database)) {
       proxy.refuse();
       CompletableFuture<TestServer> server =
-          Background.supply(
+          Threads.supply(
               () -> TestServer.start(clerk, TestPostgres.withPort(database, proxy.port())));
       TestServer.await("a second attempt", () -> Log.text().contains("unreachable, attempt 2: "));
       assertFalse(server.isDone());

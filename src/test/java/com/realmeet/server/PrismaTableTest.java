@@ -55,7 +55,8 @@ class PrismaTableTest {
   }
 
   private static String refusal(String database) {
-    return assertThrows(StartFailure.class, () -> Migrations.migrate(DatabaseUrl.parse(database)))
+    return assertThrows(
+            StartupException.class, () -> Migrations.migrate(DatabaseUrl.parse(database)))
         .getMessage();
   }
 

@@ -145,8 +145,8 @@ class RepeatedMigrationTest {
     TestPostgres.execute(
         database, "UPDATE real_meet_server_migrations SET checksum = 7 WHERE version = '1'");
 
-    StartFailure failure =
-        assertThrows(StartFailure.class, () -> Migrations.migrate(DatabaseUrl.parse(database)));
+    StartupException failure =
+        assertThrows(StartupException.class, () -> Migrations.migrate(DatabaseUrl.parse(database)));
 
     assertTrue(failure.getMessage().contains("checksum mismatch"), failure.getMessage());
   }

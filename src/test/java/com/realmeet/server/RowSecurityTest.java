@@ -187,8 +187,8 @@ class RowSecurityTest {
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
 
-    StartFailure failure =
-        assertThrows(StartFailure.class, () -> TestServer.start(clerk, asApp(database)));
+    StartupException failure =
+        assertThrows(StartupException.class, () -> TestServer.start(clerk, asApp(database)));
 
     assertTrue(
         failure

@@ -65,7 +65,7 @@ final class Studio implements AutoCloseable {
       if (!GraphicsEnvironment.isHeadless()) {
         Server.openBrowser(url.toString());
       }
-    } catch (Config.Invalid | StartFailure e) {
+    } catch (StartupException e) {
       System.err.println(e.getMessage());
       System.exit(1);
     }
@@ -74,8 +74,8 @@ final class Studio implements AutoCloseable {
   /**
    * The database that the settings name, past its pooler, or else the one of {@code make dev}.
    *
-   * @throws Config.Invalid if a setting is wrong
-   * @throws StartFailure if there is no database
+   * @throws StartupException if a setting is wrong
+   * @throws StartupException if there is no database
    */
   static DatabaseUrl database(Map<String, String> variables) throws IOException {
     Map<String, String> settings = new HashMap<>(variables);
@@ -87,8 +87,8 @@ final class Studio implements AutoCloseable {
     return Config.from(settings).directUrl();
   }
 
-  private static StartFailure noDatabase() {
-    return new StartFailure(
+  private static StartupException noDatabase() {
+    return new StartupException(
         "There is no database to look at: start make dev in another terminal, or set DATABASE_URL"
             + " in .env");
   }
@@ -96,7 +96,7 @@ final class Studio implements AutoCloseable {
   /**
    * Opens the GUI on two free ports: H2's own, and one for the page that holds its frames.
    *
-   * @throws StartFailure if the database cannot be used
+   * @throws StartupException if the database cannot be used
    */
   Studio(DatabaseUrl database) throws IOException, InterruptedException, SQLException {
     System.setProperty("h2.bindAddress", "127.0.0.1"); // by default, all addresses of the machine
@@ -121,7 +121,8 @@ final class Studio implements AutoCloseable {
     try {
       source.getConnection().close();
     } catch (SQLException e) {
-      throw new StartFailure("The database at " + database + " cannot be used: " + e.getMessage());
+      throw new StartupException(
+          "The database at " + database + " cannot be used: " + e.getMessage());
     }
   }
 

@@ -92,7 +92,7 @@ class StudioTest {
   void databaseThatRefusesIsNamedWithoutItsPassword() {
     DatabaseUrl nobody = DatabaseUrl.parse("postgresql://me:sesame@127.0.0.1:1/db");
 
-    String message = assertThrows(StartFailure.class, () -> new Studio(nobody)).getMessage();
+    String message = assertThrows(StartupException.class, () -> new Studio(nobody)).getMessage();
     assertTrue(message.startsWith("The database at 127.0.0.1:1/db cannot be used: "), message);
     assertFalse(message.contains("sesame"), message);
   }

@@ -94,7 +94,7 @@ class SwapTest {
       assertEquals(
           Optional.empty(),
           new UserDao(database)
-              .upsertAll(users, Optional.of("user_undo_x"), Deadline.in(Database.LIMIT)));
+              .upsertMovedEmails(users, Optional.of("user_undo_x"), Deadline.in(Database.LIMIT)));
     }
 
     assertEquals(before, servers.table());

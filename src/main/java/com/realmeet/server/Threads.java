@@ -1,5 +1,6 @@
 package com.realmeet.server;
 
+import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
@@ -7,16 +8,16 @@ import java.util.concurrent.ThreadFactory;
 import java.util.function.Supplier;
 
 /**
- * Runs what may block, each on a thread of its own. Never on the JDK's common pool: on two cores
- * that has two threads, which complete the calls of HttpClient.
+ * Daemon threads. What may block runs on a thread of its own, never on the JDK's common pool: on
+ * two cores that has two threads, which complete the calls of HttpClient.
  */
-final class Background {
-  private static final Executor THREADS = task -> threads("background").newThread(task).start();
+final class Threads {
+  private static final Executor THREADS = task -> named("background").newThread(task).start();
 
-  private Background() {}
+  private Threads() {}
 
-  /** Threads of that name which do not keep the process from ending. */
-  static ThreadFactory threads(String name) {
+  /** A factory of threads of that name, which do not keep the process from ending. */
+  static ThreadFactory named(String name) {
     return task -> {
       Thread thread = new Thread(task, name);
       thread.setDaemon(true);
@@ -24,7 +25,21 @@ final class Background {
     };
   }
 
-  /** Runs what has a result; its failure comes out of {@link #join}. */
+  /**
+   * Waits.
+   *
+   * @throws IllegalStateException if the thread is interrupted, as when the process ends
+   */
+  static void sleep(Duration time) {
+    try {
+      Thread.sleep(Math.max(0, time.toMillis()));
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw new IllegalStateException("interrupted", e);
+    }
+  }
+
+  /** Runs work that has a result; its failure comes out of {@link #join}. */
   static <T> CompletableFuture<T> supply(Supplier<T> work) {
     return CompletableFuture.supplyAsync(work, THREADS);
   }

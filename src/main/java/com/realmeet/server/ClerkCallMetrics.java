@@ -9,7 +9,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 
 /** How long calls to Clerk take, a second try included, by what was asked and what came of it. */
-final class CallTimes {
+final class ClerkCallMetrics {
   private enum Outcome {
     OK,
     NOT_FOUND,
@@ -33,7 +33,7 @@ final class CallTimes {
   private final MeterRegistry meters;
 
   /** What a server asks is there from the start: an alert cannot see a first increase. */
-  CallTimes(MeterRegistry meters) {
+  ClerkCallMetrics(MeterRegistry meters) {
     this.meters = meters;
     timer("user", Outcome.OK);
     timer("keys", Outcome.OK);
@@ -57,8 +57,8 @@ final class CallTimes {
 
   private static Outcome outcome(Failure failure) {
     return switch (failure.kind()) {
-      case CLERK_UNAVAILABLE -> failure.isPause() ? Outcome.THROTTLED : Outcome.UNAVAILABLE;
-      case CLERK_REJECTS_KEY -> Outcome.REFUSED;
+      case CLERK_UNAVAILABLE -> failure.isThrottled() ? Outcome.THROTTLED : Outcome.UNAVAILABLE;
+      case CLERK_UNAUTHORIZED -> Outcome.REFUSED;
       default -> Outcome.UNEXPECTED;
     };
   }

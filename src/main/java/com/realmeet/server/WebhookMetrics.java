@@ -8,7 +8,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 
 /** How many webhooks have come, by type and by what came of them; and how long ago the last did. */
-final class WebhookCounts {
+final class WebhookMetrics {
   /** The type of what is not signed by Clerk, whatever it calls itself. */
   static final String UNVERIFIED = "unverified";
 
@@ -19,7 +19,7 @@ final class WebhookCounts {
   private volatile long lastGoodNanos;
 
   /** All that matters is there from the start: an alert cannot see a first increase. */
-  WebhookCounts(MeterRegistry meters) {
+  WebhookMetrics(MeterRegistry meters) {
     this.meters = meters;
     for (String type : TYPES) {
       counter(type, "ok");
@@ -33,7 +33,7 @@ final class WebhookCounts {
     counter(type, "ok").increment();
     lastGoodNanos = System.nanoTime();
     if (hasAge.compareAndSet(false, true)) {
-      TimeGauge.builder("clerk.webhook.age", this, TimeUnit.NANOSECONDS, WebhookCounts::age)
+      TimeGauge.builder("clerk.webhook.age", this, TimeUnit.NANOSECONDS, WebhookMetrics::age)
           .description("Time since the last good webhook; absent before the first since the start")
           .register(meters);
     }
