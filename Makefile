@@ -19,7 +19,7 @@ dev: compile ## Run the server, reload it when a file is saved; stand in for wha
 	@exec $(JAVA) $(TEST_CODE) com.realmeet.server.dev.Dev
 
 studio: compile ## Look at the database of .env, or of make dev, in the browser
-	@exec $(JAVA) $(TEST_CODE) com.realmeet.server.Studio
+	@exec $(JAVA) $(TEST_CODE) com.realmeet.server.dev.Studio
 
 build: $(JAR) ## Make target/real-meet-server.jar
 
@@ -36,7 +36,7 @@ test: ## Make the jar and run all tests
 	$(MVN) verify
 
 bench: $(JAR) compile ## Measure the jar, with a database and a stand-in Clerk on this machine
-	@exec $(JAVA) $(TEST_CODE) -XX:TieredStopAtLevel=4 com.realmeet.server.dev.Bench $(JAVA_OPTIONS)
+	@exec $(JAVA) $(TEST_CODE) -XX:TieredStopAtLevel=4 com.realmeet.server.bench.Bench $(JAVA_OPTIONS)
 
 release: ## Make the jar, its bill of materials (CycloneDX), the files of src/deploy and checksums in target/release
 	@test -z "$$(git status --porcelain)" || { echo "Commit or stash first: a release is what a commit holds" >&2; exit 1; }

@@ -1,5 +1,10 @@
 package com.realmeet.server;
 
+import com.realmeet.server.clerk.JwkSet;
+import com.realmeet.server.clerk.SessionAuth;
+import com.realmeet.server.core.Origins;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.database.DatabaseUrl;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -41,7 +46,7 @@ import java.util.stream.Collectors;
  * @param metricsPort where metrics are shown, 0 picks a free one; null: nowhere
  * @param contradictions warnings of variables that do not fit the settings
  */
-record Config(
+public record Config(
     DatabaseUrl databaseUrl,
     DatabaseUrl directUrl,
     String clerkSecretKey,
@@ -83,7 +88,7 @@ record Config(
    *
    * @throws StartupException with every problem there is, and exit code 2
    */
-  static Config load() {
+  public static Config load() {
     try {
       return from(System.getenv(), envFile());
     } catch (StartupException e) {
@@ -103,7 +108,7 @@ record Config(
    *
    * @throws StartupException if the file is there but cannot be read
    */
-  static Map<String, String> variables() {
+  public static Map<String, String> variables() {
     return merge(System.getenv(), envFile());
   }
 
@@ -126,11 +131,11 @@ record Config(
    *
    * @throws StartupException with every problem there is, and exit code 2
    */
-  static Config from(Map<String, String> environment) {
+  public static Config from(Map<String, String> environment) {
     return from(environment, DotEnv.NONE);
   }
 
-  static Config from(Map<String, String> environment, DotEnv file) {
+  public static Config from(Map<String, String> environment, DotEnv file) {
     return new Reader(environment, file).read();
   }
 

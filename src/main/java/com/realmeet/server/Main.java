@@ -1,5 +1,29 @@
 package com.realmeet.server;
 
+import com.realmeet.server.clerk.ClerkApi;
+import com.realmeet.server.clerk.ClerkKeys;
+import com.realmeet.server.clerk.SessionAuth;
+import com.realmeet.server.clerk.SetupWarnings;
+import com.realmeet.server.core.Access;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.core.Threads;
+import com.realmeet.server.database.Database;
+import com.realmeet.server.database.Migrations;
+import com.realmeet.server.database.SqlErrors;
+import com.realmeet.server.http.ApiDocument;
+import com.realmeet.server.http.Cors;
+import com.realmeet.server.http.Errors;
+import com.realmeet.server.http.Health;
+import com.realmeet.server.http.JettyServer;
+import com.realmeet.server.http.JettyWorkarounds;
+import com.realmeet.server.http.Json;
+import com.realmeet.server.users.Backfill;
+import com.realmeet.server.users.ClerkWebhook;
+import com.realmeet.server.users.InstanceCheck;
+import com.realmeet.server.users.User;
+import com.realmeet.server.users.UserDao;
+import com.realmeet.server.users.UserSync;
 import io.javalin.Javalin;
 import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
@@ -19,7 +43,7 @@ import org.slf4j.LoggerFactory;
  * The server: its commands, its parts wired by hand, its routes, its start and stop. Tests start
  * this very class, on a free port.
  */
-final class Main implements AutoCloseable {
+public final class Main implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Main.class);
 
   private static final String USAGE =
@@ -57,7 +81,7 @@ final class Main implements AutoCloseable {
   private final UserSync userSync;
   private final SetupWarnings warnings = new SetupWarnings();
   private final SessionAuth auth;
-  final Javalin app;
+  public final Javalin app;
   private final AtomicBoolean stopping = new AtomicBoolean();
 
   public static void main(String[] args) {
@@ -70,7 +94,7 @@ final class Main implements AutoCloseable {
    * @param settings read only by a command that needs them
    * @return 0 done, 1 failed, 2 wrong usage or settings
    */
-  static int run(String[] args, Supplier<Config> settings) {
+  public static int run(String[] args, Supplier<Config> settings) {
     String command = args.length == 0 ? "serve" : args[0];
     List<String> options = List.of(args).subList(Math.min(1, args.length), args.length);
     Optional<Backfill.Options> backfill = Backfill.Options.parse(options);
@@ -155,7 +179,7 @@ final class Main implements AutoCloseable {
    * @throws StartupException if the port is taken, the database cannot be used, or Clerk rejects
    *     the key
    */
-  static Main start(Config config) {
+  public static Main start(Config config) {
     JettyServer.requireFreePort(config.host(), config.port());
     Metrics metrics = Metrics.start(config);
     log.info("Starting real-meet-server {} on Java {}", VERSION, Runtime.version().feature());
@@ -244,7 +268,7 @@ final class Main implements AutoCloseable {
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */
-  int port() {
+  public int port() {
     return app.port();
   }
 

@@ -1,5 +1,7 @@
 package com.realmeet.server;
 
+import com.realmeet.server.core.Threads;
+import com.realmeet.server.http.JettyServer;
 import com.sun.net.httpserver.HttpExchange;
 import com.sun.net.httpserver.HttpServer;
 import io.javalin.config.JavalinConfig;
@@ -39,7 +41,7 @@ import org.slf4j.LoggerFactory;
  *
  * @see <a href="https://prometheus.io/docs/instrumenting/exposition_formats/">The text format</a>
  */
-final class Metrics implements AutoCloseable {
+public final class Metrics implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Metrics.class);
 
   private static final String CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
@@ -74,7 +76,7 @@ final class Metrics implements AutoCloseable {
   }
 
   /** A registry that measures nothing. */
-  static MeterRegistry none() {
+  public static MeterRegistry none() {
     return new CompositeMeterRegistry();
   }
 

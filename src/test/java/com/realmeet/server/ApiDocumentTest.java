@@ -5,7 +5,12 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.JsonNode;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.testing.Contract;
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.util.HashMap;
 import java.util.List;

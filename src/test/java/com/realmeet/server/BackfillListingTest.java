@@ -5,7 +5,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.Backfilling;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import com.sun.net.httpserver.HttpExchange;
 import java.io.File;
 import java.io.IOException;

@@ -3,7 +3,13 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.core.Threads;
+import com.realmeet.server.testing.Backfilling;
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;

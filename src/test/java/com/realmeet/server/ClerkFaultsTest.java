@@ -1,17 +1,21 @@
 package com.realmeet.server;
 
-import static com.realmeet.server.FaultyClerk.answer;
-import static com.realmeet.server.FaultyClerk.drip;
-import static com.realmeet.server.FaultyClerk.raw;
-import static com.realmeet.server.FaultyClerk.stall;
-import static com.realmeet.server.FaultyClerk.user;
+import static com.realmeet.server.testing.FaultyClerk.answer;
+import static com.realmeet.server.testing.FaultyClerk.drip;
+import static com.realmeet.server.testing.FaultyClerk.raw;
+import static com.realmeet.server.testing.FaultyClerk.stall;
+import static com.realmeet.server.testing.FaultyClerk.user;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.FaultyClerk.Fault;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.FaultyClerk;
+import com.realmeet.server.testing.FaultyClerk.Fault;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.List;

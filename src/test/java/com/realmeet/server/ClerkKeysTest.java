@@ -6,8 +6,14 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
-import com.realmeet.server.dev.StandInClerk.SigningKey;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.core.Threads;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.SessionTokens;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.StandInClerk.SigningKey;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;

@@ -1,12 +1,16 @@
 package com.realmeet.server;
 
-import static com.realmeet.server.FaultyClerk.answer;
-import static com.realmeet.server.FaultyClerk.stall;
-import static com.realmeet.server.FaultyClerk.user;
+import static com.realmeet.server.testing.FaultyClerk.answer;
+import static com.realmeet.server.testing.FaultyClerk.stall;
+import static com.realmeet.server.testing.FaultyClerk.user;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.core.Threads;
+import com.realmeet.server.testing.FaultyClerk;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.util.List;

@@ -7,7 +7,9 @@ import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.http.JettyServer;
+import com.realmeet.server.testing.StandInClerk;
 import java.util.Base64;
 import java.util.HashMap;
 import java.util.List;

@@ -4,6 +4,10 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
+import com.realmeet.server.testing.TwoServers;
 import java.net.http.HttpResponse;
 import java.util.List;
 import java.util.regex.Pattern;

@@ -3,6 +3,9 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.TestServer;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;

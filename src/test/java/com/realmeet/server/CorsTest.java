@@ -1,10 +1,13 @@
 package com.realmeet.server;
 
-import static com.realmeet.server.RawHttp.request;
+import static com.realmeet.server.testing.RawHttp.request;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import com.realmeet.server.RawHttp.Answer;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.RawHttp.Answer;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.util.List;
 import java.util.Locale;
 import java.util.stream.Stream;

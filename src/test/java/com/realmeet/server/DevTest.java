@@ -5,6 +5,8 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.dev.Dev;
+import com.realmeet.server.testing.ServerProcess;
+import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.net.ServerSocket;
 import java.net.URI;
@@ -44,7 +46,7 @@ class DevTest {
     copy(Path.of("src", "main"));
     copy(Path.of("db"));
     Files.writeString(directory.resolve(".env"), "CLERK_WEBHOOK_SIGNING_SECRET=\n");
-    health = directory.resolve("src/main/java/com/realmeet/server/Health.java");
+    health = directory.resolve("src/main/java/com/realmeet/server/http/Health.java");
     migrations = directory.resolve("db/migration");
     source = Files.readString(health);
     int port;

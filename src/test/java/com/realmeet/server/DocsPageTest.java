@@ -3,7 +3,11 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.ServerProcess;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.nio.file.Path;
 import java.util.List;

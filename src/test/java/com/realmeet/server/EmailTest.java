@@ -4,7 +4,9 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TwoServers;
 import java.net.http.HttpResponse;
 import java.util.List;
 import java.util.Locale;

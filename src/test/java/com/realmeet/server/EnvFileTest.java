@@ -6,7 +6,9 @@ import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.testing.ServerProcess;
+import com.realmeet.server.testing.StandInClerk;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;

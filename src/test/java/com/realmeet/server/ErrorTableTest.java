@@ -1,12 +1,16 @@
 package com.realmeet.server;
 
-import static com.realmeet.server.RawHttp.request;
+import static com.realmeet.server.testing.RawHttp.request;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.params.provider.Arguments.arguments;
 
-import com.realmeet.server.RawHttp.Answer;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.RawHttp.Answer;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import com.sun.net.httpserver.HttpHandler;
 import java.time.Duration;
 import java.util.stream.Stream;
@@ -175,7 +179,7 @@ class ErrorTableTest {
 
       answer.assertError(500, "Internal Server Error", message);
       assertEquals(2, Log.text().split("Unhandled exception", -1).length, Log.text());
-      assertTrue(Log.text().contains("\tat com.realmeet.server.UserDao.find"), Log.text());
+      assertTrue(Log.text().contains("\tat com.realmeet.server.users.UserDao.find"), Log.text());
     }
   }
 }

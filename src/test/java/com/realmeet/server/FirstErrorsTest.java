@@ -5,8 +5,14 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import com.realmeet.server.dev.StandInClerk;
-import com.realmeet.server.dev.StandInClerk.SigningKey;
+import com.realmeet.server.testing.FaultyClerk;
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.ServerProcess;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.StandInClerk.SigningKey;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;

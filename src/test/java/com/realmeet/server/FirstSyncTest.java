@@ -3,7 +3,10 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.core.Threads;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestServer;
+import com.realmeet.server.testing.TwoServers;
 import com.sun.net.httpserver.HttpHandler;
 import java.io.IOException;
 import java.net.http.HttpResponse;

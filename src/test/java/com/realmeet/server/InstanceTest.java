@@ -4,8 +4,13 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import com.realmeet.server.dev.StandInClerk;
-import com.realmeet.server.dev.StandInClerk.SigningKey;
+import com.realmeet.server.testing.Backfilling;
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.StandInClerk.SigningKey;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.time.Instant;

@@ -5,7 +5,9 @@ import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestServer;
 import com.sun.net.httpserver.HttpExchange;
 import java.io.IOException;
 import java.time.Duration;

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.testing.ServerProcess;
 import java.io.IOException;
 import java.io.InputStream;
 import java.util.HashSet;
@@ -24,7 +25,9 @@ class JarContentTest {
 
       assertEquals(names.size(), distinct.size(), "an entry is there twice");
       assertTrue(distinct.contains("db/migration/V1__create_users.sql"));
-      assertFalse(names.stream().anyMatch(name -> name.matches("com/realmeet/.*(Test|/dev/).*")));
+      assertFalse(
+          names.stream()
+              .anyMatch(name -> name.matches("com/realmeet/.*(Test|/dev/|/testing/|/bench/).*")));
       assertFalse(
           names.stream()
               .anyMatch(

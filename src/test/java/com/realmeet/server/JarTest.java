@@ -1,12 +1,17 @@
 package com.realmeet.server;
 
-import static com.realmeet.server.RawHttp.request;
+import static com.realmeet.server.testing.RawHttp.request;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.RawHttp.Answer;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.core.Threads;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.RawHttp.Answer;
+import com.realmeet.server.testing.ServerProcess;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Path;

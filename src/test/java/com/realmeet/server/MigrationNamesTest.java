@@ -2,7 +2,11 @@ package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.database.Migrations;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.URLEncoder;
 import java.nio.charset.StandardCharsets;
 import java.util.List;

@@ -4,7 +4,14 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.database.SqlErrors;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.SlowStatements;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPgBouncer;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.sql.SQLException;
 import java.util.List;
 import java.util.Map;

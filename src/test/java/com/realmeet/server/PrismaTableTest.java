@@ -5,6 +5,11 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.database.Migrations;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.TestPostgres;
 import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Test;

@@ -2,7 +2,9 @@ package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;

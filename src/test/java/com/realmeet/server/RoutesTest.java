@@ -1,12 +1,15 @@
 package com.realmeet.server;
 
-import static com.realmeet.server.RawHttp.request;
+import static com.realmeet.server.testing.RawHttp.request;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.params.provider.Arguments.arguments;
 
-import com.realmeet.server.RawHttp.Answer;
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.RawHttp.Answer;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.time.Duration;
 import java.time.Instant;

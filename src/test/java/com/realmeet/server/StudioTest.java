@@ -5,6 +5,11 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.database.Migrations;
+import com.realmeet.server.dev.Studio;
+import com.realmeet.server.testing.TestPostgres;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.net.Socket;

@@ -4,6 +4,14 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.clerk.ClerkUser;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.database.Database;
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
+import com.realmeet.server.testing.TwoServers;
+import com.realmeet.server.users.UserDao;
 import java.net.http.HttpResponse;
 import java.time.Instant;
 import java.util.List;

@@ -1,11 +1,15 @@
 package com.realmeet.server;
 
-import static com.realmeet.server.RawHttp.request;
+import static com.realmeet.server.testing.RawHttp.request;
 import static java.nio.charset.StandardCharsets.US_ASCII;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.net.Socket;
 import java.time.Duration;

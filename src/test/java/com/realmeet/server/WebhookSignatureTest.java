@@ -6,7 +6,11 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.params.provider.Arguments.arguments;
 
-import com.realmeet.server.dev.StandInClerk;
+import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestServer;
+import com.realmeet.server.users.ClerkWebhook;
 import java.net.http.HttpRequest;
 import java.net.http.HttpRequest.BodyPublishers;
 import java.net.http.HttpResponse;

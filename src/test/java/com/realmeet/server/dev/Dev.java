@@ -4,7 +4,8 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.DotEnv;
-import com.realmeet.server.dev.StandInClerk.SigningKey;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.StandInClerk.SigningKey;
 import com.sun.net.httpserver.HttpExchange;
 import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.io.IOException;
@@ -118,7 +119,7 @@ public final class Dev {
   }
 
   /** The URL of a stand-in database. */
-  static String databaseUrl(int port) {
+  public static String databaseUrl(int port) {
     return "postgresql://postgres:postgres@127.0.0.1:" + port + "/postgres";
   }
 
@@ -332,7 +333,7 @@ public final class Dev {
   }
 
   /** The preferred port, or any other if that is taken. */
-  static int freePort(int preferred) throws IOException {
+  public static int freePort(int preferred) throws IOException {
     for (int port : new int[] {preferred, 0}) {
       try (ServerSocket socket = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
         return socket.getLocalPort();

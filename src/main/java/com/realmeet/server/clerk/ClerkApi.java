@@ -1,0 +1,492 @@
+package com.realmeet.server.clerk;
+
+import com.fasterxml.jackson.databind.DeserializationFeature;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.core.Outage;
+import com.realmeet.server.core.Threads;
+import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.composite.CompositeMeterRegistry;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.net.ConnectException;
+import java.net.ProtocolException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpConnectTimeoutException;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.nio.ByteBuffer;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.Collection;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executor;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Flow;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import java.util.function.Supplier;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import javax.net.ssl.SSLException;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Clerk's Backend API. Whatever Clerk or the network does, a call ends by its deadline, reads a
+ * limited answer, follows no redirect, and spares Clerk while it throttles us.
+ *
+ * @see <a href="https://clerk.com/docs/reference/backend-api">Clerk's Backend API</a>
+ */
+public final class ClerkApi {
+  private static final Logger log = LoggerFactory.getLogger(ClerkApi.class);
+
+  /** Clerk's JSON: snake_case. */
+  public static final JsonMapper JSON =
+      JsonMapper.builder()
+          .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
+          .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+          .build();
+
+  /** The version of the API whose fields {@link ClerkUser} reads. */
+  private static final String API_VERSION = "2026-05-12";
+
+  private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(2);
+
+  /** Far above any user object, and Clerk's key sets are a thousandth of it. */
+  private static final int MAX_BYTES = 1 << 20;
+
+  /** 500 users with 30 KB of metadata each. */
+  private static final int MAX_PAGE_BYTES = 16 << 20;
+
+  /** The most {@code user_id} parameters that Clerk takes in one call. */
+  public static final int MAX_LOOKUP = 100;
+
+  private static final int MAX_KEY_SET_BYTES = 64 << 10;
+
+  /** More calls than this at once only queue up at Clerk: 1000 in 10 s is all it allows. */
+  private static final int MAX_CONCURRENT_CALLS = 32;
+
+  /** Requests that wait for a permit, each on a thread: a burst of new users. */
+  private static final int MAX_WAITING_CALLS = 128;
+
+  /** How long a call waits for a permit. */
+  private static final Duration PERMIT_TIMEOUT = Duration.ofMillis(500);
+
+  /**
+   * Clerk answers within 0.3 s when it is well; that it needs longer than less time says nothing.
+   */
+  public static final Duration FAIR_TIME = Duration.ofSeconds(1);
+
+  /** For what HttpClient does between reading and writing. By default it wakes one per call. */
+  private static final Executor THREADS = Executors.newFixedThreadPool(2, Threads.named("clerk"));
+
+  static {
+    // HttpClient (17 to 25) would repeat a GET whose connection breaks before the first byte, and a
+    // connection that fails, and so double the calls of this class, which has a retry of its own.
+    // It reads this once, with the first request of the JVM.
+    System.setProperty("jdk.httpclient.redirects.retrylimit", "1"); // attempts, the first included
+    System.setProperty("jdk.httpclient.disableRetryConnect", "true");
+  }
+
+  private final HttpClient http =
+      HttpClient.newBuilder()
+          .executor(THREADS)
+          .version(HttpClient.Version.HTTP_1_1)
+          .connectTimeout(CONNECT_TIMEOUT)
+          .followRedirects(HttpClient.Redirect.NEVER) // Java 17 would send the key along
+          .build();
+  private final Semaphore permits = new Semaphore(MAX_CONCURRENT_CALLS);
+  private final Outage outage = new Outage(log, "Clerk");
+  private final String url;
+  private final String secretKey;
+  private final String userAgent;
+  private final Runnable rateLimiter;
+  private final ClerkCallMetrics times;
+  private final SetupWarnings warnings;
+
+  /** Until when Clerk wants no calls: its quota is one for all of them. */
+  private volatile Deadline throttledUntil = Deadline.in(Duration.ZERO);
+
+  /** For a server: it calls when it must. */
+  public ClerkApi(String url, String secretKey, MeterRegistry meters, SetupWarnings warnings) {
+    this(url, secretKey, meters, warnings, () -> {});
+  }
+
+  /**
+   * For a backfill, which nobody watches.
+   *
+   * @param rateLimiter called before each call to Clerk; may wait
+   */
+  public ClerkApi(String url, String secretKey, Runnable rateLimiter) {
+    this(url, secretKey, new CompositeMeterRegistry(), new SetupWarnings(), rateLimiter);
+  }
+
+  /**
+   * @param url without a slash at the end
+   * @param rateLimiter called before each call; may wait
+   */
+  private ClerkApi(
+      String url,
+      String secretKey,
+      MeterRegistry meters,
+      SetupWarnings warnings,
+      Runnable rateLimiter) {
+    this.url = url;
+    this.secretKey = secretKey;
+    this.warnings = warnings;
+    this.rateLimiter = rateLimiter;
+    this.times = new ClerkCallMetrics(meters);
+    String version = getClass().getPackage().getImplementationVersion();
+    this.userAgent = "real-meet-server/" + (version == null ? "development" : version);
+  }
+
+  /**
+   * Fetches a user.
+   *
+   * @param id of the form that {@link SessionAuth} lets through: it becomes a part of the URL
+   * @return empty if Clerk has no such user
+   * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_BAD_RESPONSE
+   */
+  public Optional<ClerkUser> user(String id, Deadline deadline) {
+    return permitted(
+        () ->
+            noted(
+                "user", deadline, () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline))));
+  }
+
+  private <T> T permitted(Supplier<T> call) {
+    requireNotThrottled();
+    acquirePermit();
+    try {
+      requireNotThrottled(); // Clerk may have throttled a call meanwhile
+      return call.get();
+    } finally {
+      permits.release();
+    }
+  }
+
+  /** While Clerk is down, nobody waits: the calls that are under way show when it is back. */
+  private void acquirePermit() {
+    if (permits.tryAcquire()) {
+      return;
+    }
+    if (!outage.isDown() && permits.getQueueLength() < MAX_WAITING_CALLS) {
+      try {
+        if (permits.tryAcquire(PERMIT_TIMEOUT.toNanos(), TimeUnit.NANOSECONDS)) {
+          return;
+        }
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+        throw unavailable("interrupted");
+      }
+    }
+    throw Failure.throttled(
+        MAX_CONCURRENT_CALLS + " calls to Clerk are under way", Duration.ofSeconds(1));
+  }
+
+  /**
+   * Lists users, oldest first.
+   *
+   * @param after the last user of the page before, or empty
+   * @param limit 1 to 500; a shorter page is the last
+   * @throws Failure as {@link #user}
+   */
+  public List<ClerkUser> users(String after, int limit, Deadline deadline) {
+    requireNotThrottled();
+    String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
+    String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
+    return noted("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
+  }
+
+  /**
+   * Looks up several users in one call.
+   *
+   * @param ids 1 to {@link #MAX_LOOKUP}, of the form that {@link ClerkUser#isId} accepts
+   * @return those whom Clerk has, in any order
+   * @throws Failure as {@link #user}
+   */
+  public List<ClerkUser> lookup(Collection<String> ids, Deadline deadline) {
+    String path =
+        ids.stream()
+            .map(id -> "&user_id=" + id)
+            .collect(Collectors.joining("", "/v1/users?limit=" + ids.size(), ""));
+    List<ClerkUser> users =
+        permitted(
+            () -> noted("lookup", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
+    // A proxy that drops the filter would answer with anybody.
+    return users.stream().filter(user -> ids.contains(user.id())).toList();
+  }
+
+  private List<ClerkUser> readUsers(HttpResponse<byte[]> response) {
+    return Stream.of(parse(ok(response), ClerkUser.Wire[].class)).map(ClerkUser::from).toList();
+  }
+
+  /**
+   * Counts the users.
+   *
+   * @throws Failure as {@link #user}
+   */
+  public int userCount(Deadline deadline) {
+    requireNotThrottled();
+    return noted(
+        "count",
+        deadline,
+        () -> {
+          JsonNode count = parse(ok(get("/v1/users/count", MAX_BYTES, deadline)), JsonNode.class);
+          if (!count.path("total_count").isInt()) {
+            throw unexpected("a count without a number");
+          }
+          return count.get("total_count").asInt();
+        });
+  }
+
+  private void requireNotThrottled() {
+    if (!throttledUntil.remaining().isZero()) {
+      throw Failure.throttled("Clerk asked for a pause", throttledUntil.remaining());
+    }
+  }
+
+  /**
+   * Fetches the instance's signing keys. Clerk does not count these calls, so no throttledUntil
+   * holds them up.
+   *
+   * @return the JSON Web Key Set (RFC 7517 §5)
+   * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_UNAUTHORIZED, or CLERK_BAD_RESPONSE
+   */
+  JsonNode keySet(Deadline deadline) {
+    return times.measure(
+        "keys", () -> parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline)), JsonNode.class));
+  }
+
+  /**
+   * Tells the log when Clerk's troubles begin and end. Without a fair time to respond in, Clerk is
+   * not to blame for being late.
+   */
+  private <T> T noted(String what, Deadline deadline, Supplier<T> call) {
+    boolean fair = deadline.remaining().compareTo(FAIR_TIME) >= 0;
+    try {
+      T result = times.measure(what, call);
+      outage.succeeded();
+      return result;
+    } catch (Failure e) {
+      if (fair || e.kind() != Kind.CLERK_UNAVAILABLE) {
+        outage.failed(e.getMessage());
+      }
+      throw e;
+    }
+  }
+
+  private Optional<ClerkUser> readUser(String id, HttpResponse<byte[]> response) {
+    if (response.statusCode() == 404) {
+      if (!parse(response, JsonNode.class).path("errors").isArray()) {
+        throw unexpected("a 404 that is not Clerk's"); // a proxy's must not look like a deletion
+      }
+      return Optional.empty();
+    }
+    ClerkUser user = ClerkUser.from(parse(ok(response), ClerkUser.Wire.class));
+    if (!user.id().equals(id)) {
+      throw unexpected("another user than the one asked for");
+    }
+    return Optional.of(user);
+  }
+
+  private static <T> T parse(HttpResponse<byte[]> response, Class<T> type) {
+    try {
+      T value = JSON.readValue(response.body(), type);
+      if (value != null) { // as the word null would give
+        return value;
+      }
+    } catch (IOException e) {
+      log.debug("Clerk's answer is not the JSON that was asked for"); // e may quote the body
+    }
+    throw unexpected("not the JSON that was asked for");
+  }
+
+  private HttpResponse<byte[]> ok(HttpResponse<byte[]> response) {
+    int status = response.statusCode();
+    if (status == 200) {
+      return response;
+    }
+    String reason = "status " + status;
+    if (status == 401) {
+      throw Failure.of(Kind.CLERK_UNAUTHORIZED, "it rejects CLERK_SECRET_KEY, " + reason);
+    }
+    if (status == 429) {
+      Duration pause = retryAfter(response);
+      throttleFor(pause);
+      throw Failure.throttled(reason + ", no calls for " + pause.toSeconds() + " s", pause);
+    }
+    throw status == 403 || status >= 500 ? unavailable(reason) : unexpected(reason);
+  }
+
+  /** The longest pause counts, whichever of several calls under way is answered last. */
+  private synchronized void throttleFor(Duration pause) {
+    if (pause.compareTo(throttledUntil.remaining()) > 0) {
+      throttledUntil = Deadline.in(pause);
+    }
+  }
+
+  private static Duration retryAfter(HttpResponse<byte[]> response) {
+    double seconds = // of any size
+        response
+            .headers()
+            .firstValue("Retry-After")
+            .filter(value -> value.matches("\\d+"))
+            .map(Double::parseDouble)
+            .orElse(1.0);
+    return Duration.ofSeconds((long) Math.max(1, Math.min(60, seconds)));
+  }
+
+  private static Failure unavailable(String reason) {
+    return Failure.of(Kind.CLERK_UNAVAILABLE, reason);
+  }
+
+  private static Failure unexpected(String reason) {
+    return Failure.of(Kind.CLERK_BAD_RESPONSE, "it sent an unexpected answer, " + reason);
+  }
+
+  /** Sends a GET, and a second one if the first was lost or met a broken server. */
+  private HttpResponse<byte[]> get(String path, int maxBytes, Deadline deadline) {
+    HttpRequest request =
+        HttpRequest.newBuilder(URI.create(url + path))
+            .header("Authorization", "Bearer " + secretKey)
+            .header("Clerk-API-Version", API_VERSION)
+            .header("User-Agent", userAgent)
+            .header("Accept", "application/json")
+            .build();
+    try {
+      HttpResponse<byte[]> response = exchange(request, maxBytes, deadline);
+      if (response.statusCode() < 500 || !waitBeforeRetry(deadline)) {
+        return response;
+      }
+    } catch (IOException e) {
+      if (!waitBeforeRetry(deadline)) {
+        throw lost(e);
+      }
+    }
+    try {
+      return exchange(request, maxBytes, deadline);
+    } catch (IOException e) {
+      throw lost(e);
+    }
+  }
+
+  /** In the JDK's words, unless they may quote what came. */
+  private static Failure lost(IOException e) {
+    boolean noConnection =
+        e instanceof ConnectException
+            || e instanceof HttpConnectTimeoutException
+            || e instanceof SSLException;
+    return unavailable(noConnection ? e.toString() : "the answer broke off");
+  }
+
+  /**
+   * Spreads the second tries of many requests.
+   *
+   * @return false if there must be none: too little time is left, or Clerk has asked for a pause
+   */
+  private boolean waitBeforeRetry(Deadline deadline) {
+    long millis = ThreadLocalRandom.current().nextLong(50, 250);
+    if (deadline.remaining().toMillis() <= millis) {
+      return false;
+    }
+    try {
+      Thread.sleep(millis);
+      return throttledUntil.remaining().isZero();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      return false;
+    }
+  }
+
+  /** The deadline covers the whole exchange: the JDK's own timeout ends at the headers. */
+  private HttpResponse<byte[]> exchange(HttpRequest request, int maxBytes, Deadline deadline)
+      throws IOException {
+    rateLimiter.run();
+    Instant asked = Instant.now();
+    CompletableFuture<HttpResponse<byte[]>> future =
+        http.sendAsync(request, info -> new LimitedBody(maxBytes));
+    try {
+      HttpResponse<byte[]> response =
+          future.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
+      response.headers().firstValue("Date").ifPresent(date -> warnings.compareClocks(asked, date));
+      return response;
+    } catch (TimeoutException e) {
+      throw unavailable("no answer in time");
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw unavailable("interrupted");
+    } catch (ExecutionException e) {
+      if (e.getCause() instanceof TooLarge) {
+        throw unexpected("more than " + maxBytes + " bytes");
+      }
+      if (e.getCause() instanceof IOException io && !(io instanceof ProtocolException)) {
+        throw io;
+      }
+      throw unexpected("not HTTP"); // the message may quote what came
+    } finally {
+      future.cancel(true); // closes the connection of an exchange that is still going on
+    }
+  }
+
+  private static final class TooLarge extends IOException {}
+
+  /** Collects a body up to a limit: an endless one would otherwise fill the heap. */
+  private static final class LimitedBody implements HttpResponse.BodySubscriber<byte[]> {
+    private final ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+    private final CompletableFuture<byte[]> body = new CompletableFuture<>();
+    private final int limit;
+    private Flow.Subscription subscription;
+
+    LimitedBody(int limit) {
+      this.limit = limit;
+    }
+
+    @Override
+    public CompletionStage<byte[]> getBody() {
+      return body;
+    }
+
+    @Override
+    public void onSubscribe(Flow.Subscription subscription) {
+      this.subscription = subscription;
+      subscription.request(Long.MAX_VALUE);
+    }
+
+    @Override
+    public void onNext(List<ByteBuffer> buffers) {
+      for (ByteBuffer buffer : buffers) {
+        if (bytes.size() + buffer.remaining() > limit) {
+          body.completeExceptionally(new TooLarge());
+          subscription.cancel();
+          return;
+        }
+        byte[] chunk = new byte[buffer.remaining()];
+        buffer.get(chunk);
+        bytes.writeBytes(chunk);
+      }
+    }
+
+    @Override
+    public void onError(Throwable e) {
+      body.completeExceptionally(e);
+    }
+
+    @Override
+    public void onComplete() {
+      body.complete(bytes.toByteArray());
+    }
+  }
+}

@@ -1,0 +1,291 @@
+package com.realmeet.server.clerk;
+
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.core.Outage;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.core.Threads;
+import io.micrometer.core.instrument.MeterRegistry;
+import io.micrometer.core.instrument.TimeGauge;
+import java.security.interfaces.RSAPublicKey;
+import java.time.Duration;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+import java.util.function.LongSupplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Cache of Clerk's signing keys. A background thread refreshes them, so that requests wait only
+ * when there are none; they survive an outage of Clerk for an hour; tokens with invented key ids
+ * cause at most two fetches in 30 s.
+ *
+ * <p>An own cache, because Clerk may rotate a key and keep its id: a wrong signature under a known
+ * id must cause a fetch, too. jwks-rsa does not do that, its rate limit refuses valid users after
+ * ten invented key ids, and it serves a removed key for ever.
+ */
+public final class ClerkKeys implements AutoCloseable {
+  private static final Logger log = LoggerFactory.getLogger(ClerkKeys.class);
+
+  /** Age at which the background thread fetches the keys again. */
+  private static final Duration REFRESH_INTERVAL = Duration.ofSeconds(270);
+
+  /** Age up to which keys are used while they cannot be fetched (stale-if-error). */
+  private static final Duration MAX_STALE = Duration.ofHours(1);
+
+  /** How often the background thread checks whether a refresh is due. */
+  private static final Duration CHECK_INTERVAL = Duration.ofSeconds(10);
+
+  /** How long a request waits for a fetch, and how long the fetch itself may take. */
+  private static final Duration WAIT_TIMEOUT = Duration.ofSeconds(2);
+
+  private static final Duration FETCH_TIMEOUT = Duration.ofSeconds(5);
+
+  /** Between a failed fetch and the next, however many requests want one. */
+  private static final Duration RETRY_DELAY = Duration.ofMillis(250);
+
+  /** Fetches for tokens that no known key verifies: at most this many in the window. */
+  private static final int MAX_EXTRA_FETCHES = 2;
+
+  private static final Duration EXTRA_FETCH_WINDOW = Duration.ofSeconds(30);
+
+  /**
+   * Requests that may wait for such a fetch: junk must not occupy all threads while Clerk hangs.
+   */
+  private static final int MAX_EXTRA_WAITERS = 16;
+
+  private final ClerkApi clerk;
+
+  /** Whether CLERK_JWT_KEY is the only key. */
+  private final boolean fixed;
+
+  private final LongSupplier nanoTime;
+  private final Outage outage = new Outage(log, "Clerk's key set");
+  private final ScheduledExecutorService fetcher =
+      Executors.newSingleThreadScheduledExecutor(Threads.named("clerk-keys"));
+  private final Semaphore extraWaiters = new Semaphore(MAX_EXTRA_WAITERS);
+
+  private volatile JwkSet keys;
+
+  // Guarded by this.
+  private Future<JwkSet> inFlight;
+  private final Deque<Long> extraFetches = new ArrayDeque<>();
+
+  /**
+   * @param fixedKey verifies all tokens without asking Clerk; null: Clerk's key set does
+   * @param nanoTime the clock by which keys age
+   */
+  public ClerkKeys(
+      ClerkApi clerk, RSAPublicKey fixedKey, LongSupplier nanoTime, MeterRegistry meters) {
+    this.clerk = clerk;
+    this.fixed = fixedKey != null;
+    this.nanoTime = nanoTime;
+    if (fixed) {
+      keys = JwkSet.of(fixedKey);
+    } else {
+      long began = nanoTime.getAsLong();
+      TimeGauge.builder("clerk.keys.age", () -> age(began), TimeUnit.NANOSECONDS)
+          .description("Time since Clerk's keys were fetched; since the start, if never")
+          .register(meters);
+    }
+  }
+
+  private long age(long began) {
+    JwkSet current = keys;
+    return nanoTime.getAsLong() - (current == null ? began : current.fetchedNanos());
+  }
+
+  /**
+   * Fetches the keys and starts to refresh them in the background.
+   *
+   * @throws StartupException if Clerk rejects the secret key; that Clerk cannot be reached is no
+   *     reason not to start
+   */
+  void prefetch() {
+    if (fixed) {
+      return;
+    }
+    long interval = CHECK_INTERVAL.toMillis();
+    try {
+      fetcher.scheduleWithFixedDelay(this::refreshIfDue, interval, interval, TimeUnit.MILLISECONDS);
+      join(fetch(), FETCH_TIMEOUT.plusSeconds(1)); // no request waits here
+    } catch (Failure e) {
+      if (e.kind() == Kind.CLERK_UNAUTHORIZED) {
+        throw new StartupException(
+            "Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard");
+      }
+      if (!isClosed()) {
+        log.warn("Starting without Clerk's signing keys: {}", e.getMessage());
+      }
+    }
+  }
+
+  /** Starts a fetch if the keys are old or the last one failed. */
+  void refreshIfDue() {
+    if (outage.isDown() || !isYounger(keys, REFRESH_INTERVAL)) {
+      fetch();
+    }
+  }
+
+  /** One of the keys, if there are any yet. */
+  Optional<RSAPublicKey> any() {
+    JwkSet current = keys;
+    return current == null ? Optional.empty() : current.any();
+  }
+
+  /**
+   * Returns the keys: at once, unless there are none yet or they are too old.
+   *
+   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_UNAUTHORIZED, if there are none
+   */
+  JwkSet current(Deadline deadline) {
+    JwkSet current = keys;
+    if (fixed || isYounger(current, MAX_STALE)) {
+      return current;
+    }
+    return await(fetch(), deadline);
+  }
+
+  private boolean isYounger(JwkSet set, Duration age) {
+    return set != null && nanoTime.getAsLong() - set.fetchedNanos() < age.toNanos();
+  }
+
+  /**
+   * Fetches the keys again, rate-limited, because none of {@code seen} verifies a token: Clerk may
+   * have a new key, even under the id of an old one.
+   *
+   * @return {@code seen} itself if there is nothing newer and no fetch is allowed
+   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_UNAUTHORIZED, if Clerk cannot be asked
+   */
+  JwkSet refreshFor(JwkSet seen, Deadline deadline) {
+    Future<JwkSet> fetch;
+    synchronized (this) {
+      if (fixed || keys != seen) {
+        return keys;
+      }
+      boolean joins = inFlight != null && !outage.isDown(); // while Clerk hangs, nobody joins
+      if (!joins && !isExtraFetchAllowed()) {
+        if (outage.isDown()) {
+          throw unavailable("no fetch is allowed now");
+        }
+        return seen;
+      }
+      fetch = fetch();
+    }
+    if (!extraWaiters.tryAcquire()) {
+      throw unavailable("too many requests wait for new ones");
+    }
+    try {
+      return await(fetch, deadline);
+    } finally {
+      extraWaiters.release();
+    }
+  }
+
+  private boolean isExtraFetchAllowed() {
+    long now = nanoTime.getAsLong();
+    extraFetches.removeIf(time -> now - time > EXTRA_FETCH_WINDOW.toNanos());
+    return extraFetches.size() < MAX_EXTRA_FETCHES && extraFetches.add(now);
+  }
+
+  /** Starts a fetch on the background thread, or returns the one in flight. */
+  private synchronized Future<JwkSet> fetch() {
+    if (inFlight == null) {
+      long delay = outage.isDown() ? RETRY_DELAY.toMillis() : 0;
+      try {
+        inFlight = fetcher.schedule(this::load, delay, TimeUnit.MILLISECONDS);
+      } catch (RejectedExecutionException e) {
+        throw unavailable("the server is stopping");
+      }
+    }
+    return inFlight;
+  }
+
+  private JwkSet load() {
+    JwkSet loaded = null;
+    try {
+      loaded = JwkSet.from(clerk.keySet(Deadline.in(FETCH_TIMEOUT)), nanoTime.getAsLong());
+      outage.succeeded();
+      return loaded;
+    } catch (Failure e) {
+      if (!isClosed()) {
+        outage.failed(e.getMessage());
+      }
+      throw e.kind() == Kind.CLERK_BAD_RESPONSE ? unavailable(e.getMessage()) : e;
+    } catch (RuntimeException e) {
+      log.error("Unhandled exception", e);
+      throw unavailable("a bug");
+    } finally {
+      synchronized (this) {
+        keys = loaded == null ? keys : loaded;
+        inFlight = null;
+      }
+    }
+  }
+
+  private static JwkSet await(Future<JwkSet> fetch, Deadline deadline) {
+    Duration left = deadline.remaining();
+    return join(fetch, left.compareTo(WAIT_TIMEOUT) < 0 ? left : WAIT_TIMEOUT);
+  }
+
+  private static JwkSet join(Future<JwkSet> fetch, Duration timeout) {
+    try {
+      return fetch.get(timeout.toNanos(), TimeUnit.NANOSECONDS);
+    } catch (TimeoutException e) {
+      throw unavailable("no answer in time");
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw unavailable("interrupted");
+    } catch (ExecutionException e) {
+      throw (Failure) e.getCause(); // load() throws nothing else
+    }
+  }
+
+  private static Failure unavailable(String reason) {
+    return Failure.of(Kind.CLERK_UNAVAILABLE, "no signing keys: " + reason);
+  }
+
+  /** The ids of the keys, each that of an instance of Clerk; none if CLERK_JWT_KEY is the key. */
+  public Set<String> ids() {
+    JwkSet current = keys;
+    return current == null ? Set.of() : current.byKid().keySet();
+  }
+
+  /**
+   * Describes, for the log, which keys there are instead of one.
+   *
+   * @return the rest of a sentence, or null if there is a key of that id
+   */
+  String describeOthers(String keyId) {
+    if (fixed) {
+      return "CLERK_JWT_KEY is another";
+    }
+    JwkSet current = keys;
+    if (current == null || current.get(keyId) != null) {
+      return null;
+    }
+    String ids = String.join(", ", current.byKid().keySet()).replaceAll("[^\\w, -]", "?");
+    return "CLERK_SECRET_KEY's instance has " + ids;
+  }
+
+  /** After {@link #close}, a failed fetch is no outage: it was cut off. */
+  private boolean isClosed() {
+    return fetcher.isShutdown();
+  }
+
+  @Override
+  public void close() {
+    fetcher.shutdownNow();
+  }
+}

@@ -1,0 +1,294 @@
+package com.realmeet.server.clerk;
+
+import com.auth0.jwt.JWT;
+import com.auth0.jwt.algorithms.Algorithm;
+import com.auth0.jwt.exceptions.SignatureVerificationException;
+import com.auth0.jwt.interfaces.Claim;
+import com.auth0.jwt.interfaces.DecodedJWT;
+import com.fasterxml.jackson.core.JsonFactory;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonToken;
+import com.realmeet.server.core.Access;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.core.Origins;
+import io.javalin.http.Context;
+import io.javalin.http.Handler;
+import java.io.IOException;
+import java.security.interfaces.RSAPublicKey;
+import java.time.Instant;
+import java.util.Base64;
+import java.util.Collections;
+import java.util.List;
+import java.util.Set;
+import java.util.stream.Collectors;
+
+/**
+ * Before-handler that authenticates requests by a Clerk session token. The rules are those of
+ * Clerk's own JavaScript SDK ({@code @clerk/backend}).
+ *
+ * @see <a href="https://clerk.com/docs/guides/sessions/manual-jwt-verification">Clerk on manual JWT
+ *     verification</a>
+ */
+public final class SessionAuth implements Handler {
+  private static final String SCHEME = "Bearer ";
+
+  /**
+   * Clerk's mark of a session token; JWT templates and machine tokens are signed with the same key.
+   */
+  private static final Set<String> SESSION_CATEGORIES =
+      Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
+
+  /** In CLERK_AUTHORIZED_PARTIES: tokens without {@code azp}, as native apps have them. */
+  public static final String NO_PARTY = "none";
+
+  /** What JavaScript makes of a token that is not there, or not there yet. */
+  private static final Set<String> NO_TOKENS =
+      Set.of("null", "undefined", "[object Promise]", "[object Object]");
+
+  private static final JsonFactory JSON = new JsonFactory();
+
+  /** A token in form only: its signature is of the right length. */
+  private static final String UNSIGNED = "eyJhbGciOiJSUzI1NiJ9.e30." + "A".repeat(342);
+
+  private final ClerkKeys keys;
+  private final Set<String> authorizedParties;
+  private final Origins origins;
+  private final SetupWarnings warnings;
+
+  /**
+   * @param authorizedParties accepted {@code azp} claims, as {@link Origins} takes them; {@link
+   *     #NO_PARTY} among them: tokens without one, too; empty: any
+   */
+  public SessionAuth(ClerkKeys keys, Set<String> authorizedParties, SetupWarnings warnings) {
+    this.keys = keys;
+    this.authorizedParties = authorizedParties;
+    this.origins =
+        new Origins(
+            authorizedParties.stream()
+                .filter(party -> !party.equals(NO_PARTY))
+                .collect(Collectors.toSet()));
+    this.warnings = warnings;
+  }
+
+  /**
+   * Fetches the keys and verifies a token, so that the first request need not wait for that, nor
+   * for classes to load.
+   *
+   * @throws StartupException if Clerk rejects the secret key
+   */
+  public void warmUp() {
+    keys.prefetch();
+    keys.any().ifPresent(key -> isSigned(JWT.decode(UNSIGNED), key));
+  }
+
+  /**
+   * Verifies the token of a request and notes its user. Waits, for 2 s at most, only if Clerk's
+   * keys have to be fetched.
+   *
+   * @throws Failure AMBIGUOUS_AUTHORIZATION, MISSING_TOKEN, INVALID_TOKEN, or CLERK_UNAVAILABLE if
+   *     there is no key to verify it with
+   */
+  @Override
+  public void handle(Context ctx) {
+    if (ctx.routeRoles().contains(Access.PUBLIC)) {
+      return;
+    }
+    DecodedJWT jwt = decode(bearerToken(ctx));
+    checkHeader(jwt);
+    checkSignature(jwt, Deadline.of(ctx));
+    checkCategory(jwt);
+    checkTimes(jwt);
+    checkSession(jwt);
+    ctx.attribute(Access.USER_ID_ATTRIBUTE, subject(jwt));
+    warnings.goodToken();
+  }
+
+  /** The user whose token this handler has verified: the only identity that a request has. */
+  public static String userId(Context ctx) {
+    String id = ctx.attribute(Access.USER_ID_ATTRIBUTE);
+    if (id == null) {
+      throw new IllegalStateException("the route is not behind SessionAuth");
+    }
+    return id;
+  }
+
+  private String bearerToken(Context ctx) {
+    List<String> headers = Collections.list(ctx.req().getHeaders("Authorization"));
+    if (headers.size() > 1) {
+      throw Failure.of(Kind.AMBIGUOUS_AUTHORIZATION);
+    }
+    String header = headers.isEmpty() ? "" : headers.get(0);
+    boolean bearer = header.regionMatches(true, 0, SCHEME, 0, SCHEME.length());
+    String token = bearer ? header.substring(SCHEME.length()) : "";
+    if (NO_TOKENS.contains(token)) {
+      warnings.noToken(token);
+    }
+    if (token.isEmpty() || contains(token, ' ') || contains(token, '\t') || contains(token, ',')) {
+      throw Failure.of(Kind.MISSING_TOKEN);
+    }
+    return token;
+  }
+
+  private static boolean contains(String text, char c) {
+    return text.indexOf(c) >= 0;
+  }
+
+  private static DecodedJWT decode(String token) {
+    require(!contains(token, '='), "padded"); // RFC 7515 §2, but java-jwt lets it pass
+    try {
+      DecodedJWT jwt = JWT.decode(token);
+      require(decoded(jwt.getSignature()).length > 0, "not signed");
+      requireOneObject(jwt.getHeader());
+      requireOneObject(jwt.getPayload());
+      return jwt;
+    } catch (Failure e) {
+      throw e;
+    } catch (IOException | RuntimeException e) { // whatever is made of junk; its message quotes it
+      throw invalid(e.getClass().getSimpleName());
+    }
+  }
+
+  private static byte[] decoded(String part) {
+    return Base64.getUrlDecoder().decode(part);
+  }
+
+  /** java-jwt takes the word null for an object, and ignores what stands behind one. */
+  private static void requireOneObject(String part) throws IOException {
+    try (JsonParser json = JSON.createParser(decoded(part))) {
+      require(json.nextToken() == JsonToken.START_OBJECT, "not a JSON object");
+      json.skipChildren();
+      require(json.nextToken() == null, "something stands behind the JSON object");
+    }
+  }
+
+  private static String keyId(DecodedJWT jwt) {
+    return jwt.getHeaderClaim("kid").asString();
+  }
+
+  private static void checkHeader(DecodedJWT jwt) {
+    require("RS256".equals(jwt.getAlgorithm()), "alg is not RS256");
+    require(isAbsentOrOneOf(jwt.getHeaderClaim("typ"), Set.of("JWT")), "typ is not JWT");
+    require(jwt.getHeaderClaim("crit").isMissing(), "crit is not understood"); // RFC 7515 §4.1.11
+  }
+
+  private void checkSignature(DecodedJWT jwt, Deadline deadline) {
+    JwkSet current = keys.current(deadline);
+    if (isSigned(jwt, current)) {
+      return;
+    }
+    JwkSet newer = newerThan(current, jwt, deadline);
+    if (newer == current || !isSigned(jwt, newer)) {
+      String id = keyId(jwt);
+      warnings.foreignToken(jwt.getIssuer(), String.valueOf(id), keys.describeOthers(id));
+      throw invalid(current.get(keyId(jwt)) != null ? "signature is wrong" : "no key of this kid");
+    }
+  }
+
+  /** The keys that Clerk has now: it may have rotated one. */
+  private JwkSet newerThan(JwkSet current, DecodedJWT jwt, Deadline deadline) {
+    if (keyId(jwt) == null) {
+      return current; // no key is without an id
+    }
+    try {
+      return keys.refreshFor(current, deadline);
+    } catch (Failure e) {
+      if (current.get(keyId(jwt)) != null) {
+        return current; // no outage excuses a wrong signature
+      }
+      throw e;
+    }
+  }
+
+  private static boolean isSigned(DecodedJWT jwt, JwkSet keys) {
+    RSAPublicKey key = keys.get(keyId(jwt));
+    return key != null && isSigned(jwt, key);
+  }
+
+  private static boolean isSigned(DecodedJWT jwt, RSAPublicKey key) {
+    try {
+      Algorithm.RSA256(key, null).verify(jwt);
+      return true;
+    } catch (SignatureVerificationException e) {
+      return false;
+    }
+  }
+
+  private void checkCategory(DecodedJWT jwt) {
+    require(
+        isAbsentOrOneOf(jwt.getHeaderClaim("cat"), SESSION_CATEGORIES),
+        "not a session token",
+        warnings::otherCategory);
+  }
+
+  private void checkTimes(DecodedJWT jwt) {
+    double now = Instant.now().toEpochMilli() / 1000.0;
+    double skew = SetupWarnings.MAX_CLOCK_SKEW.toSeconds();
+    Double expires = seconds(jwt, "exp");
+    require(expires != null, "exp is missing");
+    require(expires > now - skew, "expired", () -> warnings.expired((long) (now - expires)));
+    for (String name : List.of("nbf", "iat")) {
+      Double begins = seconds(jwt, name);
+      require(
+          begins == null || begins <= now + skew,
+          name + " lies in the future",
+          () -> warnings.fromTheFuture((long) (begins - now)));
+    }
+  }
+
+  private void checkSession(DecodedJWT jwt) {
+    require(
+        !"pending".equals(jwt.getClaim("sts").asString()),
+        "the session is pending",
+        warnings::pendingSession);
+    Claim azp = jwt.getClaim("azp");
+    String party = azp.asString();
+    boolean absent = azp.isMissing() || azp.isNull();
+    require(
+        authorizedParties.isEmpty()
+            || absent && authorizedParties.contains(NO_PARTY)
+            || party != null && origins.contains(party),
+        "azp is not an authorized party, see CLERK_AUTHORIZED_PARTIES",
+        () -> warnings.otherParty(party, String.join(",", authorizedParties)));
+  }
+
+  private static String subject(DecodedJWT jwt) {
+    String subject = jwt.getClaim("sub").asString();
+    require(subject != null && ClerkUser.isId(subject), "sub is not a user id");
+    return subject;
+  }
+
+  /** A time in seconds since 1970 (RFC 7519 §2, NumericDate), or null if absent. */
+  private static Double seconds(DecodedJWT jwt, String name) {
+    Claim claim = jwt.getClaim(name);
+    require(claim.isMissing() || claim.asDouble() != null, name + " is not a number");
+    return claim.asDouble();
+  }
+
+  private static boolean isAbsentOrOneOf(Claim claim, Set<String> values) {
+    return claim.isMissing() || claim.asString() != null && values.contains(claim.asString());
+  }
+
+  private static void require(boolean holds, String fault) {
+    if (!holds) {
+      throw invalid(fault);
+    }
+  }
+
+  /**
+   * Refuses a token that one of our keys has signed.
+   *
+   * @param warning says what to do, since the fault may lie in the set-up
+   */
+  private static void require(boolean holds, String fault, Runnable warning) {
+    if (!holds) {
+      warning.run();
+      throw invalid(fault);
+    }
+  }
+
+  private static Failure invalid(String fault) {
+    return Failure.of(Kind.INVALID_TOKEN, "Token refused: " + fault);
+  }
+}

@@ -1,0 +1,199 @@
+package com.realmeet.server.clerk;
+
+import com.realmeet.server.core.Origins;
+import io.javalin.http.HandlerType;
+import java.time.Duration;
+import java.time.Instant;
+import java.time.ZonedDateTime;
+import java.time.format.DateTimeFormatter;
+import java.time.format.DateTimeParseException;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Pattern;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Warns of a set-up with which good users are refused: one line for each kind, with what to do.
+ *
+ * <p>Anybody can make up a token, and anybody who has signed in has an expired one. So a token is
+ * spoken of only until a good one has come; of one that none of our keys has signed, nothing is
+ * quoted but what looks like Clerk's.
+ */
+public final class SetupWarnings {
+  private static final Logger log = LoggerFactory.getLogger(SetupWarnings.class);
+
+  private enum Kind {
+    WRONG_CLOCK,
+    OTHER_INSTANCE,
+    NO_TOKEN,
+    OTHER_CATEGORY,
+    EXPIRED,
+    PENDING_SESSION,
+    NO_PARTY,
+    OTHER_PARTY,
+    NO_WEBHOOK_SECRET
+  }
+
+  /** By how much this machine's clock and Clerk's may differ. */
+  static final Duration MAX_CLOCK_SKEW = Duration.ofSeconds(5);
+
+  /** Such as {@code https://clerk.example.com}, or behind a proxy with a path. */
+  private static final Pattern ISSUER = Pattern.compile("https://[\\w.:/-]{1,200}");
+
+  private static final Pattern KEY_ID = Pattern.compile("[\\w-]{1,64}");
+
+  private final Set<Kind> logged = ConcurrentHashMap.newKeySet();
+  private volatile boolean goodTokenSeen;
+
+  /** Notes a token that was accepted: the set-up is right. */
+  void goodToken() {
+    if (!goodTokenSeen) {
+      goodTokenSeen = true;
+    }
+  }
+
+  /**
+   * Warns of a word that JavaScript writes where there is no token.
+   *
+   * @param word one of a few that we know
+   */
+  void noToken(String word) {
+    token(
+        Kind.NO_TOKEN,
+        "A request carries \"Bearer {}\": the front end must await getToken(), and call it only when"
+            + " the user is signed in",
+        word);
+  }
+
+  /**
+   * Warns of a token of another Clerk instance.
+   *
+   * @param ourKeys which keys we have instead, or null if we have one of that id
+   */
+  void foreignToken(String issuer, String keyId, String ourKeys) {
+    if (ourKeys != null
+        && issuer != null
+        && ISSUER.matcher(issuer).matches()
+        && KEY_ID.matcher(keyId).matches()) {
+      token(
+          Kind.OTHER_INSTANCE,
+          "A token comes from {} and is signed with key {}, but {}: copy both keys from the Clerk"
+              + " instance whose publishable key the front end has",
+          issuer,
+          keyId,
+          ourKeys);
+    }
+  }
+
+  // Of tokens that one of our keys has signed
+
+  /** Warns of a token that is not a session's. */
+  void otherCategory() {
+    token(
+        Kind.OTHER_CATEGORY,
+        "Tokens are refused because they are not session tokens but of a JWT template or a machine:"
+            + " the front end must call getToken() without a template");
+  }
+
+  /** Warns of a token that came too late. */
+  void expired(long seconds) {
+    token(
+        Kind.EXPIRED,
+        "Tokens are refused because they expired {} s ago: the front end must call getToken() for"
+            + " each request, since a token lives for a minute; or else this machine's clock is"
+            + " ahead",
+        seconds);
+  }
+
+  /** Warns of a token that is not valid yet. */
+  void fromTheFuture(long seconds) {
+    wrongClock(seconds, "behind");
+  }
+
+  /** Warns of a session that Clerk calls pending. */
+  void pendingSession() {
+    token(
+        Kind.PENDING_SESSION,
+        "Tokens are refused because their sessions are pending: the front end must let users finish"
+            + " what Clerk demands after sign-in, such as choosing an organization (session tasks)");
+  }
+
+  /**
+   * Warns of a token of a front end that is not accepted.
+   *
+   * @param party its {@code azp}, or null
+   * @param accepted the value of CLERK_AUTHORIZED_PARTIES
+   */
+  void otherParty(String party, String accepted) {
+    if (party == null) {
+      token(
+          Kind.NO_PARTY,
+          "Tokens are refused because they have no azp, as those of native apps: to accept them, set"
+              + " CLERK_AUTHORIZED_PARTIES={},none",
+          accepted);
+    } else {
+      token(
+          Kind.OTHER_PARTY,
+          "Tokens of {} are refused: if it is yours, add it to CLIENT_URL, or to"
+              + " CLERK_AUTHORIZED_PARTIES if that is set, now {}",
+          Origins.isOrigin(party) ? party : "something that is no origin",
+          accepted);
+    }
+  }
+
+  /**
+   * Warns if this machine's clock is off, so that good tokens look expired or as if they came from
+   * the future.
+   *
+   * @param asked when a request was sent to Clerk, by this machine's clock
+   * @param date the response's Date header, in whole seconds (RFC 9110 §6.6.1)
+   */
+  void compareClocks(Instant asked, String date) {
+    Instant clerk;
+    try {
+      clerk = ZonedDateTime.parse(date, DateTimeFormatter.RFC_1123_DATE_TIME).toInstant();
+    } catch (DateTimeParseException e) {
+      return; // no date of Clerk's
+    }
+    // How long the response took is no difference.
+    Duration behind = Duration.between(Instant.now(), clerk);
+    Duration ahead = Duration.between(clerk.plusSeconds(1), asked);
+    if (behind.compareTo(MAX_CLOCK_SKEW) > 0) {
+      wrongClock(behind.toSeconds(), "behind");
+    } else if (ahead.compareTo(MAX_CLOCK_SKEW) > 0) {
+      wrongClock(ahead.toSeconds(), "ahead of");
+    }
+  }
+
+  private void wrongClock(long seconds, String direction) {
+    warn(
+        Kind.WRONG_CLOCK,
+        "This machine's clock is {} s {} Clerk's, so good tokens may be refused: set it, best by NTP",
+        seconds,
+        direction);
+  }
+
+  /** Warns of an event that gets a 404, as there is no webhook route without a secret. */
+  public void webhookWithoutSecret(HandlerType method) {
+    if (method == HandlerType.POST) {
+      warn(
+          Kind.NO_WEBHOOK_SECRET,
+          "Events at /api/webhooks/clerk are answered with 404, because"
+              + " CLERK_WEBHOOK_SIGNING_SECRET is not set: copy the endpoint's signing secret, whsec_...,"
+              + " from Clerk's dashboard");
+    }
+  }
+
+  private void token(Kind kind, String line, Object... arguments) {
+    if (!goodTokenSeen) {
+      warn(kind, line, arguments);
+    }
+  }
+
+  private void warn(Kind kind, String line, Object... arguments) {
+    if (logged.add(kind)) {
+      log.warn(line, arguments);
+    }
+  }
+}

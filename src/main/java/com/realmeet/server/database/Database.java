@@ -1,0 +1,404 @@
+package com.realmeet.server.database;
+
+import static com.realmeet.server.database.SqlErrors.READ_ONLY;
+import static com.realmeet.server.database.SqlErrors.describe;
+import static com.realmeet.server.database.SqlErrors.isTransient;
+import static com.realmeet.server.database.SqlErrors.isUnavailable;
+import static com.realmeet.server.database.SqlErrors.oneLine;
+import static com.realmeet.server.database.SqlErrors.sqlException;
+
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.LogRateLimiter;
+import com.realmeet.server.core.Outage;
+import com.realmeet.server.core.Threads;
+import com.zaxxer.hikari.HikariConfig;
+import com.zaxxer.hikari.HikariDataSource;
+import com.zaxxer.hikari.SQLExceptionOverride;
+import io.micrometer.core.instrument.MeterRegistry;
+import java.sql.Connection;
+import java.sql.SQLException;
+import java.time.Duration;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Semaphore;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Predicate;
+import org.jdbi.v3.core.ConnectionException;
+import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.HandleCallback;
+import org.jdbi.v3.core.Jdbi;
+import org.jdbi.v3.core.JdbiException;
+import org.jdbi.v3.core.statement.StatementException;
+import org.jdbi.v3.core.statement.StatementExceptions;
+import org.jdbi.v3.postgres.PostgresPlugin;
+import org.postgresql.PGConnection;
+import org.postgresql.ds.PGSimpleDataSource;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * The connection pool, for any number of threads that may block. It lets an idle Neon database
+ * suspend, ends every call within 5 s, cancels in Postgres what has run out of time, and repeats
+ * what a failover broke if that is safe.
+ *
+ * <p>A feature's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. All features
+ * together use at most the pool's size less two connections (a bulkhead), so that slow queries of
+ * theirs stop neither sync nor readiness.
+ */
+public final class Database implements AutoCloseable {
+  private static final Logger log = LoggerFactory.getLogger(Database.class);
+
+  /** The longest that any work waits; a little less than the 5 s in which a request is answered. */
+  public static final Duration LIMIT = Duration.ofMillis(4500);
+
+  /** For a connection, and so for a Neon database that is just waking up. */
+  private static final Duration CONNECTION_TIMEOUT = Duration.ofSeconds(3);
+
+  /**
+   * For finding out that a pooled connection is dead; also what is left for a statement at least.
+   */
+  private static final Duration VALIDATION_TIMEOUT = Duration.ofMillis(500);
+
+  /**
+   * A failure later than this is not tried again: the second try could exceed the limit. Postgres
+   * needs 1 s to find a deadlock.
+   */
+  private static final Duration RETRY_WINDOW = Duration.ofMillis(1500);
+
+  /** Before the network timeout, which closes the connection: then nothing can be cancelled. */
+  private static final Duration CANCEL_MARGIN = Duration.ofMillis(200);
+
+  /** Of the pool, for sync and readiness. */
+  private static final int RESERVED_CONNECTIONS = 2;
+
+  private final PGSimpleDataSource source;
+  private final HikariDataSource pool;
+  private final Jdbi jdbi;
+  private final StatementCanceller canceller;
+  private final Outage outage;
+
+  /** On its own, since a read-only database still answers most requests. */
+  private final Outage readOnly;
+
+  /** Whether statements that are used often are prepared in Postgres, under a name. */
+  private final AtomicBoolean preparing;
+
+  private final AtomicBoolean lookedForPooler;
+  private final LogRateLimiter warnings;
+
+  /** One for each connection that features may use at once; null for the server's own work. */
+  private final Semaphore featurePermits;
+
+  private CompletableFuture<Void> ping = CompletableFuture.completedFuture(null); // guarded by this
+
+  /** A pool that is empty at first: nothing is connected before the first use. */
+  public Database(DatabaseUrl url, int poolSize, MeterRegistry meters) {
+    source = url.dataSource((int) LIMIT.toSeconds());
+    source.setCancelSignalTimeout(2); // seconds
+    preparing = new AtomicBoolean(!url.isPooled());
+    lookedForPooler = new AtomicBoolean(url.isPooled());
+    HikariConfig config = new HikariConfig();
+    config.setPoolName("database");
+    config.setDataSource(source);
+    config.setMaximumPoolSize(poolSize);
+    config.setInitializationFailTimeout(-1);
+    // Idle connections would keep a Neon database awake, and be billed, for ever.
+    config.setMinimumIdle(0);
+    config.setKeepaliveTime(0);
+    config.setIdleTimeout(Duration.ofMinutes(1).toMillis());
+    config.setConnectionTimeout(url.poolTimeoutMillis(CONNECTION_TIMEOUT.toMillis()));
+    config.setValidationTimeout(VALIDATION_TIMEOUT.toMillis());
+    config.setExceptionOverride(new EvictReadOnly());
+    config.setMetricRegistry(meters);
+    pool = new HikariDataSource(config);
+    jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
+    jdbi.define("users", url.qualified("users"));
+    // By default a failed statement's message quotes its arguments, and so email addresses.
+    jdbi.getConfig(StatementExceptions.class)
+        .setMessageRendering(StatementExceptions.MessageRendering.NONE);
+    canceller = new StatementCanceller();
+    outage = new Outage(log, "Database");
+    readOnly = new Outage(log, "Writing to the database");
+    warnings = new LogRateLimiter();
+    featurePermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
+  }
+
+  private Database(Database shared) {
+    source = shared.source;
+    pool = shared.pool;
+    jdbi = shared.jdbi;
+    canceller = shared.canceller;
+    outage = shared.outage;
+    readOnly = shared.readOnly;
+    preparing = shared.preparing;
+    lookedForPooler = shared.lookedForPooler;
+    warnings = shared.warnings;
+    featurePermits = null;
+  }
+
+  /** The same pool without the bulkhead of features: for sync and readiness alone. */
+  public Database reserved() {
+    return new Database(this);
+  }
+
+  /** A connection to what was the primary before a failover: HikariCP itself would keep it. */
+  private static final class EvictReadOnly implements SQLExceptionOverride {
+    @java.lang.Override // HikariCP's type of that name hides it
+    public Override adjudicate(SQLException e) {
+      return READ_ONLY.equals(e.getSQLState()) ? Override.MUST_EVICT : Override.CONTINUE_EVICT;
+    }
+  }
+
+  /** Like {@link #read(Deadline, HandleCallback)}, within 4.5 s. */
+  public <T> T read(HandleCallback<T, RuntimeException> work) {
+    return read(Deadline.in(LIMIT), work);
+  }
+
+  /**
+   * Runs queries; once more if a failover has just cut the connection.
+   *
+   * @param deadline of the request: what runs longer is cancelled in Postgres
+   * @throws Failure DATABASE_UNAVAILABLE, or OVERLOADED if too many slow queries run at once
+   * @throws JdbiException if a statement itself is at fault, see {@link SqlErrors}
+   */
+  public <T> T read(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    return withRetry(deadline, work, e -> true);
+  }
+
+  /** Like {@link #write(Deadline, HandleCallback)}, within 4.5 s. */
+  public <T> T write(HandleCallback<T, RuntimeException> work) {
+    return write(Deadline.in(LIMIT), work);
+  }
+
+  /**
+   * Runs statements in one transaction. It is repeated only if the first one certainly was not
+   * committed, so that nothing is inserted twice; if the connection breaks during the commit,
+   * nobody knows, and it fails.
+   *
+   * @param work changes nothing but the database, since it may run twice
+   * @throws Failure as {@link #read}
+   * @throws JdbiException as {@link #read}
+   */
+  public <T> T write(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    AtomicBoolean committing = new AtomicBoolean();
+    T result =
+        withRetry(
+            deadline,
+            handle -> {
+              committing.set(false);
+              return handle.inTransaction(
+                  (Handle same) -> {
+                    T value = work.withHandle(same);
+                    committing.set(true);
+                    return value;
+                  });
+            },
+            e -> !committing.get() || SqlErrors.isRolledBack(e));
+    readOnly.succeeded();
+    return result;
+  }
+
+  /**
+   * Runs statements that have the same effect twice as once, such as an upsert, without a
+   * transaction around them; like {@link #read}, once more after a failover, whether or not the
+   * first try took effect.
+   *
+   * @throws Failure as {@link #read}
+   * @throws JdbiException as {@link #read}
+   */
+  public <T> T writeIdempotent(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    T result = read(deadline, work);
+    readOnly.succeeded();
+    return result;
+  }
+
+  private <T> T withRetry(
+      Deadline deadline, HandleCallback<T, RuntimeException> work, Predicate<SQLException> isSafe) {
+    if (featurePermits == null) {
+      return tryTwice(deadline, work, isSafe);
+    }
+    acquirePermit(deadline);
+    try {
+      return tryTwice(deadline, work, isSafe);
+    } finally {
+      featurePermits.release();
+    }
+  }
+
+  private void acquirePermit(Deadline deadline) {
+    try {
+      if (featurePermits.tryAcquire(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS)) {
+        return;
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+    String reason = "too many slow queries at once";
+    if (warnings.allows(reason)) {
+      log.warn(
+          "A query of a feature found no free connection in time: {}; all but {} of "
+              + "DATABASE_POOL_SIZE are busy with others",
+          reason,
+          RESERVED_CONNECTIONS);
+    }
+    throw Failure.of(Failure.Kind.OVERLOADED, reason);
+  }
+
+  private <T> T tryTwice(
+      Deadline deadline, HandleCallback<T, RuntimeException> work, Predicate<SQLException> isSafe) {
+    Deadline retry = Deadline.in(RETRY_WINDOW);
+    try {
+      return tryOnce(work, deadline);
+    } catch (JdbiException e) {
+      SQLException cause = sqlException(e);
+      if (SqlErrors.isPreparedStatementLost(cause)) {
+        stopPreparing(describe(cause));
+      } else if (isTransient(cause) && !SqlErrors.isRolledBack(cause)) {
+        // The other pooled connections were cut, made read-only or outdated by the same event.
+        pool.getHikariPoolMXBean().softEvictConnections();
+      }
+      if (!isTransient(cause) || retry.remaining().isZero() || !isSafe.test(cause)) {
+        throw failed(e, cause);
+      }
+    }
+    try {
+      return tryOnce(work, deadline);
+    } catch (JdbiException e) {
+      throw failed(e, sqlException(e));
+    }
+  }
+
+  private <T> T tryOnce(HandleCallback<T, RuntimeException> work, Deadline deadline) {
+    // While an outage lasts, a connection will probably take all of the time that it may.
+    boolean down = outage.isDown();
+    if (deadline.remaining().toMillis() <= (down ? pool.getConnectionTimeout() : 0)) {
+      throw Failure.of(
+          down ? Failure.Kind.DATABASE_UNAVAILABLE : Failure.Kind.OVERLOADED,
+          "no time is left for the database");
+    }
+    T result =
+        jdbi.withHandle(
+            handle -> {
+              PGConnection postgres = prepare(handle, deadline);
+              StatementCanceller.Watch watch =
+                  canceller.watch(postgres, timeout(deadline).minus(CANCEL_MARGIN));
+              try {
+                return work.withHandle(handle);
+              } finally {
+                if (watch.end()) {
+                  pool.evictConnection(handle.getConnection());
+                }
+              }
+            });
+    outage.succeeded();
+    return result;
+  }
+
+  /** When the network timeout ends a statement that begins now. */
+  private static Deadline timeout(Deadline deadline) {
+    Duration left = deadline.remaining();
+    if (left.compareTo(VALIDATION_TIMEOUT) < 0) {
+      return Deadline.in(VALIDATION_TIMEOUT);
+    }
+    return left.compareTo(LIMIT) > 0 ? Deadline.in(LIMIT) : deadline;
+  }
+
+  private PGConnection prepare(Handle handle, Deadline deadline) {
+    Connection connection = handle.getConnection();
+    try {
+      // Until the connection returns to the pool, which sets it back.
+      connection.setNetworkTimeout(Runnable::run, (int) timeout(deadline).remaining().toMillis());
+      PGConnection postgres = connection.unwrap(PGConnection.class);
+      if (lookedForPooler.compareAndSet(false, true)) {
+        lookForPooler(handle, postgres);
+      }
+      if (!preparing.get()) {
+        postgres.setPrepareThreshold(0); // one that was being opened when it was turned off
+      }
+      return postgres;
+    } catch (SQLException e) {
+      throw new ConnectionException(e);
+    }
+  }
+
+  /**
+   * A pooler tells each client a process id of its own making. Behind one in transaction mode, a
+   * prepared statement's name may mean another client's statement, and not always fail.
+   */
+  private void lookForPooler(Handle handle, PGConnection postgres) {
+    try {
+      int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
+      if (pid != postgres.getBackendPID()) {
+        stopPreparing("its process id is not the one that Postgres knows");
+      }
+    } catch (JdbiException e) {
+      lookedForPooler.set(false); // the database has just gone, for example
+      throw e;
+    }
+  }
+
+  private void stopPreparing(String sign) {
+    if (preparing.compareAndSet(true, false)) {
+      source.setPrepareThreshold(0);
+      pool.getHikariPoolMXBean().softEvictConnections();
+      log.warn(
+          "DATABASE_URL leads to a connection pooler ({}): server-side prepared statements are off "
+              + "from now on. Add pgbouncer=true to DATABASE_URL, and set DIRECT_URL",
+          sign);
+    }
+  }
+
+  private RuntimeException failed(JdbiException e, SQLException cause) {
+    if (!(e instanceof ConnectionException) && !isUnavailable(cause)) {
+      return e;
+    }
+    String reason = describe(cause);
+    if (READ_ONLY.equals(cause.getSQLState())) {
+      readOnly.failed(reason);
+    } else if (featurePermits == null || !SqlErrors.isCancelled(cause)) {
+      outage.failed(reason);
+    } else if (warnings.allows("cancelled")) { // the database itself is well
+      log.warn("A query of a feature was too slow, {}{}", reason, statement(e));
+    }
+    return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, reason);
+  }
+
+  /** The beginning of the statement, without literals: they may be somebody's data. */
+  private static String statement(JdbiException e) {
+    if (!(e instanceof StatementException statement) || statement.getStatementContext() == null) {
+      return "";
+    }
+    String sql =
+        oneLine(String.valueOf(statement.getStatementContext().getRawSql()))
+            .replaceAll("'[^']*'?|\\b\\d+", "?");
+    return ": " + sql.substring(0, Math.min(80, sql.length()));
+  }
+
+  /**
+   * Waits until the database responds; calls that come at once share one query.
+   *
+   * @param timeout may be less than a query may take
+   * @return whether it has responded in time
+   */
+  public boolean ping(Duration timeout) {
+    return sharedPing()
+        .handle((done, e) -> e == null)
+        .completeOnTimeout(false, timeout.toMillis(), TimeUnit.MILLISECONDS)
+        .join();
+  }
+
+  private synchronized CompletableFuture<Void> sharedPing() {
+    if (ping.isDone()) {
+      ping = Threads.run(() -> reserved().read(handle -> handle.execute("SELECT 1")));
+    }
+    return ping;
+  }
+
+  /** Ends all connections. */
+  @Override
+  public void close() {
+    pool.close();
+    canceller.close();
+  }
+}

@@ -1,0 +1,250 @@
+package com.realmeet.server.database;
+
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
+import java.security.GeneralSecurityException;
+import java.security.KeyFactory;
+import java.security.cert.Certificate;
+import java.security.cert.CertificateException;
+import java.security.cert.CertificateFactory;
+import java.security.cert.X509Certificate;
+import java.security.spec.PKCS8EncodedKeySpec;
+import java.util.ArrayList;
+import java.util.Base64;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Set;
+import org.postgresql.ssl.BaseX509KeyManager;
+import org.postgresql.util.PSQLException;
+
+/**
+ * The TLS parameters of a database URL, as libpq means them. pgjdbc has the same names, but with
+ * {@code sslmode=require} it verifies nothing even if there is a CA file, and it looks at files
+ * only when it connects. Of {@code sslmode}, {@code ssl} and {@code sslaccept} the strictest
+ * counts.
+ *
+ * @see <a href="https://www.postgresql.org/docs/current/libpq-ssl.html">libpq's TLS</a>
+ * @see <a href="https://www.prisma.io/docs/orm/core-concepts/supported-databases/postgresql">
+ *     Prisma's sslcert (a CA file) and sslaccept</a>
+ */
+final class DatabaseTls {
+  static final Set<String> PARAMETERS =
+      Set.of("ssl", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslaccept");
+
+  /** The weakest first. */
+  private static final List<String> MODES =
+      List.of("disable", "allow", "prefer", "require", "verify-ca", "verify-full");
+
+  private DatabaseTls() {}
+
+  /**
+   * Takes the TLS parameters out of those of a URL.
+   *
+   * @return properties of pgjdbc
+   * @throws IllegalArgumentException if they contradict each other, or a file cannot be used
+   */
+  static Map<String, String> takeProperties(Map<String, String> parameters) {
+    String sslmode = sslmode(parameters.remove("sslmode"));
+    String ssl = ssl(parameters.remove("ssl"));
+    String mode = stricter(sslmode == null ? "prefer" : sslmode, ssl);
+    boolean named = sslmode != null || MODES.indexOf(ssl) > MODES.indexOf("prefer");
+    String ca = file(parameters, "sslrootcert");
+    String certificate = file(parameters, "sslcert");
+    String key = file(parameters, "sslkey");
+    String accept = accept(parameters.remove("sslaccept"));
+    if (certificate != null && key == null) { // Prisma's name of a CA file
+      if (ca != null) {
+        throw new IllegalArgumentException("has sslcert without sslkey: name both or none");
+      }
+      requireAuthority(certificate);
+      boolean any = accept.equals("accept_invalid_certs") && !mode.startsWith("verify");
+      ca = any ? null : certificate;
+    }
+    if (accept.equals("strict")) {
+      mode = "verify-full";
+      named = true;
+      ca = ca == null ? "system" : ca;
+    }
+    if ("system".equals(ca) && named && !mode.equals("verify-full")) {
+      throw new IllegalArgumentException(
+          "has an sslmode that is too weak for sslrootcert=system: use verify-full");
+    }
+    mode = verifying(mode, ca);
+    if ("direct".equals(parameters.get("sslnegotiation"))
+        && MODES.indexOf(mode) < MODES.indexOf("require")) {
+      throw new IllegalArgumentException(
+          "has sslnegotiation=direct, which needs sslmode=require or stricter");
+    }
+
+    Map<String, String> properties = new HashMap<>();
+    if (named || ca != null) {
+      properties.put("sslmode", mode);
+    }
+    if ("system".equals(ca)) {
+      properties.put("sslfactory", "org.postgresql.ssl.DefaultJavaSSLFactory");
+    } else if (ca != null) {
+      properties.put("sslrootcert", ca);
+    }
+    if (key != null) {
+      properties.putAll(client(certificate, key, ca));
+    }
+    return properties;
+  }
+
+  /** A mode that uses the CA file which is named, or lies where libpq looks for it. */
+  private static String verifying(String mode, String ca) {
+    if ("system".equals(ca)) {
+      return "verify-full";
+    }
+    if (ca != null) {
+      certificates("CA file (sslrootcert)", ca);
+      return mode.equals("disable") ? mode : stricter(mode, "verify-ca");
+    }
+    if (Files.exists(defaultCaFile())) {
+      return mode.equals("require") ? "verify-ca" : mode;
+    }
+    if (mode.startsWith("verify")) {
+      throw new IllegalArgumentException(
+          "asks for sslmode=verify-ca or verify-full but names no CA file: add "
+              + "sslrootcert=system for certificates of public authorities, "
+              + "or sslrootcert=/path/to/ca.pem");
+    }
+    return mode;
+  }
+
+  /** Where libpq and pgjdbc look for a CA file that the URL does not name. */
+  private static Path defaultCaFile() {
+    return System.getProperty("os.name").startsWith("Windows")
+        ? Path.of(String.valueOf(System.getenv("APPDATA")), "postgresql", "root.crt")
+        : Path.of(System.getProperty("user.home"), ".postgresql", "root.crt");
+  }
+
+  private static String sslmode(String value) {
+    if ("no-verify".equals(value)) { // node-postgres
+      return "require";
+    }
+    if (value != null && !MODES.contains(value)) {
+      throw DatabaseParameters.unknownValue("sslmode", MODES);
+    }
+    return value;
+  }
+
+  /** What other clients call {@code sslmode}; JDBC's {@code ssl=true} is libpq's too. */
+  private static String ssl(String value) {
+    return switch (value == null ? "" : value.toLowerCase(Locale.ROOT)) {
+      case "", "false", "0", "off", "no" -> "disable";
+      case "true", "1", "on", "yes", "no-verify" -> "require";
+      default -> {
+        if (!MODES.contains(value)) {
+          throw new IllegalArgumentException(
+              "has an unknown value for ssl: write sslmode=require, or sslmode=verify-full with "
+                  + "sslrootcert=system or a CA file");
+        }
+        yield value;
+      }
+    };
+  }
+
+  private static String accept(String value) {
+    if (value != null && !value.matches("strict|accept_invalid_certs")) {
+      throw DatabaseParameters.unknownValue("sslaccept", List.of("strict", "accept_invalid_certs"));
+    }
+    return value == null ? "" : value;
+  }
+
+  private static String stricter(String mode, String other) {
+    return MODES.indexOf(mode) > MODES.indexOf(other) ? mode : other;
+  }
+
+  private static String file(Map<String, String> parameters, String name) {
+    String file = parameters.remove(name);
+    return file == null || file.isEmpty() ? null : file;
+  }
+
+  private static List<X509Certificate> certificates(String what, String file) {
+    List<X509Certificate> certificates = new ArrayList<>();
+    try (InputStream bytes = new ByteArrayInputStream(read(what, file))) {
+      for (Certificate certificate :
+          CertificateFactory.getInstance("X.509").generateCertificates(bytes)) {
+        certificates.add((X509Certificate) certificate);
+      }
+    } catch (IOException | CertificateException e) {
+      certificates.clear(); // reported below, with every other file that is something else
+    }
+    if (certificates.isEmpty()) {
+      throw new IllegalArgumentException("names a " + what + " that has no certificate (PEM)");
+    }
+    return certificates;
+  }
+
+  /** A client certificate whose key is missing is not taken for Prisma's CA file. */
+  private static void requireAuthority(String file) {
+    if (certificates("CA file (sslcert)", file).stream()
+        .noneMatch(
+            certificate ->
+                certificate.getBasicConstraints() >= 0
+                    || certificate
+                        .getIssuerX500Principal()
+                        .equals(certificate.getSubjectX500Principal()))) {
+      throw new IllegalArgumentException(
+          "has sslcert without sslkey: name the key of a client certificate too; "
+              + "the CA file of the server is sslrootcert");
+    }
+  }
+
+  private static byte[] read(String what, String file) {
+    try {
+      return Files.readAllBytes(Path.of(file));
+    } catch (IOException | InvalidPathException e) { // their messages quote the path
+      throw new IllegalArgumentException(
+          "names a "
+              + what
+              + " that cannot be read: a relative path begins at the working directory");
+    }
+  }
+
+  /** A client certificate. pgjdbc wants to know the algorithm of a key in PEM. */
+  private static Map<String, String> client(String certificate, String key, String ca) {
+    if (certificate == null) {
+      throw new IllegalArgumentException("has sslkey without sslcert: name both or none");
+    }
+    if ("system".equals(ca)) { // that factory of pgjdbc knows no client certificate
+      throw new IllegalArgumentException(
+          "has sslkey together with sslrootcert=system: name the CA file of the server");
+    }
+    certificates("client certificate (sslcert)", certificate);
+    byte[] bytes = read("client key (sslkey)", key);
+    try {
+      BaseX509KeyManager.validateKeyFilePermissions(Path.of(key)); // libpq's rule
+    } catch (PSQLException e) { // its message quotes the path
+      throw new IllegalArgumentException(
+          "names a client key (sslkey) that others may read: chmod 600");
+    }
+    String pem = new String(bytes, StandardCharsets.ISO_8859_1);
+    for (String algorithm : List.of("RSA", "EC", "EdDSA")) {
+      try {
+        byte[] der =
+            pem.contains("-----BEGIN PRIVATE KEY-----")
+                ? Base64.getMimeDecoder()
+                    .decode(
+                        pem.replaceFirst("(?s).*?-----BEGIN PRIVATE KEY-----", "")
+                            .replaceFirst("(?s)-----END.*", ""))
+                : bytes;
+        KeyFactory.getInstance(algorithm).generatePrivate(new PKCS8EncodedKeySpec(der));
+        return Map.of("sslcert", certificate, "sslkey", key, "pemKeyAlgorithm", algorithm);
+      } catch (IllegalArgumentException | GeneralSecurityException e) {
+        continue; // refused below if it is a key of none of these
+      }
+    }
+    throw new IllegalArgumentException(
+        "names a client key (sslkey) that is not PKCS #8 without a password: convert it with "
+            + "openssl pkcs8 -topk8 -nocrypt");
+  }
+}

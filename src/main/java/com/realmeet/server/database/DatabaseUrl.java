@@ -1,0 +1,332 @@
+package com.realmeet.server.database;
+
+import java.net.URLDecoder;
+import java.nio.charset.StandardCharsets;
+import java.sql.SQLException;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.function.Function;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+import java.util.stream.Stream;
+import org.postgresql.ds.PGSimpleDataSource;
+
+/**
+ * A {@code postgresql://} URL, read as libpq and psql read it or refused. pgjdbc does not take such
+ * a URL, and its complaint would print the password: no message of this class contains a value.
+ *
+ * @param hosts tried in this order
+ * @param database may be empty: the database named like the user
+ * @param user may be empty: the user of the operating system, pgjdbc's default as well as libpq's
+ * @param password may be empty: pgjdbc then looks into {@code ~/.pgpass}, as libpq does
+ * @param properties of pgjdbc, by its names
+ * @param schema Prisma's {@code schema}, or null for the first of the search path
+ * @param connectionLimit Prisma's {@code connection_limit}, or null
+ * @param poolTimeout Prisma's {@code pool_timeout} in seconds, or null
+ * @param pgbouncer Prisma's {@code pgbouncer}, or null: {@link DatabasePoolers} decides
+ * @param warnings what is ignored or limited, each the rest of a sentence about the variable
+ * @see <a
+ *     href="https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS">the
+ *     form of a connection URI</a>
+ */
+public record DatabaseUrl(
+    List<Host> hosts,
+    String database,
+    String user,
+    String password,
+    Map<String, String> properties,
+    String schema,
+    Integer connectionLimit,
+    Integer poolTimeout,
+    Boolean pgbouncer,
+    List<String> warnings) {
+
+  public static final String FORM = "postgresql://user:password@host/database?sslmode=require";
+
+  /** Seconds that a login may take: the longest time that a request waits for anything. */
+  static final int LOGIN_TIMEOUT = 5;
+
+  /**
+   * The parts of a URL. Like libpq, it ends the credentials at the first {@code @} unless a slash
+   * comes before it; but no host has an {@code @}, so that a second one belongs to the password.
+   */
+  private static final Pattern PARTS =
+      Pattern.compile(
+          "(?s)(?:(?<credentials>[^/@]*(?:@[^/?@]*)*)@)?(?<hosts>[^/?@]*)"
+              + "(?:/(?<database>[^?]*))?(?:\\?(?<query>.*))?");
+
+  private static final Pattern HOST_AND_PORT =
+      Pattern.compile("(?s)(?:\\[(?<address>[^]]*)]|(?<name>[^:]*))(?::(?<port>.*))?");
+
+  private static final Pattern BAD_PERCENT = Pattern.compile("%(?![0-9A-Fa-f]{2})|%00");
+
+  /**
+   * One of the servers of a URL.
+   *
+   * @param name a host name or an address, IPv6 without brackets
+   */
+  record Host(String name, int port) {
+    private static final Pattern NAME =
+        Pattern.compile("[\\p{L}\\p{N}._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%[\\w.-]+)?");
+
+    static Host of(String name, String port) {
+      if (name.startsWith("/") || name.startsWith("@")) {
+        throw new IllegalArgumentException(
+            "names a Unix socket, and Java connects by TCP only: name a host and a port, "
+                + "such as 127.0.0.1 of a proxy or the database's private address");
+      }
+      if (name.isEmpty()) {
+        throw new IllegalArgumentException("names no host: write " + FORM);
+      }
+      if (!NAME.matcher(name).matches()) {
+        throw new IllegalArgumentException(
+            "has no valid host: write " + FORM + ", with special characters percent-encoded");
+      }
+      if (port.isEmpty()) {
+        return new Host(name, 5432);
+      }
+      if (!port.matches("\\d{1,5}")
+          || Integer.parseInt(port) < 1
+          || Integer.parseInt(port) > 65535) {
+        throw new IllegalArgumentException(
+            "has a port that is not a number between 1 and 65535: percent-encode special "
+                + "characters of the password, write an IPv6 address in brackets");
+      }
+      return new Host(name, Integer.parseInt(port));
+    }
+
+    /** The host as it stands in a URL. */
+    String inUrl() {
+      return name.contains(":") ? "[" + name + "]" : name;
+    }
+
+    @Override
+    public String toString() {
+      return inUrl() + ":" + port;
+    }
+  }
+
+  /**
+   * Reads a URL.
+   *
+   * @throws IllegalArgumentException with the rest of a sentence that begins with the variable's
+   *     name, and without any part of the URL but names of parameters
+   */
+  public static DatabaseUrl parse(String url) {
+    if (url.startsWith("jdbc:")) {
+      throw new IllegalArgumentException("must be " + FORM + ": leave out \"jdbc:\"");
+    }
+    if (!url.matches("(?s)postgres(ql)?://.*")) { // libpq takes no upper case either
+      throw new IllegalArgumentException("must look like " + FORM);
+    }
+    Map<String, String> values = split(url.substring(url.indexOf("://") + 3));
+    List<String> warnings = new ArrayList<>();
+    return new DatabaseUrl(
+        hosts(taken(values, "host"), taken(values, "port")),
+        taken(values, "dbname"),
+        taken(values, "user"),
+        taken(values, "password"),
+        DatabaseParameters.takeProperties(values, warnings),
+        optional(values, "schema", DatabaseUrl::schemaName),
+        optional(values, "connection_limit", DatabaseUrl::connectionLimit),
+        optional(
+            values,
+            "pool_timeout",
+            text -> DatabaseParameters.seconds("pool_timeout", text, warnings)),
+        optional(values, "pgbouncer", DatabaseUrl::trueOrFalse),
+        DatabaseParameters.requireHarmless(values, warnings));
+  }
+
+  /** The parts by the names that libpq gives them; the query may override what is before it. */
+  private static Map<String, String> split(String text) {
+    Matcher parts = PARTS.matcher(text);
+    if (!parts.matches() || part(parts, "database").contains("@")) {
+      throw unencoded(); // the password would go on in what looks like the database
+    }
+    String[] credentials = part(parts, "credentials").split(":", 2);
+    List<String> names = new ArrayList<>();
+    List<String> ports = new ArrayList<>();
+    for (String host : part(parts, "hosts").split(",", -1)) {
+      Matcher matcher = HOST_AND_PORT.matcher(host);
+      if (!matcher.matches()) {
+        throw new IllegalArgumentException("has no valid host: write " + FORM);
+      }
+      names.add(part(matcher, "address") + part(matcher, "name"));
+      ports.add(part(matcher, "port"));
+    }
+    Map<String, String> values = new LinkedHashMap<>();
+    values.put("user", decode(credentials[0]));
+    values.put("password", credentials.length > 1 ? decode(credentials[1]) : "");
+    values.put("host", decode(String.join(",", names)));
+    values.put("port", decode(String.join(",", ports)));
+    values.put("dbname", decode(part(parts, "database")));
+    for (String parameter : part(parts, "query").split("&")) {
+      String[] pair = parameter.split("=", -1);
+      String key = decode(pair[0]);
+      if (parameter.contains("@") && !DatabaseParameters.KNOWN.contains(key)) {
+        throw unencoded(); // the password would go on in what looks like the query
+      }
+      if (pair.length != 2 && !parameter.isEmpty()) {
+        throw new IllegalArgumentException(
+            "has a parameter that is not name=value: percent-encode special characters, "
+                + "such as %26 for &, %3D for =");
+      }
+      if (!parameter.isEmpty()) {
+        values.put(key, decode(pair[1]));
+      }
+    }
+    return values;
+  }
+
+  private static String part(Matcher matcher, String group) {
+    return matcher.group(group) == null ? "" : matcher.group(group);
+  }
+
+  private static IllegalArgumentException unencoded() {
+    return new IllegalArgumentException(
+        "has a special character before an @: percent-encode them, "
+            + "such as %2F for /, %3F for ?, %40 for @");
+  }
+
+  private static List<Host> hosts(String names, String ports) {
+    String[] name = names.split(",", -1);
+    String[] port = ports.split(",", -1);
+    if (port.length != 1 && port.length != name.length) {
+      throw new IllegalArgumentException("must have one port for all hosts, or one for each");
+    }
+    List<Host> hosts = new ArrayList<>();
+    for (int i = 0; i < name.length; i++) {
+      hosts.add(Host.of(name[i], port[port.length == 1 ? 0 : i]));
+    }
+    return List.copyOf(hosts);
+  }
+
+  private static String schemaName(String text) {
+    if (!text.matches("[\\w$-]+")) {
+      throw new IllegalArgumentException("has a schema that is not a plain name");
+    }
+    return text;
+  }
+
+  private static Integer connectionLimit(String text) {
+    if (!text.matches("\\d{1,4}") || Integer.parseInt(text) < 1 || Integer.parseInt(text) > 1000) {
+      throw new IllegalArgumentException("has a connection_limit that is not 1 to 1000");
+    }
+    return Integer.valueOf(text);
+  }
+
+  private static Boolean trueOrFalse(String text) {
+    if (!text.matches("true|false")) {
+      throw DatabaseParameters.unknownValue("pgbouncer", List.of("true", "false"));
+    }
+    return Boolean.valueOf(text);
+  }
+
+  /** Percent-decoding of RFC 3986: unlike in a form, {@code +} stands for itself. */
+  private static String decode(String text) {
+    if (BAD_PERCENT.matcher(text).find()) {
+      throw new IllegalArgumentException(
+          "has a % that is not followed by two hex digits: "
+              + "a percent sign itself is written %25");
+    }
+    String decoded = URLDecoder.decode(text.replace("+", "%2B"), StandardCharsets.UTF_8);
+    if (decoded.contains("\uFFFD")) { // what stands in the place of bytes that are not UTF-8
+      throw new IllegalArgumentException("has percent-encoded bytes that are not UTF-8");
+    }
+    return decoded;
+  }
+
+  private static String taken(Map<String, String> values, String name) {
+    String value = values.remove(name);
+    return value == null ? "" : value;
+  }
+
+  private static <T> T optional(
+      Map<String, String> values, String name, Function<String, T> parse) {
+    String value = values.remove(name);
+    return value == null ? null : parse.apply(value);
+  }
+
+  /** Prisma's {@code connection_limit}, or the given number of connections. */
+  public int poolSize(int otherwise) {
+    return connectionLimit == null ? otherwise : connectionLimit;
+  }
+
+  /** Prisma's {@code pool_timeout} in milliseconds, if that is less than the given limit. */
+  public long poolTimeoutMillis(long limit) {
+    return poolTimeout == null ? limit : Math.min(limit, poolTimeout * 1000L);
+  }
+
+  /** A table's name in SQL, with the schema: PgBouncer refuses, or forgets, a search path. */
+  public String qualified(String table) {
+    return schema == null ? table : '"' + schema + "\"." + table;
+  }
+
+  /**
+   * Whether connections go through a pooler in transaction mode: no state outlives a transaction.
+   */
+  public boolean isPooled() {
+    return pgbouncer == null ? hosts.stream().anyMatch(DatabasePoolers::isPooler) : pgbouncer;
+  }
+
+  /** The same database past its pooler, where the provider's naming tells its own address. */
+  public DatabaseUrl direct() {
+    List<Host> direct = isPooled() ? hosts.stream().map(DatabasePoolers::direct).toList() : hosts;
+    return new DatabaseUrl(
+        direct,
+        database,
+        user,
+        password,
+        properties,
+        schema,
+        connectionLimit,
+        poolTimeout,
+        direct.equals(hosts) ? pgbouncer : null,
+        List.of());
+  }
+
+  /**
+   * Where connections come from.
+   *
+   * @param socketTimeout seconds that any answer of the database may take; without it, a query on a
+   *     frozen database never ends
+   */
+  public PGSimpleDataSource dataSource(int socketTimeout) {
+    PGSimpleDataSource source = new PGSimpleDataSource();
+    source.setServerNames(hosts.stream().map(Host::inUrl).toArray(String[]::new));
+    source.setPortNumbers(hosts.stream().mapToInt(Host::port).toArray());
+    source.setUser(user.isEmpty() ? null : user);
+    source.setPassword(password.isEmpty() ? null : password);
+    source.setDatabaseName(
+        Stream.of(database, user, System.getProperty("user.name"))
+            .filter(name -> !name.isEmpty())
+            .findFirst()
+            .orElse(null));
+    source.setApplicationName("real-meet-server");
+    source.setConnectTimeout(LOGIN_TIMEOUT);
+    source.setLoginTimeout(LOGIN_TIMEOUT);
+    source.setSocketTimeout(socketTimeout);
+    source.setTcpKeepAlive(true);
+    source.setLogServerErrorDetail(false); // it quotes rows, and so email addresses
+    if (isPooled()) {
+      source.setPrepareThreshold(0); // PgBouncer 1.18 and older lose prepared statements
+    }
+    properties.forEach(
+        (key, value) -> {
+          try {
+            source.setProperty(key, value);
+          } catch (SQLException e) {
+            throw new IllegalStateException("pgjdbc does not know the property " + key, e);
+          }
+        });
+    return source;
+  }
+
+  /** Shows where, not who. */
+  @Override
+  public String toString() {
+    return hosts.get(0) + "/" + database.replaceAll("\\p{Cntrl}", "?");
+  }
+}

@@ -1,0 +1,254 @@
+package com.realmeet.server.database;
+
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.core.Threads;
+import java.lang.reflect.InvocationHandler;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Proxy;
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.time.Duration;
+import javax.sql.DataSource;
+import org.flywaydb.core.Flyway;
+import org.flywaydb.core.api.FlywayException;
+import org.flywaydb.core.api.output.MigrateResult;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** Runs the migrations of {@code db/migration} with Flyway. */
+public final class Migrations {
+  private static final Logger log = LoggerFactory.getLogger(Migrations.class);
+
+  /** How long the start waits for a database that is not there yet. */
+  private static final Duration START_WAIT = Duration.ofSeconds(30);
+
+  /** Seconds that one statement of a migration may take, such as an index on a large table. */
+  private static final int MIGRATION_SECONDS = 600;
+
+  /** Any number that no other application in the same database takes for its own lock. */
+  private static final long MIGRATION_LOCK = 0x7265616c6d656574L; // "realmeet"
+
+  /** Flyway's: a table of our own, since an application may have a Flyway too. */
+  static final String HISTORY = "real_meet_server_migrations";
+
+  /**
+   * Rows of the history table whose migration runs again: of V1 as 1.0.0 had it (it has been edited
+   * since, and can run over what 1.0.0 made), and of ours that failed.
+   */
+  private static final String TO_REPEAT =
+      "version = '1' AND checksum = 1412849516 OR version IN ('1', '2') AND NOT success";
+
+  /**
+   * Says what to do if sessions that set no time zone, such as Prisma's, do not have UTC. That of
+   * postgresql.conf cannot be read, since pgjdbc always sets one; initdb gives log_timezone the
+   * same value.
+   */
+  private static final String TIME_ZONE =
+      """
+      WITH setting AS (
+        SELECT substring(item FROM '=(.*)') AS zone, setrole != 0 AS of_role, setdatabase != 0 AS of_database
+        FROM pg_db_role_setting, unnest(setconfig) item
+        WHERE item ILIKE 'timezone=%'
+          AND setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = current_user))
+          AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        UNION ALL
+        SELECT current_setting('log_timezone'), NULL, NULL
+        ORDER BY of_role DESC NULLS LAST, of_database DESC
+        LIMIT 1
+      )
+      SELECT format('sessions have the time zone %s and not UTC, run ALTER ROLE %I%s SET timezone = %L',
+        zone, current_user,
+        CASE WHEN of_role AND of_database THEN format(' IN DATABASE %I', current_database()) END, 'UTC')
+      FROM setting
+      WHERE timestamptz '2026-01-01Z' AT TIME ZONE zone != '2026-01-01'
+        OR timestamptz '2026-07-01Z' AT TIME ZONE zone != '2026-07-01'
+      """;
+
+  private static final String HAS_PRISMAS_TIMES =
+      """
+      SELECT EXISTS (
+        SELECT
+        FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+          AND c.relname = 'users'
+          AND a.attname IN ('created_at', 'updated_at')
+          AND a.atttypid = 'timestamp'::regtype)
+      """;
+
+  private Migrations() {}
+
+  /**
+   * Brings the table up to date; any number of servers may do so at once.
+   *
+   * @throws StartupException if the database cannot be reached within 30 s, refuses the login, or a
+   *     migration fails
+   */
+  public static void migrate(DatabaseUrl url) {
+    DataSource source = url.dataSource(MIGRATION_SECONDS);
+    Deadline deadline = Deadline.in(START_WAIT);
+    for (int attempt = 1; ; attempt++) {
+      try {
+        Migrated result = migrateAlone(source, url);
+        log.info(
+            "Database {} is at version {}, {} migrations applied",
+            url,
+            result.version,
+            result.count);
+        return;
+      } catch (SQLException | FlywayException e) {
+        String reason = reasonToRetry(url, e);
+        Duration pause = Duration.ofSeconds(Math.min(attempt, 5));
+        if (deadline.remaining().compareTo(pause) < 0) {
+          throw new StartupException(
+              "The database at "
+                  + url
+                  + " cannot be reached, see DATABASE_URL and DIRECT_URL: "
+                  + reason);
+        }
+        log.warn(
+            "Database {} is unreachable, attempt {}: {}; trying for {} s more",
+            url,
+            attempt,
+            reason,
+            deadline.remaining().toSeconds());
+        Threads.sleep(pause);
+      }
+    }
+  }
+
+  private record Migrated(String version, int count) {}
+
+  /**
+   * Migrates under an advisory lock. Flyway has a lock of its own, but looks at the database before
+   * it takes it: of two servers that find it empty, one fails over the half-made history of the
+   * other.
+   */
+  private static Migrated migrateAlone(DataSource source, DatabaseUrl url) throws SQLException {
+    try (Connection connection = source.getConnection()) {
+      connection.setAutoCommit(false); // the transaction holds the lock until it is closed
+      query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
+      setSchema(connection, url);
+      for (String problem : RowSecurity.missingPolicies(connection)) {
+        throw new StartupException("Migration of the database failed: " + problem);
+      }
+      repeatOwnMigrations(connection, source, url);
+      boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
+      MigrateResult result =
+          Flyway.configure()
+              .dataSource(escapingRoles(source))
+              .locations("classpath:db/migration")
+              .defaultSchema(url.schema())
+              .table(HISTORY)
+              .installedBy("real-meet-server") // Flyway would not escape the user's name
+              .placeholderReplacement(false) // ${x} is text, also in the name of a schema
+              .callbacks(new RowSecurity())
+              .baselineOnMigrate(true) // the Node server's tables may be there
+              .baselineVersion("0")
+              .outOfOrder(true) // of two branches, the one with the lower number may come later
+              .load()
+              .migrate();
+      query(connection, "SELECT set_config('lock_timeout', '10s', true)");
+      RowSecurity.secureOwnTables(connection);
+      String timeZone = prisma ? timeZoneProblem(connection) : "";
+      connection.commit();
+      if (!timeZone.isEmpty()) {
+        log.warn(
+            "Times that a Prisma client reads or writes are shifted from now on: {}", timeZone);
+      }
+      return new Migrated(
+          result.targetSchemaVersion == null
+              ? result.initialSchemaVersion
+              : result.targetSchemaVersion,
+          result.migrationsExecuted);
+    }
+  }
+
+  /** Until the end of the transaction, which a pooler keeps on one connection. */
+  private static void setSchema(Connection connection, DatabaseUrl url) throws SQLException {
+    if (url.schema() != null) {
+      try (PreparedStatement statement =
+          connection.prepareStatement("SELECT set_config('search_path', quote_ident(?), true)")) {
+        statement.setString(1, url.schema());
+        statement.execute();
+      }
+    }
+  }
+
+  private static void repeatOwnMigrations(Connection connection, DataSource source, DatabaseUrl url)
+      throws SQLException {
+    String rows = " FROM " + url.qualified(HISTORY) + " WHERE " + TO_REPEAT;
+    if (query(connection, "SELECT to_regclass('" + HISTORY + "') IS NOT NULL").equals("t")
+        && query(connection, "SELECT EXISTS (SELECT" + rows + ")").equals("t")) {
+      try (Connection other = source.getConnection(); // commits now, so that Flyway sees it
+          Statement statement = other.createStatement()) {
+        statement.execute("DELETE" + rows);
+      }
+    }
+  }
+
+  /** Says what to do if the time zone of Prisma's sessions is not UTC; empty if it is. */
+  static String timeZoneProblem(Connection connection) throws SQLException {
+    return query(connection, TIME_ZONE);
+  }
+
+  /** The first column of the first row, or an empty text. */
+  private static String query(Connection connection, String sql) throws SQLException {
+    try (Statement statement = connection.createStatement();
+        ResultSet row = statement.executeQuery(sql)) {
+      return row.next() ? row.getString(1) : "";
+    }
+  }
+
+  /**
+   * Escapes the name of the role in the {@code SET ROLE 'name'} of Flyway 13.12.0, which fails for
+   * a name with an apostrophe. Delete when its PostgreSQLConnection does so.
+   */
+  private static DataSource escapingRoles(DataSource source) {
+    return proxy(DataSource.class, source);
+  }
+
+  private static <T> T proxy(Class<T> type, T target) {
+    InvocationHandler handler =
+        (proxy, method, arguments) -> {
+          if (method.getName().equals("prepareStatement")
+              && arguments[0] instanceof String sql
+              && sql.startsWith("SET ROLE '")) {
+            String role = sql.substring("SET ROLE '".length(), sql.length() - 1);
+            arguments[0] = "SET ROLE '" + role.replace("'", "''") + "'";
+          }
+          try {
+            Object result = method.invoke(target, arguments);
+            return result instanceof Connection connection
+                ? proxy(Connection.class, connection)
+                : result;
+          } catch (InvocationTargetException e) {
+            throw e.getCause();
+          }
+        };
+    return type.cast(Proxy.newProxyInstance(type.getClassLoader(), new Class<?>[] {type}, handler));
+  }
+
+  private static String reasonToRetry(DatabaseUrl url, Exception e) {
+    SQLException cause = SqlErrors.sqlException(e);
+    if (cause == null) {
+      throw new StartupException(
+          "Migration of the database failed: " + SqlErrors.oneLine(e.getMessage()));
+    }
+    String reason = SqlErrors.describe(cause);
+    if (SqlErrors.isLoginRefused(cause)) { // waiting cures none
+      throw new StartupException(
+          "The database at "
+              + url
+              + " refuses the login, see DATABASE_URL and DIRECT_URL: "
+              + reason);
+    }
+    if (!SqlErrors.isUnavailable(cause)) {
+      throw new StartupException("Migration of the database failed: " + reason);
+    }
+    return reason;
+  }
+}

@@ -1,0 +1,202 @@
+package com.realmeet.server.database;
+
+import java.sql.Array;
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.util.ArrayList;
+import java.util.List;
+import org.flywaydb.core.api.FlywayException;
+import org.flywaydb.core.api.callback.BaseCallback;
+import org.flywaydb.core.api.callback.Context;
+import org.flywaydb.core.api.callback.Event;
+
+/**
+ * Row level security for tables of migrations, where the roles {@code anon} or {@code
+ * authenticated} exist. These are the roles of Supabase's public API, and by Supabase's default
+ * privileges they may read and change every new table. A table of a migration that does not turn
+ * row level security on itself is taken from them.
+ *
+ * <p>A table on which row level security is on is left alone, so that later grants and policies of
+ * an application stand.
+ */
+final class RowSecurity extends BaseCallback {
+  private static final String RELATIONS =
+      """
+      SELECT oid
+      FROM pg_class
+      WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
+        AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      """;
+
+  private static final String OWN_TABLES =
+      RELATIONS + "AND relname IN ('users', '" + Migrations.HISTORY + "')";
+
+  /**
+   * Statements that close relations to the API's roles, and that let other roles with rights of
+   * their own (a server whose role is not the owner) see the rows as before. A view runs with its
+   * owner's rights, so row level security below it does not help; a sequence goes with its table.
+   */
+  private static final String STATEMENTS =
+      """
+      WITH api AS (
+        SELECT oid, rolname
+        FROM pg_roles
+        WHERE rolname IN ('anon', 'authenticated')
+      ), relation AS (
+        SELECT c.*, c.oid::regclass AS name,
+          CASE WHEN c.relkind IN ('r', 'p') THEN NOT c.relrowsecurity
+            WHEN c.relkind = 'v' THEN NOT coalesce(
+              c.reloptions && ARRAY['security_invoker=true', 'security_invoker=on', 'security_invoker=1'], false)
+            WHEN c.relkind = 'S' THEN NOT EXISTS (
+              SELECT
+              FROM pg_depend d JOIN pg_class t ON t.oid = d.refobjid
+              WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND t.relrowsecurity)
+            ELSE true
+          END AS is_open
+        FROM pg_class c
+        WHERE c.oid = ANY (?) AND EXISTS (SELECT FROM api) AND pg_has_role(c.relowner, 'USAGE')
+      ), acl AS (
+        SELECT oid, relacl AS items FROM relation
+        UNION ALL
+        SELECT attrelid, attacl FROM pg_attribute WHERE attrelid IN (SELECT oid FROM relation)
+      ), reader AS ( -- whom row level security would stop, or has stopped, in spite of their rights
+        SELECT DISTINCT r.oid, r.name, g.rolname, r.is_open
+        FROM relation r
+          JOIN acl USING (oid)
+          CROSS JOIN aclexplode(acl.items) a
+          JOIN pg_roles g ON g.oid = a.grantee
+        WHERE r.relkind IN ('r', 'p')
+          AND (r.is_open OR r.relname = '@HISTORY@' OR a.privilege_type = 'INSERT')
+          AND g.oid != r.relowner
+          AND NOT g.rolsuper
+          AND NOT g.rolbypassrls
+          AND g.oid NOT IN (SELECT oid FROM api)
+          AND NOT EXISTS (
+            SELECT
+            FROM pg_policy p
+            WHERE p.polrelid = r.oid AND p.polname != 'real_meet_server'
+              AND p.polroles && ARRAY[0::oid, g.oid])
+      ), policy AS (
+        SELECT oid, name, string_agg(quote_ident(rolname), ', ' ORDER BY rolname) AS roles
+        FROM reader
+        GROUP BY 1, 2
+        HAVING NOT array_agg(rolname) <@ coalesce(
+          (SELECT array_agg(pg_get_userbyid(role))
+           FROM pg_policy p, unnest(p.polroles) role
+           WHERE p.polrelid = reader.oid AND p.polname = 'real_meet_server'), '{}')
+      )
+      SELECT format('REVOKE ALL ON %s%s FROM PUBLIC, %s', CASE relkind WHEN 'S' THEN 'SEQUENCE ' END, name,
+        (SELECT string_agg(quote_ident(rolname), ', ') FROM api))
+      FROM relation
+      WHERE is_open
+      UNION ALL
+      SELECT format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', name)
+      FROM relation
+      WHERE is_open AND relkind IN ('r', 'p')
+      UNION ALL
+      SELECT format('DROP POLICY IF EXISTS real_meet_server ON %1$s; '
+        || 'CREATE POLICY real_meet_server ON %1$s TO %2$s USING (true)', name, roles)
+      FROM policy
+      """
+          .replace("@HISTORY@", Migrations.HISTORY);
+
+  /** Tables of ours whose rows the current role cannot see, with what their owner must run. */
+  private static final String HIDDEN =
+      """
+      SELECT format('row level security hides the table %1$s from the role %2$s: as its owner, run'
+        || ' CREATE POLICY real_meet_server ON %1$s TO %2$s USING (true)', c.oid::regclass, quote_ident(current_user))
+      FROM pg_class c
+      WHERE c.oid = ANY (?)
+        AND row_security_active(c.oid)
+        AND NOT EXISTS (
+          SELECT
+          FROM pg_policy p, unnest(p.polroles) role
+          WHERE p.polrelid = c.oid
+            AND CASE role WHEN 0 THEN true ELSE pg_has_role(role, 'USAGE') END)
+      """;
+
+  private List<Long> before = List.of();
+
+  /**
+   * Closes tables of ours that are open, such as those restored from the dump of another host.
+   *
+   * @param connection whose current schema is that of the tables, within a transaction
+   */
+  static void secureOwnTables(Connection connection) throws SQLException {
+    secure(connection, oids(connection, OWN_TABLES));
+  }
+
+  /** Which policy the current role lacks to see our tables; empty if it sees them. */
+  static List<String> missingPolicies(Connection connection) throws SQLException {
+    return texts(connection, HIDDEN, oids(connection, OWN_TABLES));
+  }
+
+  private static void secure(Connection connection, List<Long> relations) throws SQLException {
+    for (String sql : texts(connection, STATEMENTS, relations)) {
+      try (Statement statement = connection.createStatement()) {
+        statement.execute(sql);
+      }
+    }
+  }
+
+  private static List<Long> oids(Connection connection, String query) throws SQLException {
+    List<Long> oids = new ArrayList<>();
+    try (Statement statement = connection.createStatement();
+        ResultSet rows = statement.executeQuery(query)) {
+      while (rows.next()) {
+        oids.add(rows.getLong(1));
+      }
+    }
+    return oids;
+  }
+
+  private static List<String> texts(Connection connection, String query, List<Long> oids)
+      throws SQLException {
+    List<String> texts = new ArrayList<>();
+    Array array = connection.createArrayOf("oid", oids.toArray());
+    try (PreparedStatement statement = connection.prepareStatement(query)) {
+      statement.setArray(1, array);
+      try (ResultSet rows = statement.executeQuery()) {
+        while (rows.next()) {
+          texts.add(rows.getString(1));
+        }
+      }
+    }
+    return texts;
+  }
+
+  @Override
+  public boolean supports(Event event, Context context) {
+    return event == Event.BEFORE_EACH_MIGRATE || event == Event.AFTER_EACH_MIGRATE;
+  }
+
+  @Override
+  public boolean canHandleInTransaction(Event event, Context context) {
+    return true;
+  }
+
+  /**
+   * Runs in the transaction of the migration, so that no other session sees its tables open. The
+   * history table must wait: Flyway writes to it on another connection meanwhile.
+   */
+  @Override
+  public void handle(Event event, Context context) {
+    try {
+      Connection connection = context.getConnection();
+      List<Long> relations = oids(connection, RELATIONS);
+      if (event == Event.AFTER_EACH_MIGRATE) {
+        List<Long> made = new ArrayList<>(relations);
+        made.removeAll(before);
+        made.addAll(oids(connection, RELATIONS + "AND relname = 'users'")); // 1.0.0 made it
+        secure(connection, made);
+      }
+      before = relations;
+    } catch (SQLException e) {
+      throw new FlywayException(e.getMessage(), e);
+    }
+  }
+}

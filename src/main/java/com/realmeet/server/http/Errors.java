@@ -1,0 +1,183 @@
+package com.realmeet.server.http;
+
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.core.LogRateLimiter;
+import io.javalin.config.JavalinConfig;
+import io.javalin.http.Context;
+import io.javalin.http.HttpResponseException;
+import io.javalin.http.MethodNotAllowedResponse;
+import jakarta.servlet.http.HttpServletResponse;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.util.Optional;
+import java.util.function.BooleanSupplier;
+import java.util.function.Function;
+import org.eclipse.jetty.http.HttpException;
+import org.eclipse.jetty.http.HttpFields;
+import org.eclipse.jetty.http.HttpHeader;
+import org.eclipse.jetty.http.HttpStatus;
+import org.eclipse.jetty.io.EofException;
+import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.handler.ErrorHandler;
+import org.jdbi.v3.core.JdbiException;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Turns whatever goes wrong into {@code {"error": <reason phrase>, "message": <one sentence>}} and,
+ * where somebody should know, a line in the log; whether a route, the router or Jetty itself fails.
+ */
+public final class Errors {
+  private static final Logger log = LoggerFactory.getLogger(Errors.class);
+
+  private record Body(String error, String message) {
+    static Body of(int status, String message) {
+      // Jetty's phrase is "Server Error".
+      String phrase = status == 500 ? "Internal Server Error" : HttpStatus.getMessage(status);
+      return new Body(phrase, message);
+    }
+  }
+
+  private final LogRateLimiter refusals = new LogRateLimiter();
+  private final boolean production;
+  private final Cors cors;
+  private final BooleanSupplier stopping;
+  private final Function<Throwable, Optional<String>> explain;
+
+  /**
+   * @param production whether a response must not say what a bug is
+   * @param explain why the database refuses a statement that is no bug, in one line
+   */
+  public Errors(
+      boolean production,
+      Cors cors,
+      BooleanSupplier stopping,
+      Function<Throwable, Optional<String>> explain) {
+    this.production = production;
+    this.cors = cors;
+    this.stopping = stopping;
+    this.explain = explain;
+  }
+
+  /** Declares what happens to exceptions of the routes and the router. */
+  public void register(JavalinConfig javalin) {
+    javalin.http.prefer405over404 = true;
+    javalin.routes.exception(Failure.class, this::failure);
+    javalin.routes.exception(MethodNotAllowedResponse.class, this::methodNotAllowed);
+    javalin.routes.exception(
+        HttpResponseException.class, (e, ctx) -> respond(ctx, e.getStatus(), e.getMessage()));
+    javalin.routes.exception(
+        HttpException.RuntimeException.class, (e, ctx) -> respond(ctx, e.getCode(), e.getReason()));
+    javalin.routes.exception(JdbiException.class, this::refusedStatement);
+    javalin.routes.exception(Exception.class, this::bug);
+    javalin.router.javaLangErrorHandler(this::error);
+  }
+
+  private void failure(Failure failure, Context ctx) {
+    Kind kind = failure.kind();
+    if (kind.status == 401) {
+      ctx.header("WWW-Authenticate", "Bearer");
+    }
+    if (kind.status == 503) {
+      ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
+      Cors.exposeRetryAfter(ctx);
+    }
+    log.debug("{}: {}", kind, failure.getMessage());
+    ctx.status(kind.status).json(Body.of(kind.status, failure.sentence()));
+  }
+
+  /** An OPTIONS request comes here too, for every route that exists. */
+  private void methodNotAllowed(MethodNotAllowedResponse e, Context ctx) {
+    String methods = String.join(", ", e.getDetails().values());
+    if (!cors.answersPreflight(ctx, methods)) {
+      ctx.header("Allow", methods);
+      respond(ctx, 405, null);
+    }
+  }
+
+  /** By a constraint of the application, for example: as many requests meet it as there are. */
+  private void refusedStatement(JdbiException e, Context ctx) {
+    Optional<String> explanation = explain.apply(e);
+    if (explanation.isEmpty()) {
+      bug(e, ctx);
+      return;
+    }
+    if (refusals.allows(explanation.get())) {
+      log.error(explanation.get(), production ? null : e);
+    }
+    respond(ctx, 500, production ? "Internal server error" : explanation.get());
+  }
+
+  private void bug(Exception e, Context ctx) {
+    log.error("Unhandled exception", e);
+    respond(ctx, 500, production ? "Internal server error" : e.getMessage());
+  }
+
+  /** Not an exception but an error of the JVM itself, such as a full heap. */
+  private void error(HttpServletResponse response, Error e) {
+    log.error("An error of the JVM", e);
+    response.setStatus(500);
+    response.setContentType("application/json");
+    try {
+      response.getOutputStream().write(Json.bytes(Body.of(500, "Internal server error")));
+    } catch (IOException gone) {
+      log.debug("The client has gone", gone);
+    }
+  }
+
+  private static void respond(Context ctx, int status, String detail) {
+    if (status == 503) {
+      ctx.header("Retry-After", "1");
+    }
+    ctx.status(status).json(Body.of(status, sentence(status, detail)));
+  }
+
+  /**
+   * The message for a status: ours where the contract has one, otherwise what Jetty found wrong.
+   */
+  private static String sentence(int status, String detail) {
+    return switch (status) {
+      case 400 ->
+          detail == null || detail.equals(HttpStatus.getMessage(400))
+              ? "Malformed request line or header"
+              : detail;
+      case 404 -> "Not found";
+      case 405 -> "Method not allowed";
+      case 413 -> "Request body is too large";
+      case 431 -> "Request headers are too large";
+      case 503 -> Kind.OVERLOADED.message;
+      default -> detail == null ? HttpStatus.getMessage(status) : detail;
+    };
+  }
+
+  /** Answers what does not even reach the router: malformed HTTP, or a request while stopping. */
+  Request.Handler jetty() {
+    return (request, response, callback) -> {
+      int status = response.getStatus();
+      String detail = (String) request.getAttribute(ErrorHandler.ERROR_MESSAGE);
+      Object cause = request.getAttribute(ErrorHandler.ERROR_EXCEPTION);
+      if (cause instanceof HttpException http) {
+        status = http.getCode();
+        detail = http.getReason();
+      } else if (cause instanceof EofException) {
+        log.debug("The client has gone");
+      } else if (cause instanceof Throwable bug) {
+        log.error("Unhandled exception", bug);
+        detail = production ? "Internal server error" : bug.getMessage();
+      }
+      HttpFields.Mutable headers = response.getHeaders();
+      JettyServer.addHeaders(cors, request.getHeaders(), headers);
+      headers.put(HttpHeader.CONTENT_TYPE, "application/json");
+      String message = sentence(status, detail);
+      if (status == 503) {
+        headers.put(HttpHeader.RETRY_AFTER, 1);
+        Cors.exposeRetryAfter(headers);
+        message = stopping.getAsBoolean() ? "Server is stopping" : message;
+      }
+      response.setStatus(status);
+      response.write(true, ByteBuffer.wrap(Json.bytes(Body.of(status, message))), callback);
+      return true;
+    };
+  }
+}

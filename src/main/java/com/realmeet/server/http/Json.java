@@ -1,0 +1,187 @@
+package com.realmeet.server.http;
+
+import com.fasterxml.jackson.core.JsonGenerator;
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.core.json.JsonWriteFeature;
+import com.fasterxml.jackson.databind.DeserializationContext;
+import com.fasterxml.jackson.databind.DeserializationFeature;
+import com.fasterxml.jackson.databind.JsonMappingException;
+import com.fasterxml.jackson.databind.MapperFeature;
+import com.fasterxml.jackson.databind.SerializerProvider;
+import com.fasterxml.jackson.databind.cfg.CoercionAction;
+import com.fasterxml.jackson.databind.cfg.CoercionInputShape;
+import com.fasterxml.jackson.databind.deser.std.StdDeserializer;
+import com.fasterxml.jackson.databind.exc.InvalidDefinitionException;
+import com.fasterxml.jackson.databind.exc.MismatchedInputException;
+import com.fasterxml.jackson.databind.exc.ValueInstantiationException;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.module.SimpleModule;
+import com.fasterxml.jackson.databind.ser.std.StdSerializer;
+import com.fasterxml.jackson.databind.type.LogicalType;
+import com.realmeet.server.core.Failure;
+import java.io.IOException;
+import java.lang.reflect.Type;
+import java.time.DateTimeException;
+import java.time.Instant;
+import java.time.OffsetDateTime;
+import java.time.format.DateTimeFormatter;
+import java.time.format.DateTimeFormatterBuilder;
+import java.util.Arrays;
+import java.util.Collection;
+import java.util.Map;
+import java.util.stream.Collectors;
+
+/** The JSON that we speak to clients. */
+public final class Json {
+  /** Unknown keys are ignored, but no value is converted: 5 is no text, and "5" is no number. */
+  private static final JsonMapper MAPPER =
+      JsonMapper.builder()
+          .addModule(
+              new SimpleModule()
+                  .addSerializer(Instant.class, new ToISOString())
+                  .addDeserializer(Instant.class, new FromISOString()))
+          .enable(JsonWriteFeature.COMBINE_UNICODE_SURROGATES_IN_UTF8) // emoji, as JavaScript does
+          .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
+          .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+          .enable(DeserializationFeature.FAIL_ON_NULL_FOR_PRIMITIVES)
+          .disable(DeserializationFeature.ACCEPT_FLOAT_AS_INT)
+          .disable(MapperFeature.ALLOW_COERCION_OF_SCALARS)
+          .withCoercionConfig(
+              LogicalType.Textual,
+              textual ->
+                  textual
+                      .setCoercion(CoercionInputShape.Integer, CoercionAction.Fail)
+                      .setCoercion(CoercionInputShape.Float, CoercionAction.Fail)
+                      .setCoercion(CoercionInputShape.Boolean, CoercionAction.Fail))
+          .build();
+
+  private Json() {}
+
+  /** A record as UTF-8 JSON. */
+  static byte[] bytes(Object body) {
+    try {
+      return MAPPER.writeValueAsBytes(body);
+    } catch (JsonProcessingException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /**
+   * The mapper of Javalin's {@code ctx.json(record)} and {@code ctx.bodyAsClass(Record.class)}. A
+   * body that cannot be read is a Failure BAD_REQUEST that says why.
+   */
+  public static io.javalin.json.JsonMapper javalin() {
+    return new io.javalin.json.JsonMapper() {
+      @Override
+      public String toJsonString(Object body, Type type) {
+        try {
+          return MAPPER.writeValueAsString(body);
+        } catch (JsonProcessingException e) {
+          throw new IllegalStateException(e);
+        }
+      }
+
+      @Override
+      public <T> T fromJsonString(String body, Type type) {
+        T value;
+        try {
+          value = MAPPER.readValue(body, MAPPER.constructType(type));
+        } catch (JsonProcessingException e) {
+          throw badRequest(e);
+        }
+        if (value == null) {
+          throw Failure.badRequest("The body is null");
+        }
+        return value;
+      }
+    };
+  }
+
+  private static RuntimeException badRequest(JsonProcessingException e) {
+    if (e instanceof ValueInstantiationException && e.getCause() instanceof Failure own) {
+      return own; // thrown by the constructor of the record
+    }
+    if (e instanceof InvalidDefinitionException) {
+      return new IllegalStateException(e);
+    }
+    if (e instanceof MismatchedInputException mismatch && mismatch.getTargetType() != null) {
+      String name = path(mismatch);
+      String expected = expected(mismatch.getTargetType());
+      return Failure.badRequest(
+          name.isEmpty() ? "The body is not " + expected : name + " is not " + expected);
+    }
+    int line = e.getLocation() == null ? 1 : e.getLocation().getLineNr();
+    return Failure.badRequest("The body is not JSON, see line " + line);
+  }
+
+  /** The key of a value, such as {@code guests[1].name}; never text that the client has sent. */
+  private static String path(JsonMappingException e) {
+    return e.getPath().stream()
+        .map(
+            step ->
+                step.getFieldName() == null
+                    ? "[" + step.getIndex() + "]"
+                    : "." + step.getFieldName())
+        .collect(Collectors.joining())
+        .replaceFirst("^\\.", "");
+  }
+
+  private static String expected(Class<?> type) {
+    if (type == Instant.class) {
+      return "a time such as 2026-02-09T17:00:00Z";
+    }
+    if (type.isEnum()) {
+      return "one of "
+          + Arrays.stream(type.getEnumConstants())
+              .map(String::valueOf)
+              .collect(Collectors.joining(", "));
+    }
+    if (type == boolean.class || type == Boolean.class) {
+      return "true or false";
+    }
+    if (type.isPrimitive() || Number.class.isAssignableFrom(type)) {
+      return "a number";
+    }
+    if (Collection.class.isAssignableFrom(type) || type.isArray()) {
+      return "a list";
+    }
+    if (type.isRecord() || Map.class.isAssignableFrom(type)) {
+      return "an object";
+    }
+    return type == String.class ? "a text" : "a valid " + type.getSimpleName();
+  }
+
+  /** Times as JavaScript's {@code toISOString} writes them: UTC, exactly three fraction digits. */
+  private static final class ToISOString extends StdSerializer<Instant> {
+    private static final DateTimeFormatter FORMAT =
+        new DateTimeFormatterBuilder().appendInstant(3).toFormatter();
+
+    ToISOString() {
+      super(Instant.class);
+    }
+
+    @Override
+    public void serialize(Instant time, JsonGenerator json, SerializerProvider provider)
+        throws IOException {
+      json.writeString(FORMAT.format(time));
+    }
+  }
+
+  /** Times of ISO 8601, with any offset. */
+  private static final class FromISOString extends StdDeserializer<Instant> {
+    FromISOString() {
+      super(Instant.class);
+    }
+
+    @Override
+    public Instant deserialize(JsonParser json, DeserializationContext context) throws IOException {
+      String text = json.getText();
+      try {
+        return OffsetDateTime.parse(text).toInstant();
+      } catch (DateTimeException e) {
+        throw context.weirdStringException(text, Instant.class, "not a time");
+      }
+    }
+  }
+}

@@ -1,0 +1,36 @@
+package com.realmeet.server.http;
+
+import com.realmeet.server.core.Failure;
+import io.javalin.http.Context;
+import java.util.UUID;
+
+/** Reads parameters of a path. One that cannot name anything is a 404, as if it named nothing. */
+final class PathParam {
+  private PathParam() {}
+
+  /**
+   * A whole number, such as that of a {@code bigserial} column.
+   *
+   * @throws Failure NOT_FOUND if it is none
+   */
+  static long number(Context ctx, String name) {
+    String text = ctx.pathParam(name);
+    if (!text.matches("\\d{1,18}")) {
+      throw Failure.of(Failure.Kind.NOT_FOUND);
+    }
+    return Long.parseLong(text);
+  }
+
+  /**
+   * A UUID, such as that of a {@code uuid} column.
+   *
+   * @throws Failure NOT_FOUND if it is none
+   */
+  static UUID uuid(Context ctx, String name) {
+    String text = ctx.pathParam(name);
+    if (!text.matches("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")) {
+      throw Failure.of(Failure.Kind.NOT_FOUND);
+    }
+    return UUID.fromString(text);
+  }
+}

@@ -1,0 +1,127 @@
+package com.realmeet.server.users;
+
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Threads;
+import io.micrometer.core.instrument.Gauge;
+import io.micrometer.core.instrument.MeterRegistry;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+
+/**
+ * Batches lookups. Requests that arrive while a statement runs are queued and served by the next
+ * one, so batches grow with the load, and the round trip to the database does not limit how many
+ * requests are served; a lone request is not delayed.
+ *
+ * @param <K> key of a row
+ * @param <V> row
+ */
+final class BatchLoader<K, V> implements AutoCloseable {
+  /** Threads that run statements: the second one hides the round trip of the first. */
+  private static final int THREADS = 2;
+
+  private static final int MAX_BATCH_SIZE = 100;
+
+  /** One statement for several keys. */
+  interface BatchFunction<K, V> {
+    /**
+     * Looks rows up.
+     *
+     * @param deadline of the request that may wait longest
+     * @return the rows that exist, by key
+     */
+    Map<K, V> load(List<K> keys, Deadline deadline);
+  }
+
+  private record Request<K, V>(
+      K key, Deadline deadline, CompletableFuture<Map<K, V>> rowsOfItsBatch) {}
+
+  private final BatchFunction<K, V> function;
+  private final BlockingQueue<Request<K, V>> queue = new LinkedBlockingQueue<>();
+  private final List<Thread> threads = new ArrayList<>();
+
+  /**
+   * Starts the threads.
+   *
+   * @param name of the threads and, as a label, of the metric
+   */
+  BatchLoader(String name, BatchFunction<K, V> function, MeterRegistry registry) {
+    this.function = function;
+    Gauge.builder("batch.queue.size", queue, BlockingQueue::size)
+        .description("Requests that wait for a batched statement to begin")
+        .tag("batch", name)
+        .register(registry);
+    for (int i = 0; i < THREADS; i++) {
+      Thread thread = Threads.named(name).newThread(this::run);
+      thread.start();
+      threads.add(thread);
+    }
+  }
+
+  /**
+   * Waits for the row of a key.
+   *
+   * @throws Failure DATABASE_UNAVAILABLE by the deadline, or whatever the batch function throws
+   */
+  Optional<V> load(K key, Deadline deadline) {
+    Request<K, V> request = new Request<>(key, deadline, new CompletableFuture<>());
+    queue.add(request);
+    try {
+      Duration remaining = deadline.remaining();
+      Map<K, V> rows = request.rowsOfItsBatch.get(remaining.toNanos(), TimeUnit.NANOSECONDS);
+      return Optional.ofNullable(rows.get(key));
+    } catch (ExecutionException e) {
+      throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
+    } catch (TimeoutException e) {
+      throw Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, "no response in time");
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw Failure.of(Failure.Kind.OVERLOADED);
+    }
+  }
+
+  private void run() {
+    List<Request<K, V>> batch = new ArrayList<>();
+    try {
+      while (true) {
+        batch.add(queue.take());
+        queue.drainTo(batch, MAX_BATCH_SIZE - 1);
+        execute(batch);
+        batch.clear();
+      }
+    } catch (InterruptedException closed) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /** Requests whose deadline has passed are dropped: nobody waits for them any more. */
+  private void execute(List<Request<K, V>> batch) {
+    batch.removeIf(request -> request.deadline.remaining().isZero());
+    if (batch.isEmpty()) {
+      return;
+    }
+    try {
+      List<K> keys = batch.stream().map(Request::key).distinct().toList();
+      Deadline latest = batch.get(batch.size() - 1).deadline; // the queue is first in, first out
+      Map<K, V> rows = function.load(keys, latest);
+      batch.forEach(request -> request.rowsOfItsBatch.complete(rows));
+    } catch (Throwable e) { // for those who wait
+      batch.forEach(request -> request.rowsOfItsBatch.completeExceptionally(e));
+    }
+  }
+
+  /** Ends the threads; requests that still wait fail at their deadline. */
+  @Override
+  public void close() {
+    threads.forEach(Thread::interrupt);
+  }
+}

@@ -1,0 +1,232 @@
+package com.realmeet.server.users;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.realmeet.server.clerk.ClerkApi;
+import com.realmeet.server.clerk.ClerkUser;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Failure.Kind;
+import io.javalin.http.Context;
+import io.micrometer.core.instrument.MeterRegistry;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.security.GeneralSecurityException;
+import java.security.MessageDigest;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.Base64;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.function.Supplier;
+import java.util.regex.Pattern;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * Applies Clerk's webhooks. An event is only a hint that something has changed: the user is read
+ * again from Clerk, so that neither the order of events nor their repetition matters, and a user is
+ * deleted only if the event and Clerk both say so. Whatever is not a 2xx is sent again by Svix,
+ * Clerk's webhook provider, for about a day.
+ *
+ * @see <a href="https://docs.svix.com/receiving/verifying-payloads/how-manual">Svix's
+ *     signatures</a>
+ * @see <a href="https://clerk.com/docs/guides/development/webhooks/overview">Clerk's events</a>
+ */
+public final class ClerkWebhook {
+  private static final Logger log = LoggerFactory.getLogger(ClerkWebhook.class);
+
+  private static final Duration TOLERANCE = Duration.ofMinutes(5);
+
+  private static final Pattern INSTANCE_ID = Pattern.compile("ins_\\w{1,64}");
+
+  private record Received(boolean success) {}
+
+  private final List<byte[]> secrets;
+  private final UserSync users;
+  private final Supplier<Set<String>> instances;
+  private final AtomicBoolean otherInstanceLogged = new AtomicBoolean();
+  private final WebhookMetrics counts;
+
+  /**
+   * @param secrets the keys in use: several while one is being replaced
+   * @param instances the ids of Clerk instances that CLERK_SECRET_KEY may be of; empty if unknown
+   */
+  public ClerkWebhook(
+      List<byte[]> secrets, UserSync users, Supplier<Set<String>> instances, MeterRegistry meters) {
+    this.secrets = secrets;
+    this.users = users;
+    this.instances = instances;
+    this.counts = new WebhookMetrics(meters);
+  }
+
+  /**
+   * Answers 200 when the event is in the table, or is none that concerns it.
+   *
+   * @throws Failure one of the WEBHOOK kinds, or a fault of Clerk or the database; never a 4xx for
+   *     these, since that would look like a forgery
+   */
+  public void receive(Context ctx) {
+    String type = WebhookMetrics.UNVERIFIED;
+    try {
+      byte[] body = ctx.bodyAsBytes();
+      verify(ctx, body);
+      JsonNode event = parse(body);
+      type = event.get("type").asText();
+      apply(event);
+      counts.good(type);
+    } catch (RuntimeException e) {
+      counts.bad(type, e);
+      throw e;
+    }
+    ctx.json(new Received(true));
+  }
+
+  private void verify(Context ctx, byte[] body) {
+    String id = header(ctx, "id");
+    String timestamp = header(ctx, "timestamp");
+    String signatures = header(ctx, "signature");
+    if (!timestamp.matches("\\d{1,12}")) {
+      throw Failure.of(Kind.WEBHOOK_UNSIGNED);
+    }
+    Instant sent = Instant.ofEpochSecond(Long.parseLong(timestamp));
+    if (Duration.between(sent, Instant.now()).abs().compareTo(TOLERANCE) > 0) {
+      throw Failure.of(Kind.WEBHOOK_TIMESTAMP_OUT_OF_TOLERANCE);
+    }
+    if (!isSigned(id, timestamp, body, signatures)) {
+      throw Failure.of(Kind.WEBHOOK_BAD_SIGNATURE);
+    }
+  }
+
+  /** Whether one of the secrets has made one of the signatures, "v1,base64" each. */
+  public boolean isSigned(String id, String timestamp, byte[] body, String signatures) {
+    byte[] prefix = (id + "." + timestamp + ".").getBytes(StandardCharsets.UTF_8);
+    return secrets.stream()
+        .map(secret -> sign(secret, prefix, body))
+        .anyMatch(expected -> contains(signatures, expected));
+  }
+
+  /** The value under Svix's name, or under the one that Standard Webhooks gave it. */
+  private static String header(Context ctx, String name) {
+    String value = ctx.header("svix-" + name);
+    if (value == null) {
+      value = ctx.header("webhook-" + name);
+    }
+    if (value == null || value.isBlank()) {
+      throw Failure.of(Kind.WEBHOOK_UNSIGNED);
+    }
+    return value;
+  }
+
+  private static byte[] sign(byte[] secret, byte[] prefix, byte[] body) {
+    try {
+      Mac mac = Mac.getInstance("HmacSHA256");
+      mac.init(new SecretKeySpec(secret, "HmacSHA256"));
+      mac.update(prefix);
+      return mac.doFinal(body);
+    } catch (GeneralSecurityException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /** Compares in constant time; other versions than v1 never match. */
+  private static boolean contains(String signatures, byte[] expected) {
+    byte[] text =
+        ("v1," + Base64.getEncoder().encodeToString(expected)).getBytes(StandardCharsets.US_ASCII);
+    boolean found = false;
+    for (String signature : signatures.split(" ")) {
+      found |= MessageDigest.isEqual(text, signature.getBytes(StandardCharsets.UTF_8));
+    }
+    return found;
+  }
+
+  private static JsonNode parse(byte[] body) {
+    try {
+      JsonNode event = ClerkApi.JSON.readTree(body);
+      if (event.path("type").isTextual()) {
+        return event;
+      }
+    } catch (IOException e) {
+      log.debug("A signed webhook is not JSON");
+    }
+    throw Failure.of(Kind.WEBHOOK_MALFORMED);
+  }
+
+  private void apply(JsonNode event) {
+    warnOfOtherInstance(event.path("instance_id").asText());
+    String type = event.get("type").asText();
+    JsonNode user = event.path("data");
+    switch (type) {
+      case "user.created", "user.updated" -> {
+        String id = userId(user);
+        apply(id, user, () -> users.refresh(id));
+      }
+      case "user.deleted" -> {
+        if (!user.hasNonNull("id")) { // which Clerk's API allows
+          log.warn("Webhook user.deleted does not say who: run backfill --delete-missing");
+        } else {
+          String id = userId(user);
+          apply(id, user, () -> users.deleteIfGone(id, "webhook user.deleted"));
+        }
+      }
+      default -> log.debug("Webhook {} is none of ours", type.replaceAll("[^\\w.]", "?"));
+    }
+  }
+
+  /** It does no harm, but shows that the endpoint or the key is not the one that was meant. */
+  private void warnOfOtherInstance(String instance) {
+    Set<String> ours = instances.get();
+    if (INSTANCE_ID.matcher(instance).matches()
+        && !ours.isEmpty()
+        && !ours.contains(instance)
+        && otherInstanceLogged.compareAndSet(false, true)) {
+      log.warn(
+          "A webhook comes from Clerk instance {}, but CLERK_SECRET_KEY is of {}: create the"
+              + " endpoint in the instance of the key, or set the key of the endpoint's instance",
+          instance,
+          String.join(", ", ours).replaceAll("[^\\w, -]", "?"));
+    }
+  }
+
+  private static String userId(JsonNode user) {
+    String id = user.path("id").asText();
+    if (!ClerkUser.isId(id)) {
+      throw Failure.of(Kind.WEBHOOK_MALFORMED);
+    }
+    return id;
+  }
+
+  /**
+   * Does what an event asks for.
+   *
+   * @param user as the event shows the user
+   * @throws Failure of a kind that makes Svix send the event again
+   */
+  private static void apply(String id, JsonNode user, Runnable work) {
+    try {
+      work.run();
+    } catch (Failure e) {
+      switch (e.kind()) {
+        case USER_DELETED -> log.debug("Webhook: {} is a tombstone", id);
+        case USER_NOT_AT_CLERK -> {
+          if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
+            log.warn("Webhook: Clerk does not have {}, who is left as they are", id);
+            throw Failure.of(Kind.WEBHOOK_USER_NOT_AT_CLERK);
+          }
+          log.info("Webhook: Clerk does not have {}, an example of its own perhaps", id);
+        }
+        case NO_EMAIL -> log.warn("Webhook: {} has no email address and is not stored", id);
+        case EMAIL_IN_USE -> { // may be over when Svix tries again
+          log.warn("Webhook: {} has an email address that another row has", id);
+          throw Failure.of(Kind.WEBHOOK_EMAIL_IN_USE);
+        }
+        case CLERK_OTHER_INSTANCE -> {
+          log.warn("Webhook: {} is left alone, since CLERK_SECRET_KEY is of another instance", id);
+          throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
+        }
+        default -> throw e;
+      }
+    }
+  }
+}

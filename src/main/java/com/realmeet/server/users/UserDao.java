@@ -1,0 +1,532 @@
+package com.realmeet.server.users;
+
+import com.realmeet.server.clerk.ClerkUser;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.core.StartupException;
+import com.realmeet.server.database.Database;
+import com.realmeet.server.database.SqlErrors;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.time.Instant;
+import java.time.OffsetDateTime;
+import java.time.ZoneOffset;
+import java.util.Collection;
+import java.util.EnumMap;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.Function;
+import java.util.function.Supplier;
+import java.util.stream.Stream;
+import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.HandleCallback;
+import org.jdbi.v3.core.JdbiException;
+import org.jdbi.v3.core.mapper.RowMapper;
+import org.jdbi.v3.core.statement.Query;
+import org.jdbi.v3.core.statement.SqlStatement;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/** The table {@code users}: all SQL of the server. */
+public final class UserDao {
+  private static final Logger log = LoggerFactory.getLogger(UserDao.class);
+
+  private static final String FIND =
+      """
+      SELECT id, email, name, image_url, created_at, updated_at, deleted_at
+      FROM <users>
+      WHERE id = ANY (:ids)
+      """;
+
+  private static final String FIND_ID_BY_EMAIL =
+      """
+      SELECT id
+      FROM <users>
+      WHERE email = :email
+        AND id != ALL (:except)
+      LIMIT 1
+      """;
+
+  /** For an index of the application's own, or a column of type citext; reads the whole table. */
+  private static final String FIND_ID_BY_EMAIL_IN_ANY_CASE =
+      """
+      SELECT id
+      FROM <users>
+      WHERE lower(email) = lower(:email)
+        AND id != ALL (:except)
+      LIMIT 1
+      """;
+
+  /**
+   * Chooses among the first 10,000 rows that a scan finds, so that it takes milliseconds however
+   * large the table is. Whose address has been given away may be gone at Clerk.
+   */
+  private static final String SAMPLE =
+      """
+      SELECT id
+      FROM (
+        SELECT id
+        FROM <users>
+        WHERE deleted_at IS NULL
+          AND email != id || '@moved.invalid'
+          AND id COLLATE "C" ~ '^user_[A-Za-z0-9_-]{1,64}$'
+          AND id != ALL (:except)
+          AND created_at < :before
+        LIMIT 10000
+      ) AS rows
+      ORDER BY random()
+      LIMIT :size
+      """;
+
+  /**
+   * Refuses an older copy, by Clerk's clock, and any copy of a deleted user: then no row returns.
+   * Nor does it if the address is taken. The index would find that too, but later: two users who
+   * swap addresses at the same moment would each hold their own row and wait for the other's.
+   */
+  private static final String UPSERT =
+      """
+      INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
+      SELECT :id, :email, :name, :imageUrl, :clerkUpdatedAt
+      WHERE NOT EXISTS (SELECT FROM <users> WHERE email = :email AND id != :id)
+      ON CONFLICT (id) DO UPDATE SET
+        email = excluded.email,
+        name = excluded.name,
+        image_url = excluded.image_url,
+        clerk_updated_at = excluded.clerk_updated_at
+      WHERE old.clerk_updated_at <= excluded.clerk_updated_at
+        AND old.deleted_at IS NULL
+      RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
+      """;
+
+  /** The row that makes {@link #UPSERT} refuse a copy. */
+  private static final String FIND_NEWER =
+      """
+      SELECT id, email, name, image_url, created_at, updated_at, deleted_at
+      FROM <users>
+      WHERE id = :id
+        AND (clerk_updated_at > :clerkUpdatedAt OR deleted_at IS NOT NULL)
+      """;
+
+  /** Changes nothing, but keeps a row from others, also that of a user who was never here. */
+  private static final String LOCK =
+      """
+      INSERT INTO <users> (id, email)
+      VALUES (:id, :id || '@moved.invalid')
+      ON CONFLICT (id) DO UPDATE SET id = excluded.id
+      WHERE false
+      """;
+
+  /** Frees the address of a row that {@link #UPSERT} is about to give another one. */
+  private static final String RELEASE_EMAIL =
+      """
+      UPDATE <users>
+      SET email = id || '@moved.invalid'
+      WHERE id = :id
+        AND email IS DISTINCT FROM :email
+        AND clerk_updated_at <= :clerkUpdatedAt
+        AND deleted_at IS NULL
+      """;
+
+  /** Frees an address whose holder Clerk does not have. */
+  private static final String RELEASE_HOLDER =
+      """
+      UPDATE <users>
+      SET email = id || '@moved.invalid'
+      WHERE id = :id
+        AND lower(email) = lower(:email)
+        AND deleted_at IS NULL
+      """;
+
+  private static final String DELETE =
+      """
+      INSERT INTO <users> AS old (id, email, deleted_at)
+      VALUES (:id, :id || '@deleted.invalid', now())
+      ON CONFLICT (id) DO UPDATE SET
+        email = excluded.email,
+        name = NULL,
+        image_url = NULL,
+        deleted_at = excluded.deleted_at
+      WHERE old.deleted_at IS NULL
+      """;
+
+  private static final String FIND_TOMBSTONES =
+      """
+      SELECT id
+      FROM <users>
+      WHERE id = ANY (:ids)
+        AND deleted_at IS NOT NULL
+      """;
+
+  /** Leaves a placeholder instead of the address, which another row may have by now. */
+  private static final String REVIVE =
+      """
+      UPDATE <users>
+      SET email = id || '@moved.invalid', deleted_at = NULL
+      WHERE id = :id
+        AND clerk_updated_at <= :clerkUpdatedAt
+        AND deleted_at IS NOT NULL
+      """;
+
+  /** A column of values for each parameter: one statement for a whole batch. */
+  private static final String BATCH =
+      """
+      SELECT id, email, name, image_url, 'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at
+      FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
+      """;
+
+  /** As {@link #UPSERT}; a row that did not change is not written again. */
+  private static final String UPSERT_BATCH =
+      """
+      INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
+      %s
+      ORDER BY id -- two batches at once lock rows in the same order
+      ON CONFLICT (id) DO UPDATE SET
+        email = excluded.email,
+        name = excluded.name,
+        image_url = excluded.image_url,
+        clerk_updated_at = excluded.clerk_updated_at
+      WHERE old.clerk_updated_at <= excluded.clerk_updated_at
+        AND old.deleted_at IS NULL
+        AND (old.email, old.name, old.image_url, old.clerk_updated_at)
+          IS DISTINCT FROM (excluded.email, excluded.name, excluded.image_url, excluded.clerk_updated_at)
+      RETURNING CASE WHEN xmax = 0 THEN 'INSERT' WHEN updated_at = now() THEN 'UPDATE' ELSE 'UNCHANGED' END
+      """
+          .formatted(BATCH);
+
+  private static final String COMPARE_BATCH =
+      """
+      SELECT id, CASE WHEN old.id IS NULL THEN 'INSERT' ELSE 'UPDATE' END AS change
+      FROM (%s) AS new LEFT JOIN <users> AS old USING (id)
+      WHERE old.id IS NULL
+        OR old.clerk_updated_at <= new.clerk_updated_at
+        AND old.deleted_at IS NULL
+        AND (old.email, old.name, old.image_url) IS DISTINCT FROM (new.email, new.name, new.image_url)
+      """
+          .formatted(BATCH);
+
+  private static final String LIST_IDS =
+      """
+      SELECT id
+      FROM <users>
+      WHERE id > :after
+        AND created_at < :before
+        AND deleted_at IS NULL
+      ORDER BY id
+      LIMIT 10000
+      """;
+
+  /** What becomes of a row. */
+  enum Change {
+    INSERT,
+    UPDATE,
+    UNCHANGED,
+    DELETE,
+    REVIVE
+  }
+
+  private static final String UNIQUE_VIOLATION = "23505";
+
+  private static final RowMapper<User> USER = (row, ctx) -> user(row);
+
+  private final Database database;
+
+  public UserDao(Database database) {
+    this.database = database.reserved();
+  }
+
+  /**
+   * Connects and asks once, so that the first request need not wait for that.
+   *
+   * @throws StartupException if the table cannot be used; that the database has just gone is no
+   *     reason not to start
+   */
+  public void requireTable() {
+    try {
+      find("", Deadline.in(Database.LIMIT));
+    } catch (Failure e) {
+      log.warn("Starting without the database: {}", e.getMessage());
+    } catch (JdbiException e) {
+      throw new StartupException(
+          "The table users cannot be used through DATABASE_URL, is DIRECT_URL the same database? "
+              + SqlErrors.explain(e).orElse(e.getMessage()));
+    }
+  }
+
+  /** The row of a user, tombstones included. */
+  Optional<User> find(String id, Deadline deadline) {
+    return database.read(deadline, handle -> find(handle, id));
+  }
+
+  /** The rows of those users who have one, by id, tombstones included. */
+  public Map<String, User> findAll(List<String> ids, Deadline deadline) {
+    return database.read(deadline, handle -> findAll(handle, ids));
+  }
+
+  /**
+   * Finds the row that has an email address; in another case only if no row has it as it is.
+   *
+   * @param except ids of rows that do not count
+   * @return its id
+   */
+  Optional<String> findIdByEmail(String email, Collection<String> except, Deadline deadline) {
+    return database.read(
+        deadline,
+        handle ->
+            findIdByEmail(handle, FIND_ID_BY_EMAIL, email, except)
+                .or(() -> findIdByEmail(handle, FIND_ID_BY_EMAIL_IN_ANY_CASE, email, except)));
+  }
+
+  private static Optional<String> findIdByEmail(
+      Handle handle, String query, String email, Collection<String> except) {
+    return handle
+        .createQuery(query)
+        .bind("email", email)
+        .bind("except", except.toArray(String[]::new))
+        .mapTo(String.class)
+        .findFirst();
+  }
+
+  /**
+   * Chooses users at random of whom Clerk should know some.
+   *
+   * @param size the most of them
+   * @param except ids that are not chosen
+   * @param before rows younger than this are not chosen
+   * @return ids of live rows, each of the form of Clerk's ids
+   */
+  List<String> sample(int size, Collection<String> except, Instant before, Deadline deadline) {
+    return database.read(
+        deadline,
+        handle ->
+            handle
+                .createQuery(SAMPLE)
+                .bind("size", size)
+                .bind("except", except.toArray(String[]::new))
+                .bind("before", before.atOffset(ZoneOffset.UTC))
+                .mapTo(String.class)
+                .list());
+  }
+
+  /** Those of some ids whose rows are tombstones. */
+  List<String> findTombstones(Collection<String> ids) {
+    return database.read(
+        handle ->
+            handle
+                .createQuery(FIND_TOMBSTONES)
+                .bind("ids", ids.toArray(String[]::new))
+                .mapTo(String.class)
+                .list());
+  }
+
+  /**
+   * Makes a live row of a tombstone, with a placeholder for the address, and no name and image yet.
+   *
+   * @param user as Clerk has the user now
+   * @return whether it was a tombstone, and no newer than that
+   */
+  boolean revive(ClerkUser user) {
+    return database.writeIdempotent(
+        Deadline.in(Database.LIMIT),
+        handle -> bind(handle.createUpdate(REVIVE), user).execute() == 1);
+  }
+
+  /**
+   * Inserts a user, or updates the row if this copy is not older than it.
+   *
+   * @return the row as it now is, which may be newer than this copy, or a tombstone; empty if
+   *     another row has the email address
+   */
+  Optional<User> upsert(ClerkUser user, Deadline deadline) {
+    return unlessEmailTaken(
+        () -> database.writeIdempotent(deadline, handle -> upsert(handle, user)));
+  }
+
+  /**
+   * Upserts several users whose addresses may have gone round among them: all or nothing.
+   *
+   * @param released the id of a row that loses the address, which the last of the users gets
+   * @return the row of the first; empty if yet another row has one of the addresses
+   */
+  public Optional<User> upsertMovedEmails(
+      List<ClerkUser> users, Optional<String> released, Deadline deadline) {
+    String email = users.get(users.size() - 1).email();
+    return unlessEmailTaken(
+        () ->
+            inTransaction(
+                deadline,
+                handle -> {
+                  // All rows first, and in one order: two servers may do this at once.
+                  Stream.concat(users.stream().map(ClerkUser::id), released.stream())
+                      .sorted()
+                      .forEach(id -> handle.createUpdate(LOCK).bind("id", id).execute());
+                  released.ifPresent(
+                      id ->
+                          handle
+                              .createUpdate(RELEASE_HOLDER)
+                              .bind("id", id)
+                              .bind("email", email)
+                              .execute());
+                  users.forEach(user -> bind(handle.createUpdate(RELEASE_EMAIL), user).execute());
+                  if (users.stream()
+                      .filter(user -> user.email() != null)
+                      .anyMatch(user -> upsert(handle, user).isEmpty())) {
+                    handle.rollback();
+                    return Optional.empty();
+                  }
+                  return find(handle, users.get(0).id());
+                }));
+  }
+
+  /**
+   * Upserts many users at once.
+   *
+   * @param users each of them once, with an email address
+   * @return how many rows were treated how; empty, and nothing done, if an address is taken
+   */
+  Optional<Map<Change, Integer>> upsertBatch(List<ClerkUser> users) {
+    return unlessEmailTaken(
+        () -> {
+          List<String> changes =
+              database.writeIdempotent(
+                  Deadline.in(Database.LIMIT),
+                  handle ->
+                      bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
+          Map<Change, Integer> counts = new EnumMap<>(Change.class);
+          changes.forEach(change -> counts.merge(Change.valueOf(change), 1, Integer::sum));
+          counts.merge(Change.UNCHANGED, users.size() - changes.size(), Integer::sum);
+          return Optional.of(counts);
+        });
+  }
+
+  /** What {@link #upsertBatch} would do to each user, by id. */
+  Map<String, Change> compare(List<ClerkUser> users) {
+    Map<String, Change> changes = new LinkedHashMap<>();
+    users.forEach(user -> changes.put(user.id(), Change.UNCHANGED));
+    database.read(
+        handle ->
+            bind(handle.createQuery(COMPARE_BATCH), users)
+                .map((row, ctx) -> changes.put(row.getString(1), Change.valueOf(row.getString(2))))
+                .list());
+    return changes;
+  }
+
+  /** Up to 10,000 ids of live rows, in order, of rows that are older than a time. */
+  List<String> listIds(String after, Instant before) {
+    return database.read(
+        handle ->
+            handle
+                .createQuery(LIST_IDS)
+                .bind("after", after)
+                .bind("before", before.atOffset(ZoneOffset.UTC))
+                .mapTo(String.class)
+                .list());
+  }
+
+  /**
+   * Makes a tombstone of a user, also of one who was never here.
+   *
+   * @return the number of rows changed, 0 or 1
+   */
+  int delete(String id, Deadline deadline) {
+    Supplier<Optional<Integer>> delete =
+        () ->
+            unlessEmailTaken(
+                () ->
+                    Optional.of(
+                        database.writeIdempotent(
+                            deadline,
+                            handle -> handle.createUpdate(DELETE).bind("id", id).execute())));
+    // Two at once can collide on the address; the second try meets the finished first.
+    return delete
+        .get()
+        .or(delete)
+        .orElseThrow(
+            () ->
+                Failure.of(Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
+  }
+
+  /** All or nothing; repeated like {@link Database#writeIdempotent}. */
+  private <T> T inTransaction(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    return database.writeIdempotent(
+        deadline, handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
+  }
+
+  private static Optional<User> find(Handle handle, String id) {
+    return Optional.ofNullable(findAll(handle, List.of(id)).get(id));
+  }
+
+  private static Map<String, User> findAll(Handle handle, List<String> ids) {
+    return byId(handle.createQuery(FIND).bind("ids", ids.toArray(String[]::new)));
+  }
+
+  private static Optional<User> upsert(Handle handle, ClerkUser user) {
+    return bind(handle.createQuery(UPSERT), user)
+        .map(USER)
+        .findOne()
+        .or(() -> bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne());
+  }
+
+  private static Map<String, User> byId(Query query) {
+    Map<String, User> rows = new HashMap<>();
+    query.map(USER).forEach(user -> rows.put(user.id(), user));
+    return rows;
+  }
+
+  private static <S extends SqlStatement<S>> S bind(S statement, ClerkUser user) {
+    return statement
+        .bind("id", user.id())
+        .bind("email", user.email())
+        .bind("name", user.name())
+        .bind("imageUrl", user.imageUrl())
+        .bind("clerkUpdatedAt", user.updatedAt().atOffset(ZoneOffset.UTC));
+  }
+
+  private static <S extends SqlStatement<S>> S bind(S statement, List<ClerkUser> users) {
+    return statement
+        .bind("ids", texts(users, ClerkUser::id))
+        .bind("emails", texts(users, ClerkUser::email))
+        .bind("names", texts(users, ClerkUser::name))
+        .bind("imageUrls", texts(users, ClerkUser::imageUrl))
+        .bind("ms", users.stream().mapToLong(user -> user.updatedAt().toEpochMilli()).toArray());
+  }
+
+  private static String[] texts(List<ClerkUser> users, Function<ClerkUser, String> column) {
+    return users.stream().map(column).toArray(String[]::new);
+  }
+
+  /**
+   * Postgres reports a taken address under the name of a unique index: {@code ON CONFLICT (id)}
+   * does not cover it, not even between two upserts of one user. An application may have an index
+   * of its own, such as {@code UNIQUE (lower(email))}.
+   */
+  private static <T> Optional<T> unlessEmailTaken(Supplier<Optional<T>> statement) {
+    try {
+      return statement.get();
+    } catch (JdbiException e) {
+      if (SqlErrors.isTaken(e, "users", "email")) {
+        return Optional.empty();
+      }
+      throw e;
+    }
+  }
+
+  private static User user(ResultSet row) throws SQLException {
+    return new User(
+        row.getString("id"),
+        row.getString("email"),
+        row.getString("name"),
+        row.getString("image_url"),
+        instant(row, "created_at"),
+        instant(row, "updated_at"),
+        instant(row, "deleted_at"));
+  }
+
+  private static Instant instant(ResultSet row, String column) throws SQLException {
+    OffsetDateTime time = row.getObject(column, OffsetDateTime.class);
+    return time == null ? null : time.toInstant();
+  }
+}

@@ -1,0 +1,275 @@
+package com.realmeet.server.database;
+
+import static java.util.concurrent.CompletableFuture.supplyAsync;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.realmeet.server.Metrics;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
+import java.sql.Connection;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.Function;
+import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.JdbiException;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/** What a feature's DAO may rely on, and what the rest of the server may rely on beside it. */
+class DatabaseTest {
+  private static final int POOL_SIZE = 4;
+  private static String url;
+  private static Database database;
+  private static ExecutorService threads;
+
+  @BeforeAll
+  static void start() {
+    url = TestPostgres.newDatabase();
+    TestPostgres.execute(
+        url,
+        """
+        CREATE TABLE notes (id serial PRIMARY KEY, text text UNIQUE);
+        -- Ends the connection while a transaction commits.
+        CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          PERFORM pg_terminate_backend(pg_backend_pid());
+          PERFORM pg_sleep(10);
+          RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER die AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW WHEN (NEW.text = 'dies at the commit') EXECUTE FUNCTION die();
+        """);
+    database = new Database(DatabaseUrl.parse(url), POOL_SIZE, Metrics.none());
+    threads = Executors.newCachedThreadPool();
+  }
+
+  @AfterAll
+  static void stop() {
+    database.close();
+    threads.shutdownNow();
+  }
+
+  @BeforeEach
+  void empty() {
+    TestPostgres.execute(url, "TRUNCATE notes");
+  }
+
+  private static int insert(Handle handle, String text) {
+    return handle
+        .createUpdate("INSERT INTO notes (text) VALUES (:text)")
+        .bind("text", text)
+        .execute();
+  }
+
+  private static int killOnFirst(AtomicInteger runs, Handle handle) {
+    return runs.incrementAndGet() > 1
+        ? 1
+        : handle.execute("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(10)");
+  }
+
+  private static String notes() {
+    return String.join(",", TestPostgres.query(url, "SELECT text FROM notes ORDER BY id"));
+  }
+
+  @Test
+  void readIsRepeatedAfterAFailover() {
+    AtomicInteger runs = new AtomicInteger();
+
+    database.read(handle -> killOnFirst(runs, handle));
+
+    assertEquals(2, runs.get());
+  }
+
+  @Test
+  void writeThatBreaksBeforeItsCommitIsRepeatedAndInsertsOnce() {
+    AtomicInteger runs = new AtomicInteger();
+
+    database.write(handle -> insert(handle, "once") + killOnFirst(runs, handle));
+
+    assertEquals(2, runs.get());
+    assertEquals("once", notes());
+  }
+
+  @Test
+  void writeThatBreaksDuringItsCommitIsNotRepeated() {
+    AtomicInteger runs = new AtomicInteger();
+
+    Failure e =
+        assertThrows(
+            Failure.class,
+            () ->
+                database.write(
+                    handle -> {
+                      runs.incrementAndGet();
+                      return insert(handle, "dies at the commit");
+                    }));
+
+    assertEquals(Failure.Kind.DATABASE_UNAVAILABLE, e.kind());
+    assertEquals(1, runs.get());
+  }
+
+  @Test
+  void idempotentWriteIsRepeatedWhateverBreaks() {
+    AtomicInteger runs = new AtomicInteger();
+
+    assertThrows(
+        Failure.class,
+        () ->
+            database.writeIdempotent(
+                Deadline.in(Database.LIMIT),
+                handle -> {
+                  runs.incrementAndGet();
+                  return insert(handle, "dies at the commit");
+                }));
+
+    assertEquals(2, runs.get());
+  }
+
+  @Test
+  void writeThatFailsLeavesNothing() {
+    assertThrows(
+        Failure.class,
+        () ->
+            database.write(
+                handle -> {
+                  insert(handle, "half");
+                  throw Failure.of(Failure.Kind.EMAIL_IN_USE);
+                }));
+
+    assertEquals("", notes());
+  }
+
+  @Test
+  void handlerLearnsWhichConstraintRefusesItsRow() {
+    database.write(handle -> insert(handle, "twice"));
+
+    JdbiException e =
+        assertThrows(JdbiException.class, () -> database.write(handle -> insert(handle, "twice")));
+
+    assertTrue(SqlErrors.violates(e, "notes_text_key"));
+    assertFalse(SqlErrors.violates(e, "notes_pkey"));
+  }
+
+  /** Another instance has migrated: the result of a statement that is prepared has other types. */
+  @Test
+  void changedTableCostsNoRequest() {
+    Function<Handle, Integer> select =
+        handle -> handle.createQuery("SELECT * FROM notes").mapToMap().list().size();
+    for (int i = 0; i < 10; i++) {
+      database.write(select::apply);
+    }
+    TestPostgres.execute(url, "ALTER TABLE notes ADD COLUMN more text");
+    try {
+      database.write(select::apply);
+    } finally {
+      TestPostgres.execute(url, "ALTER TABLE notes DROP COLUMN more");
+    }
+  }
+
+  @Test
+  void slowQueryOfAFeatureIsCancelledAndIsNoOutage() {
+    try (Database fresh = new Database(DatabaseUrl.parse(url), 4, Metrics.none())) {
+      Failure e =
+          assertThrows(
+              Failure.class,
+              () ->
+                  fresh.read(
+                      Deadline.in(Duration.ofMillis(700)),
+                      handle -> handle.execute("SELECT 'a@example.com', pg_sleep(60)")));
+
+      assertEquals(Failure.Kind.DATABASE_UNAVAILABLE, e.kind());
+      TestServer.await("nothing runs", () -> running("pg_sleep").isEmpty());
+    }
+    assertTrue(
+        Log.text().contains("WARN Database - A query of a feature was too slow"), Log.text());
+    assertTrue(Log.text().contains(": SELECT ?, pg_sleep(?)"), Log.text());
+    assertFalse(Log.text().contains("Database is unavailable"), Log.text());
+  }
+
+  /** Without a limit, each statement of a loop would have its own time. */
+  @Test
+  void loopOfStatementsEndsByItsDeadlineToo() {
+    long began = System.nanoTime();
+
+    assertThrows(
+        Failure.class,
+        () ->
+            database.read(
+                Deadline.in(Duration.ofMillis(700)),
+                handle -> {
+                  while (true) {
+                    handle.execute("SELECT pg_sleep(0.05)");
+                  }
+                }));
+
+    assertTrue(Duration.ofNanos(System.nanoTime() - began).toSeconds() < 10);
+  }
+
+  @ParameterizedTest
+  @CsvSource({"1, 1", "2, 1", "3, 1", "4, 2", "10, 8"})
+  void slowFeaturesLeaveTwoConnectionsToTheServer(int poolSize, int forFeatures)
+      throws SQLException {
+    String lock = "SELECT pg_advisory_xact_lock(" + poolSize + ")";
+    List<CompletableFuture<?>> slow = new ArrayList<>();
+    try (Database small = new Database(DatabaseUrl.parse(url), poolSize, Metrics.none())) {
+      try (Connection connection = DatabaseUrl.parse(url).dataSource(30).getConnection();
+          Statement statement = connection.createStatement()) {
+        connection.setAutoCommit(false);
+        statement.execute(lock);
+        for (int i = 0; i < forFeatures; i++) {
+          slow.add(supplyAsync(() -> small.read(handle -> handle.execute(lock)), threads));
+        }
+        TestServer.await("all wait", () -> running(lock).size() == forFeatures + 1);
+
+        Failure e =
+            assertThrows(
+                Failure.class,
+                () ->
+                    small.read(
+                        Deadline.in(Duration.ofMillis(100)), handle -> handle.execute("SELECT 1")));
+
+        assertEquals(Failure.Kind.OVERLOADED, e.kind());
+        assertEquals("too many slow queries at once", e.getMessage());
+        if (poolSize > 1) {
+          int free = poolSize - forFeatures;
+          assertTrue(
+              TestServer.atOnce(free, () -> small.reserved().read(h -> h.execute("SELECT 1")))
+                      .size()
+                  == free);
+          assertTrue(small.ping(Duration.ofSeconds(20)));
+        }
+        connection.rollback();
+      }
+      slow.forEach(CompletableFuture::join);
+      small.read(handle -> handle.execute("SELECT 1"));
+    }
+    assertTrue(
+        Log.text().contains("WARN Database - A query of a feature found no free connection"));
+  }
+
+  private static List<String> running(String part) {
+    return TestPostgres.query(
+        url,
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            + " AND pid != pg_backend_pid() AND (state = 'active' OR state LIKE 'idle in%') AND query LIKE '%"
+            + part
+            + "%'");
+  }
+}

@@ -1,0 +1,188 @@
+package com.realmeet.server.testing;
+
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.database.Migrations;
+import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.sql.Connection;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.sql.Statement;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
+import org.testcontainers.DockerClientFactory;
+import org.testcontainers.postgresql.PostgreSQLContainer;
+import org.testcontainers.utility.DockerImageName;
+
+/**
+ * A real Postgres for all tests: the one that TEST_DATABASE_URL names, else a container if a Docker
+ * engine answers, else embedded binaries. Each caller gets a database of its own in it.
+ */
+public final class TestPostgres {
+  /** Of a server that is thrown away, and so need not survive a crash. */
+  private static final Map<String, String> SETTINGS =
+      Map.of(
+          "fsync", "off",
+          "synchronous_commit", "off",
+          "full_page_writes", "off",
+          "autovacuum", "off",
+          "max_connections", "300");
+
+  private static final AtomicInteger databases = new AtomicInteger();
+  private static final AtomicReference<Kept> kept = new AtomicReference<>();
+  private static final String URL = start();
+
+  /** The connection of the last query, for the next one. */
+  private record Kept(String url, Connection connection) {}
+
+  /** A migrated database, made once, when first used. */
+  private static final class Template {
+    static final String NAME = databaseName();
+
+    static {
+      execute(URL, "CREATE DATABASE " + NAME);
+      Migrations.migrate(DatabaseUrl.parse(withDatabase(URL, NAME)));
+    }
+  }
+
+  private TestPostgres() {}
+
+  private static String start() {
+    String given = System.getenv("TEST_DATABASE_URL");
+    if (given != null && !given.isEmpty()) {
+      return given;
+    }
+    if (DockerClientFactory.instance().isDockerAvailable()) {
+      String image = System.getenv().getOrDefault("TEST_POSTGRES_IMAGE", "postgres:17-alpine");
+      PostgreSQLContainer postgres =
+          new PostgreSQLContainer(
+              DockerImageName.parse(image).asCompatibleSubstituteFor("postgres"));
+      List<String> command = new ArrayList<>(List.of("postgres"));
+      SETTINGS.forEach((name, value) -> command.addAll(List.of("-c", name + "=" + value)));
+      postgres.withCommand(command.toArray(String[]::new)).start();
+      return "postgresql://%s:%s@%s:%d/%s"
+          .formatted(
+              postgres.getUsername(),
+              postgres.getPassword(),
+              postgres.getHost(),
+              postgres.getMappedPort(5432),
+              postgres.getDatabaseName());
+    }
+    try {
+      EmbeddedPostgres.Builder builder = EmbeddedPostgres.builder();
+      SETTINGS.forEach(builder::setServerConfig);
+      EmbeddedPostgres postgres = builder.start();
+      Runtime.getRuntime().addShutdownHook(new Thread(() -> close(postgres)));
+      return "postgresql://postgres:postgres@127.0.0.1:" + postgres.getPort() + "/postgres";
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  private static void close(EmbeddedPostgres postgres) {
+    try {
+      postgres.close();
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  /** The URL of a new database that is up to date: a copy, which is cheaper than a migration. */
+  public static String newDatabase() {
+    String name = databaseName();
+    execute(URL, "CREATE DATABASE " + name + " TEMPLATE " + Template.NAME);
+    return withDatabase(URL, name);
+  }
+
+  /** The URL of a new database that has no table yet. */
+  public static String emptyDatabase() {
+    String name = databaseName();
+    execute(URL, "CREATE DATABASE " + name);
+    return withDatabase(URL, name);
+  }
+
+  private static String databaseName() {
+    return "test_" + ProcessHandle.current().pid() + "_" + databases.incrementAndGet();
+  }
+
+  /** A URL with the name of its database replaced. */
+  public static String withDatabase(String url, String name) {
+    return url.replaceFirst("(://[^/]+/)[^?]*", "$1" + name);
+  }
+
+  /** A URL with host and port replaced. */
+  public static String withPort(String url, int port) {
+    return url.replaceFirst("(://(?:[^/]*@)?)[^/]+", "$1127.0.0.1:" + port);
+  }
+
+  /** Host and port of a URL, for a proxy in front of it. */
+  public static String[] hostAndPort(String url) {
+    String authority = url.replaceFirst(".*?://(?:[^/]*@)?([^/?]+).*", "$1");
+    String[] parts = authority.split(":(?=\\d+$)");
+    return new String[] {parts[0], parts.length > 1 ? parts[1] : "5432"};
+  }
+
+  /** Runs SQL as another client would. */
+  public static void execute(String url, String sql) {
+    try (Connection connection = DatabaseUrl.parse(url).dataSource(30).getConnection();
+        Statement statement = connection.createStatement()) {
+      statement.execute(sql);
+    } catch (SQLException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /**
+   * The rows of a query, the columns of each joined by "|". Its connection, which is named "test",
+   * stays open for the next query of the same database.
+   */
+  public static List<String> query(String url, String sql) {
+    Kept last = kept.getAndSet(null);
+    try {
+      if (last != null && last.url.equals(url)) {
+        try {
+          return query(last, sql);
+        } catch (SQLException e) {
+          // Such a connection may have been cut meanwhile; any other fault comes again below.
+        }
+      }
+      if (last != null) {
+        last.connection.close();
+      }
+      String named =
+          url.contains("application_name=")
+              ? url
+              : url + (url.contains("?") ? "&" : "?") + "application_name=test";
+      return query(new Kept(url, DatabaseUrl.parse(named).dataSource(30).getConnection()), sql);
+    } catch (SQLException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  private static List<String> query(Kept by, String sql) throws SQLException {
+    List<String> rows = new ArrayList<>();
+    try (Statement statement = by.connection.createStatement();
+        ResultSet result = statement.executeQuery(sql)) {
+      int columns = result.getMetaData().getColumnCount();
+      while (result.next()) {
+        List<String> row = new ArrayList<>();
+        for (int i = 1; i <= columns; i++) {
+          row.add(result.getString(i));
+        }
+        rows.add(String.join("|", row.stream().map(String::valueOf).toList()));
+      }
+    } catch (SQLException e) {
+      by.connection.close();
+      throw e;
+    }
+    Kept other = kept.getAndSet(by);
+    if (other != null) { // of another thread
+      other.connection.close();
+    }
+    return rows;
+  }
+}

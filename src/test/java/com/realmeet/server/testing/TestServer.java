@@ -1,0 +1,179 @@
+package com.realmeet.server.testing;
+
+import com.realmeet.server.Config;
+import com.realmeet.server.Main;
+import io.javalin.json.JsonMapper;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
+import java.time.Duration;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.locks.LockSupport;
+import java.util.function.BooleanSupplier;
+import java.util.stream.IntStream;
+import kotlin.Lazy;
+import org.eclipse.jetty.server.ServerConnector;
+
+/** The real server on a free port, and a client that speaks to it as a front end would. */
+public final class TestServer implements AutoCloseable {
+  private static final HttpClient HTTP = HttpClient.newHttpClient();
+
+  private final Main main;
+
+  private TestServer(Main main) {
+    this.main = main;
+  }
+
+  /** The settings of a server in production, against a stand-in and a database. */
+  public static Map<String, String> settings(StandInClerk clerk, String databaseUrl) {
+    Map<String, String> settings = new HashMap<>();
+    settings.put("DATABASE_URL", databaseUrl);
+    settings.put("CLERK_SECRET_KEY", clerk.secretKey());
+    settings.put("CLERK_API_URL", clerk.url());
+    settings.put("CLIENT_URL", "http://localhost:3000");
+    settings.put("NODE_ENV", "production");
+    settings.put("HOST", "127.0.0.1");
+    settings.put("PORT", "0");
+    return settings;
+  }
+
+  /**
+   * Starts a server.
+   *
+   * @param changes names and values, in turn, that differ from {@link #settings}
+   */
+  public static TestServer start(StandInClerk clerk, String databaseUrl, String... changes) {
+    Map<String, String> settings = settings(clerk, databaseUrl);
+    for (int i = 0; i < changes.length; i += 2) {
+      settings.put(changes[i], changes[i + 1]);
+    }
+    return new TestServer(Main.start(Config.from(settings)));
+  }
+
+  public int port() {
+    return main.port();
+  }
+
+  /** The routes that are declared, such as "GET /api/health". */
+  public List<String> routes() {
+    return main.app.unsafe.internalRouter.allHttpHandlers().stream()
+        .filter(route -> route.endpoint.method.isHttpMethod())
+        .map(route -> route.endpoint.method + " " + route.endpoint.path)
+        .toList();
+  }
+
+  /** Closes new connections that are idle for so long, instead of the server's own time. */
+  public void setIdleTime(Duration time) {
+    ((ServerConnector) main.app.jettyServer().server().getConnectors()[0])
+        .setIdleTimeout(time.toMillis());
+  }
+
+  /** Runs a task in each request in which Javalin's servlet prepares itself. */
+  public void onPreparing(Runnable task) {
+    JsonMapper mapper = main.app.unsafe.jsonMapper.getValue();
+    main.app.unsafe.jsonMapper =
+        new Lazy<>() {
+          @Override
+          public JsonMapper getValue() {
+            task.run();
+            return mapper;
+          }
+
+          @Override
+          public boolean isInitialized() {
+            return false;
+          }
+        };
+  }
+
+  public URI uri(String path) {
+    return URI.create("http://127.0.0.1:" + port() + path);
+  }
+
+  /** Asks for a user's row, as a signed-in front end does. */
+  public HttpResponse<String> sync(String token) {
+    return send(
+        HttpRequest.newBuilder(uri("/api/user/sync"))
+            .header("Authorization", "Bearer " + token)
+            .POST(HttpRequest.BodyPublishers.noBody()));
+  }
+
+  public HttpResponse<String> get(String path) {
+    return send(HttpRequest.newBuilder(uri(path)));
+  }
+
+  /** Sends a request, and fails if the OpenAPI document does not promise the answer. */
+  public HttpResponse<String> send(HttpRequest.Builder request) {
+    HttpResponse<String> answer = exchange(request);
+    Contract.check(
+        answer.request().method() + " " + answer.uri().getRawPath(),
+        answer.statusCode(),
+        answer.headers().map(),
+        Optional.of(answer.body()));
+    return answer;
+  }
+
+  /** Gets what is no part of the API, from whatever server. */
+  public static HttpResponse<String> getPage(URI uri) {
+    return exchange(HttpRequest.newBuilder(uri));
+  }
+
+  private static HttpResponse<String> exchange(HttpRequest.Builder request) {
+    try {
+      return HTTP.send(request.build(), HttpResponse.BodyHandlers.ofString());
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  /** Does something so many times at once and returns all results. */
+  public static <T> List<T> atOnce(int times, Callable<T> work) {
+    ExecutorService threads = Executors.newFixedThreadPool(times);
+    try {
+      List<Future<T>> results =
+          threads.invokeAll(IntStream.range(0, times).mapToObj(i -> work).toList());
+      return results.stream().map(TestServer::get).toList();
+    } catch (InterruptedException e) {
+      throw new IllegalStateException(e);
+    } finally {
+      threads.shutdownNow();
+    }
+  }
+
+  /** Waits until something holds, for 30 s at most: a new JVM on a busy machine may need 10. */
+  public static void await(String what, BooleanSupplier holds) {
+    long giveUp = System.nanoTime() + 30_000_000_000L;
+    while (!holds.getAsBoolean()) {
+      if (System.nanoTime() > giveUp) {
+        throw new AssertionError("waited 30 s in vain: " + what);
+      }
+      LockSupport.parkNanos(5_000_000);
+    }
+  }
+
+  private static <T> T get(Future<T> result) {
+    try {
+      return result.get();
+    } catch (InterruptedException | ExecutionException e) {
+      throw new IllegalStateException(e);
+    }
+  }
+
+  @Override
+  public void close() {
+    main.close();
+  }
+}
