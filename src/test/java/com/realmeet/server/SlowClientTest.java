@@ -5,11 +5,13 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.core.Threads;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.RawHttp;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
+import java.io.UncheckedIOException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -53,8 +55,12 @@ class SlowClientTest {
   }
 
   private RawHttp drip(String beginning, String piece) {
+    return drip(beginning, piece, 50);
+  }
+
+  private RawHttp drip(String beginning, String piece, int millis) {
     RawHttp connection = new RawHttp(server.port()).send(beginning);
-    drips.scheduleAtFixedRate(() -> connection.send(piece), 0, 50, TimeUnit.MILLISECONDS);
+    drips.scheduleWithFixedDelay(() -> connection.send(piece), 0, millis, TimeUnit.MILLISECONDS);
     return connection;
   }
 
@@ -83,12 +89,65 @@ class SlowClientTest {
   @Test
   void connectionInUseStaysOpen() {
     server.setIdleTime(IDLE);
+    TestServer.await("one lasts", () -> lasts(Duration.ofMillis(20), IDLE.multipliedBy(5)));
+  }
+
+  @Test
+  void connectionBetweenTwoRequestsStaysOpenForThreeIdleTimes() {
+    server.setIdleTime(IDLE);
+    TestServer.await("one lasts", () -> lasts(IDLE.multipliedBy(2), IDLE.multipliedBy(4)));
+
     try (RawHttp connection = new RawHttp(server.port())) {
-      long end = System.nanoTime() + IDLE.multipliedBy(3).toNanos();
-      while (System.nanoTime() < end) {
-        assertEquals(200, connection.send(request("GET", "/api/health")).answer().status());
-      }
+      assertEquals(200, connection.send(request("GET", "/api/health")).answer().status());
+      assertTrue(connection.isClosed());
     }
+  }
+
+  /** Whether a connection serves requests for so long; a busy machine may need several tries. */
+  private static boolean lasts(Duration pause, Duration time) {
+    long end = System.nanoTime() + time.toNanos();
+    try (RawHttp connection = new RawHttp(server.port())) {
+      while (System.nanoTime() < end) {
+        if (connection.send(request("GET", "/api/health")).answer().status() != 200) {
+          return false;
+        }
+        Threads.sleep(pause);
+      }
+      return true;
+    } catch (UncheckedIOException closed) {
+      return false;
+    }
+  }
+
+  @Test
+  void connectionWhoseResponsesAreNotReadIsClosed() {
+    server.setIdleTime(IDLE);
+    int before = server.connections();
+    RawHttp connection = new RawHttp(server.port());
+    Thread sender = // until the server closes
+        new Thread(() -> connection.send(request("GET", "/api/openapi.yaml").repeat(4000)));
+    sender.start();
+    TestServer.await("it is open", () -> server.connections() > before);
+
+    TestServer.await("the server closes it", () -> server.connections() <= before);
+    connection.close();
+  }
+
+  @Test
+  void stopDoesNotWaitForIdleConnections() {
+    TestServer stopping = TestServer.start(clerk, TestPostgres.newDatabase());
+    List<RawHttp> connections = new ArrayList<>();
+    for (int i = 0; i < 50; i++) {
+      connections.add(new RawHttp(stopping.port()).send(request("GET", "/api/health")));
+    }
+    connections.forEach(connection -> assertEquals(200, connection.answer().status()));
+
+    long began = System.nanoTime();
+    stopping.close();
+
+    assertTrue(System.nanoTime() - began < Duration.ofSeconds(8).toNanos());
+    assertFalse(Log.text().contains("Requests were cut off"), Log.text());
+    connections.forEach(RawHttp::close);
   }
 
   @Test
@@ -112,8 +171,8 @@ class SlowClientTest {
   void fourHundredOfThemHoldNobodyUp() {
     List<RawHttp> connections = new ArrayList<>();
     for (int i = 0; i < 200; i++) {
-      connections.add(drip("GET /api/health HTTP/1.1\r\nHost: localhost\r\nX: ", "a"));
-      connections.add(drip(request("POST", "/api/user/sync", "Content-Length: 100000"), "a"));
+      connections.add(drip("GET /api/health HTTP/1.1\r\nHost: localhost\r\nX: ", "a", 2000));
+      connections.add(drip(request("POST", "/api/user/sync", "Content-Length: 100000"), "a", 2000));
     }
 
     assertNobodyIsHeldUp();

@@ -69,6 +69,7 @@ public final class Errors {
         HttpResponseException.class, (e, ctx) -> respond(ctx, e.getStatus(), e.getMessage()));
     javalin.routes.exception(
         HttpException.RuntimeException.class, (e, ctx) -> respond(ctx, e.getCode(), e.getReason()));
+    javalin.routes.exception(EofException.class, (e, ctx) -> log.debug("The client has gone"));
     javalin.routes.exception(JdbiException.class, this::refusedStatement);
     javalin.routes.exception(Exception.class, this::bug);
     javalin.router.javaLangErrorHandler(this::error);
@@ -129,6 +130,7 @@ public final class Errors {
   private static void respond(Context ctx, int status, String detail) {
     if (status == 503) {
       ctx.header("Retry-After", "1");
+      Cors.exposeRetryAfter(ctx);
     }
     ctx.status(status).json(Body.of(status, sentence(status, detail)));
   }
@@ -144,6 +146,7 @@ public final class Errors {
               : detail;
       case 404 -> "Not found";
       case 405 -> "Method not allowed";
+      case 408 -> "Request body did not arrive in time";
       case 413 -> "Request body is too large";
       case 431 -> "Request headers are too large";
       case 503 -> Kind.OVERLOADED.message;
@@ -162,7 +165,7 @@ public final class Errors {
         detail = http.getReason();
       } else if (cause instanceof EofException) {
         log.debug("The client has gone");
-      } else if (cause instanceof Throwable bug) {
+      } else if (cause instanceof Throwable bug && status != 503) { // 503: waited too long
         log.error("Unhandled exception", bug);
         detail = production ? "Internal server error" : bug.getMessage();
       }

@@ -19,13 +19,14 @@ import org.eclipse.jetty.server.CustomRequestLog;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.LowResourceMonitor;
+import org.eclipse.jetty.server.NetworkConnectionLimit;
 import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.Slf4jRequestLogWriter;
 import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.server.handler.GracefulHandler;
 import org.eclipse.jetty.server.handler.QoSHandler;
-import org.eclipse.jetty.server.handler.SizeLimitHandler;
 import org.eclipse.jetty.util.VirtualThreads;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
 
@@ -36,8 +37,6 @@ import org.eclipse.jetty.util.thread.QueuedThreadPool;
 public final class JettyServer {
   /** Bytes of a request's headers, as in Node. */
   private static final int MAX_HEADERS = 16 << 10;
-
-  private static final int MAX_BODY = 1 << 20;
 
   /**
    * Bytes of a response that are buffered. A response that fits is written without a thread, so
@@ -62,6 +61,12 @@ public final class JettyServer {
 
   /** Requests that wait for their turn, without a thread; more get 503 at once. */
   private static final int MAX_SUSPENDED_REQUESTS = 4000;
+
+  /**
+   * Bytes of the heap for each connection: 4096 of them with -Xmx128m. One that has sent the
+   * beginning of a request takes half of it.
+   */
+  private static final int CONNECTION_MEMORY = 32 << 10;
 
   /** How long a graceful shutdown waits for the requests that are under way. */
   public static final Duration STOP_TIMEOUT = Duration.ofSeconds(10);
@@ -118,7 +123,7 @@ public final class JettyServer {
     javalin.startup.startupWatcherEnabled = false;
     javalin.http.compressionStrategy = CompressionStrategy.NONE; // responses fit into one packet
     javalin.http.responseBufferSize = 2048; // allocated anew for each response
-    javalin.http.maxRequestSize = (long) MAX_BODY;
+    javalin.http.maxRequestSize = Long.MAX_VALUE; // RequestBodyLimits has the limit
     javalin.jetty.threadPool = threadPool();
     javalin.jetty.modifyHttpConfiguration(http -> configure(http, cors));
     javalin.jetty.addConnector(
@@ -137,6 +142,7 @@ public final class JettyServer {
           server.setErrorHandler(errors.jetty());
           server.setStopTimeout(STOP_TIMEOUT.toMillis());
           server.removeBean(server.getBean(LowResourceMonitor.class));
+          server.addBean(connectionLimit(server));
           server.setHandler(handlers(firstAlone));
           if (development) {
             Slf4jRequestLogWriter requestLog = new Slf4jRequestLogWriter();
@@ -157,7 +163,7 @@ public final class JettyServer {
     http.setOutputAggregationSize(RESPONSE_BUFFER);
     http.addCustomizer(
         (request, headers) -> {
-          JettyWorkarounds.restartIdleTime(request);
+          JettyWorkarounds.onHeaders(request);
           refuseLargeHead(request);
           addHeaders(cors, request.getHeaders(), headers);
           closeFaultyFraming(request, headers);
@@ -170,17 +176,21 @@ public final class JettyServer {
     ConditionalHandler.SkipNext readinessEvenWhileStopping = new ConditionalHandler.SkipNext();
     readinessEvenWhileStopping.includePath("/api/ready"); // it has a body of its own for that
     Handler.Singleton[] chain = {
-      readinessEvenWhileStopping,
-      new GracefulHandler(),
-      new SizeLimitHandler(MAX_BODY, -1),
-      bulkhead(),
-      new RequestBodyLimits(),
-      last
+      readinessEvenWhileStopping, new GracefulHandler(), bulkhead(), new RequestBodyLimits(), last
     };
     for (int i = 1; i < chain.length; i++) {
       chain[i - 1].setHandler(chain[i]);
     }
     return chain[0];
+  }
+
+  /** Beyond it, idle connections are closed soon, and new ones wait until others have ended. */
+  private static NetworkConnectionLimit connectionLimit(Server server) {
+    long max = Runtime.getRuntime().maxMemory() / CONNECTION_MEMORY;
+    NetworkConnectionLimit limit =
+        new NetworkConnectionLimit((int) Math.min(max, Integer.MAX_VALUE), server);
+    limit.setEndPointIdleTimeout(Duration.ofSeconds(1).toMillis());
+    return limit;
   }
 
   /** Keeps threads free for health checks, whatever the other requests wait for. */

@@ -8,6 +8,7 @@ import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
 import org.eclipse.jetty.ee10.servlet.SessionHandler;
 import org.eclipse.jetty.http.HttpException;
@@ -18,10 +19,12 @@ import org.eclipse.jetty.io.SocketChannelEndPoint;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.HttpConnectionFactory;
+import org.eclipse.jetty.server.HttpStream;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
+import org.eclipse.jetty.util.BufferUtil;
 import org.eclipse.jetty.util.Callback;
 
 /**
@@ -142,6 +145,23 @@ public final class JettyWorkarounds {
   }
 
   /**
+   * A response that announces {@code Connection: close}, unless the rest of the request's body has
+   * arrived. Jetty does that only for responses that it commits itself, and Javalin commits all.
+   * Delete when Jetty does it whoever commits.
+   */
+  static Response announceClose(Request request, Response response) {
+    return new Response.Wrapper(request, response) {
+      @Override
+      public void write(boolean last, ByteBuffer content, Callback callback) {
+        if (!isCommitted()) {
+          request.consumeAvailable();
+        }
+        super.write(last, content, callback);
+      }
+    };
+  }
+
+  /**
    * Connector whose idle timeout is not extended by single bytes (slowloris protection). Delete
    * when Jetty has a timeout for the head of a request.
    */
@@ -150,13 +170,51 @@ public final class JettyWorkarounds {
   }
 
   /** To be called when the headers of a request are complete: its handler may take its time. */
-  static void restartIdleTime(Request request) {
+  static void onHeaders(Request request) {
     if (request.getConnectionMetaData().getConnection().getEndPoint() instanceof EndPoint own) {
-      own.restartIdleTime();
+      own.onHeaders();
+      request.addHttpStreamWrapper(stream -> new LingeringStream(stream, own));
+    }
+  }
+
+  /**
+   * Reads and discards what is still coming of a body after the response to it, until the client
+   * closes or the connection is idle. Jetty closes at once, and the reset that a client gets for
+   * what it sends then may destroy the response before it is read (RFC 9112 §9.6). Delete when
+   * Jetty does not fail the stream of a response that is complete.
+   */
+  private static final class LingeringStream extends HttpStream.Wrapper {
+    private final EndPoint endPoint;
+
+    LingeringStream(HttpStream stream, EndPoint endPoint) {
+      super(stream);
+      this.endPoint = endPoint;
+    }
+
+    @Override
+    public void succeeded() {
+      endPoint.onCompleted();
+      super.succeeded();
+    }
+
+    @Override
+    public void failed(Throwable failure) {
+      endPoint.onCompleted();
+      if (endPoint.isOpen() && endPoint.isOutputShutdown()) {
+        super.succeeded();
+      } else {
+        super.failed(failure);
+      }
     }
   }
 
   private static final class Connector extends ServerConnector {
+    /** Bytes: one head is at most 64 KB, but Jetty does not limit all of them together. */
+    static final int MAX_HEADS = 8 << 20;
+
+    /** Bytes of all heads that are not complete yet. */
+    private final AtomicInteger heads = new AtomicInteger();
+
     Connector(Server server, HttpConfiguration http) {
       super(server, new HttpConnectionFactory(http));
       setIdleTimeout(EndPoint.IDLE_TIMEOUT.toMillis());
@@ -183,8 +241,9 @@ public final class JettyWorkarounds {
     private static final int IDLE_TIMEOUTS_BETWEEN_REQUESTS = 3;
 
     private volatile boolean betweenRequests;
+    private volatile boolean inRequest;
     private volatile int expired;
-
+    private final AtomicInteger head = new AtomicInteger(); // bytes of one that is not complete
     private final Connector connector;
 
     EndPoint(
@@ -197,8 +256,18 @@ public final class JettyWorkarounds {
     @Override
     public void notIdle() {}
 
-    void restartIdleTime() {
+    private void restartIdleTime() {
       super.notIdle();
+    }
+
+    void onHeaders() {
+      inRequest = true;
+      releaseHead();
+      restartIdleTime();
+    }
+
+    void onCompleted() {
+      inRequest = false;
     }
 
     @Override
@@ -208,7 +277,31 @@ public final class JettyWorkarounds {
         betweenRequests = false;
         restartIdleTime();
       }
-      return bytes;
+      return bytes > 0 && !inRequest && !isOutputShutdown() ? fillHead(buffer, bytes) : bytes;
+    }
+
+    /** A head that arrives in one piece, as almost all do, is never refused. */
+    private int fillHead(ByteBuffer buffer, int bytes) {
+      boolean inPieces = head.addAndGet(bytes) > bytes;
+      boolean tooMuch = connector.heads.addAndGet(bytes) > Connector.MAX_HEADS && inPieces;
+      if (tooMuch) {
+        close();
+        BufferUtil.clear(buffer);
+      }
+      if (!isOpen()) {
+        releaseHead();
+      }
+      return tooMuch ? -1 : bytes;
+    }
+
+    private void releaseHead() {
+      connector.heads.addAndGet(-head.getAndSet(0));
+    }
+
+    @Override
+    public void onClose(Throwable cause) {
+      super.onClose(cause);
+      releaseHead();
     }
 
     @Override
@@ -223,7 +316,10 @@ public final class JettyWorkarounds {
     @Override
     protected void onIdleExpired(TimeoutException timeout) {
       expired++;
-      if (!betweenRequests || expired >= IDLE_TIMEOUTS_BETWEEN_REQUESTS || connector.isShutdown()) {
+      if (!betweenRequests
+          || expired >= IDLE_TIMEOUTS_BETWEEN_REQUESTS
+          || isOutputShutdown() // after Connection: close
+          || connector.isShutdown()) {
         super.onIdleExpired(timeout);
       }
     }

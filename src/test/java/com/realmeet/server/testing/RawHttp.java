@@ -124,15 +124,21 @@ public final class RawHttp implements AutoCloseable {
 
   /** Reads the next answer. */
   public Answer answer() {
+    Answer answer = unchecked();
+    return checked(answer, Optional.of(answer.body));
+  }
+
+  /** Reads the next answer, of a route that is not in the OpenAPI document. */
+  public Answer unchecked() {
     Answer head = readHead();
     List<String> length = head.header("Content-Length");
     if (length.isEmpty()) {
-      return checked(head, Optional.of(""));
+      return head;
     }
     try {
       byte[] bytes = in.readNBytes(Integer.parseInt(length.get(0)));
       String body = new String(bytes, StandardCharsets.UTF_8);
-      return checked(new Answer(head.status, head.reason, head.headers, body), Optional.of(body));
+      return new Answer(head.status, head.reason, head.headers, body);
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
@@ -192,6 +198,45 @@ public final class RawHttp implements AutoCloseable {
       return true;
     } catch (IOException e) {
       return false;
+    }
+  }
+
+  /** Whether the server has closed the connection, with nothing more to read. */
+  public boolean isClosedNow() {
+    try {
+      socket.setSoTimeout(1);
+      return isClosed();
+    } catch (SocketException closed) {
+      return true;
+    } finally {
+      restorePatience();
+    }
+  }
+
+  private void restorePatience() {
+    try {
+      socket.setSoTimeout(PATIENCE);
+    } catch (SocketException closed) {
+      // There is nothing to wait for.
+    }
+  }
+
+  /** Sends nothing more, and reads on. */
+  public void endOutput() {
+    try {
+      socket.shutdownOutput();
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  /** Closes the connection as a crash does. */
+  public void reset() {
+    try {
+      socket.setSoLinger(true, 0);
+      socket.close();
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
     }
   }
 

@@ -2,7 +2,12 @@ package com.realmeet.server.testing;
 
 import com.realmeet.server.Config;
 import com.realmeet.server.Main;
+import io.javalin.http.Handler;
+import io.javalin.http.HandlerType;
 import io.javalin.json.JsonMapper;
+import io.javalin.router.Endpoint;
+import io.javalin.security.Roles;
+import io.javalin.security.RouteRole;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.URI;
@@ -14,6 +19,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -73,10 +79,27 @@ public final class TestServer implements AutoCloseable {
         .toList();
   }
 
+  /**
+   * Adds a POST route, as one of the application's own.
+   *
+   * @param roles none for a route that demands a token
+   */
+  public void addRoute(String path, Handler handler, RouteRole... roles) {
+    main.app.unsafe.internalRouter.addHttpEndpoint(
+        Endpoint.create(HandlerType.POST, path)
+            .addMetadata(new Roles(Set.of(roles)))
+            .handler(handler));
+  }
+
   /** Closes new connections that are idle for so long, instead of the server's own time. */
   public void setIdleTime(Duration time) {
     ((ServerConnector) main.app.jettyServer().server().getConnectors()[0])
         .setIdleTimeout(time.toMillis());
+  }
+
+  /** How many connections of clients are open. */
+  public int connections() {
+    return main.app.jettyServer().server().getConnectors()[0].getConnectedEndPoints().size();
   }
 
   /** Runs a task in each request in which Javalin's servlet prepares itself. */
