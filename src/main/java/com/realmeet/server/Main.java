@@ -18,10 +18,10 @@ import com.realmeet.server.http.Health;
 import com.realmeet.server.http.JettyServer;
 import com.realmeet.server.http.JettyWorkarounds;
 import com.realmeet.server.http.Json;
+import com.realmeet.server.http.Success;
 import com.realmeet.server.users.Backfill;
 import com.realmeet.server.users.ClerkWebhook;
 import com.realmeet.server.users.InstanceCheck;
-import com.realmeet.server.users.User;
 import com.realmeet.server.users.UserDao;
 import com.realmeet.server.users.UserSync;
 import io.javalin.Javalin;
@@ -180,11 +180,17 @@ public final class Main implements AutoCloseable {
    *     the key
    */
   public static Main start(Config config) {
+    return start(config, Application.NONE);
+  }
+
+  /** Like {@link #start(Config)}, with more tables and routes. */
+  public static Main start(Config config, Application application) {
     JettyServer.requireFreePort(config.host(), config.port());
     Metrics metrics = Metrics.start(config);
     log.info("Starting real-meet-server {} on Java {}", VERSION, Runtime.version().feature());
-    CompletableFuture<Void> migrated = Threads.run(() -> Migrations.migrate(config.directUrl()));
-    Main server = new Main(config, metrics);
+    CompletableFuture<Void> migrated =
+        Threads.run(() -> Migrations.migrate(config.directUrl(), application.migrations()));
+    Main server = new Main(config, metrics, application);
     try {
       CompletableFuture<Void> keys = Threads.run(server.auth::warmUp);
       Threads.join(migrated);
@@ -206,7 +212,7 @@ public final class Main implements AutoCloseable {
     return server;
   }
 
-  private Main(Config config, Metrics metrics) {
+  private Main(Config config, Metrics metrics, Application application) {
     this.metrics = metrics;
     ClerkApi clerk =
         new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.registry, warnings);
@@ -216,10 +222,10 @@ public final class Main implements AutoCloseable {
     userDao = new UserDao(database);
     instance = new InstanceCheck(userDao, clerk);
     userSync = new UserSync(userDao, clerk, instance, metrics.registry);
-    app = Javalin.create(javalin -> configure(javalin, config));
+    app = Javalin.create(javalin -> configure(javalin, config, application));
   }
 
-  private void configure(JavalinConfig javalin, Config config) {
+  private void configure(JavalinConfig javalin, Config config, Application application) {
     Cors cors = new Cors(config.origins());
     Errors errors = new Errors(config.isProduction(), cors, stopping::get, SqlErrors::explain);
     JettyServer.configure(
@@ -230,6 +236,7 @@ public final class Main implements AutoCloseable {
     javalin.routes.beforeMatched(JettyWorkarounds::refuseMalformedChunks);
     javalin.routes.beforeMatched(auth); // every route but those that are public
     declareRoutes(javalin.routes, config);
+    application.declareRoutes(javalin.routes, database, userSync);
     if (config.isDevelopment()) {
       ApiDocument.addPage(javalin, config.clerkApiUrl());
     }
@@ -257,14 +264,12 @@ public final class Main implements AutoCloseable {
     }
   }
 
-  private record Synced(boolean success, User data) {}
-
   private void sync(Context ctx) {
-    ctx.json(new Synced(true, userSync.sync(SessionAuth.userId(ctx), Deadline.of(ctx))));
+    ctx.json(Success.of(userSync.caller(ctx)));
   }
 
   private void refresh(Context ctx) {
-    ctx.json(new Synced(true, userSync.refresh(SessionAuth.userId(ctx), Deadline.of(ctx))));
+    ctx.json(Success.of(userSync.refresh(SessionAuth.userId(ctx), Deadline.of(ctx))));
   }
 
   /** The port that the server listens on: the one asked for, or the free one that was found. */

@@ -80,17 +80,17 @@ public final class Failure extends RuntimeException {
   }
 
   /** 403: a rule of the route forbids it. */
-  static Failure forbidden(String sentence) {
+  public static Failure forbidden(String sentence) {
     return sentence(Kind.FORBIDDEN, sentence);
   }
 
   /** 404: what the path names is not there. */
-  static Failure notFound(String sentence) {
+  public static Failure notFound(String sentence) {
     return sentence(Kind.NOT_FOUND, sentence);
   }
 
   /** 409: the request contradicts what is there. */
-  static Failure conflict(String sentence) {
+  public static Failure conflict(String sentence) {
     return sentence(Kind.CONFLICT, sentence);
   }
 

@@ -42,9 +42,10 @@ import org.slf4j.LoggerFactory;
  * suspend, ends every call within 5 s, cancels in Postgres what has run out of time, and repeats
  * what a failover broke if that is safe.
  *
- * <p>A feature's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. All features
- * together use at most the pool's size less two connections (a bulkhead), so that slow queries of
- * theirs stop neither sync nor readiness.
+ * <p>A feature's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its SQL,
+ * {@code <schema>} before the name of a table stands for the schema that the URL names. All
+ * features together use at most the pool's size less two connections (a bulkhead), so that slow
+ * queries of theirs stop neither sync nor readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
@@ -114,6 +115,8 @@ public final class Database implements AutoCloseable {
     pool = new HikariDataSource(config);
     jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
     jdbi.define("users", url.qualified("users"));
+    // A search path would be state of the connection, which poolers refuse or mix up.
+    jdbi.define("schema", url.qualified(""));
     // By default a failed statement's message quotes its arguments, and so email addresses.
     jdbi.getConfig(StatementExceptions.class)
         .setMessageRendering(StatementExceptions.MessageRendering.NONE);

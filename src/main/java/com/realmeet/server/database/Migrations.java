@@ -12,6 +12,7 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.time.Duration;
+import java.util.stream.Stream;
 import javax.sql.DataSource;
 import org.flywaydb.core.Flyway;
 import org.flywaydb.core.api.FlywayException;
@@ -82,17 +83,18 @@ public final class Migrations {
   private Migrations() {}
 
   /**
-   * Brings the table up to date; any number of servers may do so at once.
+   * Brings the tables up to date; any number of servers may do so at once.
    *
+   * @param locations where Flyway finds further migrations, beside {@code db/migration}
    * @throws StartupException if the database cannot be reached within 30 s, refuses the login, or a
    *     migration fails
    */
-  public static void migrate(DatabaseUrl url) {
+  public static void migrate(DatabaseUrl url, String... locations) {
     DataSource source = url.dataSource(MIGRATION_SECONDS);
     Deadline deadline = Deadline.in(START_WAIT);
     for (int attempt = 1; ; attempt++) {
       try {
-        Migrated result = migrateAlone(source, url);
+        Migrated result = migrateAlone(source, url, locations);
         log.info(
             "Database {} is at version {}, {} migrations applied",
             url,
@@ -127,7 +129,8 @@ public final class Migrations {
    * it takes it: of two servers that find it empty, one fails over the half-made history of the
    * other.
    */
-  private static Migrated migrateAlone(DataSource source, DatabaseUrl url) throws SQLException {
+  private static Migrated migrateAlone(DataSource source, DatabaseUrl url, String... locations)
+      throws SQLException {
     try (Connection connection = source.getConnection()) {
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
       query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
@@ -140,7 +143,7 @@ public final class Migrations {
       MigrateResult result =
           Flyway.configure()
               .dataSource(escapingRoles(source))
-              .locations("classpath:db/migration")
+              .locations(locations("classpath:db/migration", locations))
               .defaultSchema(url.schema())
               .table(HISTORY)
               .installedBy("real-meet-server") // Flyway would not escape the user's name
@@ -165,6 +168,10 @@ public final class Migrations {
               : result.targetSchemaVersion,
           result.migrationsExecuted);
     }
+  }
+
+  private static String[] locations(String own, String... others) {
+    return Stream.concat(Stream.of(own), Stream.of(others)).toArray(String[]::new);
   }
 
   /** Until the end of the transaction, which a pooler keeps on one connection. */

@@ -263,7 +263,7 @@ public final class SqlErrors {
    * Whether a constraint, or a unique index, of that name refused the statement: for a handler that
    * has an answer of its own to it.
    */
-  static boolean violates(JdbiException e, String constraint) {
+  public static boolean violates(JdbiException e, String constraint) {
     return sqlException(e) instanceof PSQLException cause
         && state(cause).startsWith("23")
         && cause.getServerErrorMessage() != null

@@ -5,7 +5,7 @@ import io.javalin.http.Context;
 import java.util.UUID;
 
 /** Reads parameters of a path. One that cannot name anything is a 404, as if it named nothing. */
-final class PathParam {
+public final class PathParam {
   private PathParam() {}
 
   /**
@@ -13,7 +13,7 @@ final class PathParam {
    *
    * @throws Failure NOT_FOUND if it is none
    */
-  static long number(Context ctx, String name) {
+  public static long number(Context ctx, String name) {
     String text = ctx.pathParam(name);
     if (!text.matches("\\d{1,18}")) {
       throw Failure.of(Failure.Kind.NOT_FOUND);
@@ -26,7 +26,7 @@ final class PathParam {
    *
    * @throws Failure NOT_FOUND if it is none
    */
-  static UUID uuid(Context ctx, String name) {
+  public static UUID uuid(Context ctx, String name) {
     String text = ctx.pathParam(name);
     if (!text.matches("[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")) {
       throw Failure.of(Failure.Kind.NOT_FOUND);

@@ -2,9 +2,11 @@ package com.realmeet.server.users;
 
 import com.realmeet.server.clerk.ClerkApi;
 import com.realmeet.server.clerk.ClerkUser;
+import com.realmeet.server.clerk.SessionAuth;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
+import io.javalin.http.Context;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
 import java.util.ArrayList;
@@ -35,6 +37,16 @@ public final class UserSync implements AutoCloseable {
     this.clerk = clerk;
     this.instance = instance;
     lookups = new BatchLoader<>("lookup", users::findAll, registry);
+  }
+
+  /**
+   * Returns the row of the user who sends a request, as {@link #sync} does. From then on, rows of
+   * other tables can reference it.
+   *
+   * @throws Failure as {@link #sync}
+   */
+  public User caller(Context ctx) {
+    return sync(SessionAuth.userId(ctx), Deadline.of(ctx));
   }
 
   /**
