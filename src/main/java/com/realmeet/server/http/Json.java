@@ -12,6 +12,7 @@ import com.fasterxml.jackson.databind.SerializerProvider;
 import com.fasterxml.jackson.databind.cfg.CoercionAction;
 import com.fasterxml.jackson.databind.cfg.CoercionInputShape;
 import com.fasterxml.jackson.databind.deser.std.StdDeserializer;
+import com.fasterxml.jackson.databind.deser.std.StringDeserializer;
 import com.fasterxml.jackson.databind.exc.InvalidDefinitionException;
 import com.fasterxml.jackson.databind.exc.MismatchedInputException;
 import com.fasterxml.jackson.databind.exc.ValueInstantiationException;
@@ -40,7 +41,8 @@ public final class Json {
           .addModule(
               new SimpleModule()
                   .addSerializer(Instant.class, new ToISOString())
-                  .addDeserializer(Instant.class, new FromISOString()))
+                  .addDeserializer(Instant.class, new FromISOString())
+                  .addDeserializer(String.class, new StorableText()))
           .enable(JsonWriteFeature.COMBINE_UNICODE_SURROGATES_IN_UTF8) // emoji, as JavaScript does
           .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
@@ -168,8 +170,23 @@ public final class Json {
     }
   }
 
-  /** Times of ISO 8601, with any offset. */
+  /** Refuses U+0000, which Postgres cannot store. */
+  private static final class StorableText extends StringDeserializer {
+    @Override
+    public String deserialize(JsonParser json, DeserializationContext context) throws IOException {
+      String text = super.deserialize(json, context);
+      if (text.indexOf('\0') >= 0) {
+        throw context.weirdStringException("", String.class, "has U+0000");
+      }
+      return text;
+    }
+  }
+
+  /** Times of ISO 8601 with any offset, and years of four digits, as RFC 3339 has them. */
   private static final class FromISOString extends StdDeserializer<Instant> {
+    private static final Instant MIN = Instant.parse("0001-01-01T00:00:00Z"); // Postgres has no 0
+    private static final Instant MAX = Instant.parse("9999-12-31T23:59:59.999Z");
+
     FromISOString() {
       super(Instant.class);
     }
@@ -178,7 +195,11 @@ public final class Json {
     public Instant deserialize(JsonParser json, DeserializationContext context) throws IOException {
       String text = json.getText();
       try {
-        return OffsetDateTime.parse(text).toInstant();
+        Instant time = OffsetDateTime.parse(text).toInstant();
+        if (time.isBefore(MIN) || time.isAfter(MAX)) {
+          throw new DateTimeException("its year is not one of four digits");
+        }
+        return time;
       } catch (DateTimeException e) {
         throw context.weirdStringException(text, Instant.class, "not a time");
       }
