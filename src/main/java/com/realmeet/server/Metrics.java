@@ -28,6 +28,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReferenceArray;
+import java.util.regex.Pattern;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.RequestLog;
 import org.eclipse.jetty.server.Response;
@@ -179,6 +180,9 @@ public final class Metrics implements AutoCloseable {
     /** By route, then by status: a lookup by labels would take longer than the measuring. */
     private final Map<String, AtomicReferenceArray<Timer>> timers = new HashMap<>();
 
+    /** What paths a route matches. */
+    private final Map<String, Pattern> patterns = new HashMap<>();
+
     RequestTimes(MeterRegistry registry) {
       this.registry = registry;
       addRoute(OTHER);
@@ -186,6 +190,7 @@ public final class Metrics implements AutoCloseable {
 
     void addRoute(String path) {
       timers.putIfAbsent(path, new AtomicReferenceArray<>(600));
+      patterns.put(path, Pattern.compile(path.replaceAll("\\{[^}]*}", "[^/]+")));
     }
 
     @Override
@@ -201,13 +206,17 @@ public final class Metrics implements AutoCloseable {
       timer.record(nanos, TimeUnit.NANOSECONDS);
     }
 
-    /** The matched route; where only the method does not match, the one of that path. */
+    /** The matched route; where only the method does not match, a route of that path. */
     private String route(Request request) {
       if (request.getAttribute(ROUTE_ATTRIBUTE) instanceof String matched) {
         return matched;
       }
       String path = String.valueOf(request.getHttpURI().getPath()).replaceFirst("(?<=.)/$", "");
-      return timers.containsKey(path) ? path : OTHER;
+      return patterns.entrySet().stream()
+          .filter(pattern -> pattern.getValue().matcher(path).matches())
+          .map(Map.Entry::getKey)
+          .findFirst()
+          .orElse(OTHER);
     }
 
     private Timer timer(String route, int status) {
