@@ -10,6 +10,8 @@ import io.javalin.http.MethodNotAllowedResponse;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.ByteBuffer;
+import java.nio.charset.IllegalCharsetNameException;
+import java.nio.charset.UnsupportedCharsetException;
 import java.util.Optional;
 import java.util.function.BooleanSupplier;
 import java.util.function.Function;
@@ -70,6 +72,8 @@ public final class Errors {
     javalin.routes.exception(
         HttpException.RuntimeException.class, (e, ctx) -> respond(ctx, e.getCode(), e.getReason()));
     javalin.routes.exception(EofException.class, (e, ctx) -> log.debug("The client has gone"));
+    javalin.routes.exception(UnsupportedCharsetException.class, this::unknownCharset);
+    javalin.routes.exception(IllegalCharsetNameException.class, this::unknownCharset);
     javalin.routes.exception(JdbiException.class, this::refusedStatement);
     javalin.routes.exception(Exception.class, this::bug);
     javalin.router.javaLangErrorHandler(this::error);
@@ -90,11 +94,16 @@ public final class Errors {
 
   /** An OPTIONS request comes here too, for every route that exists. */
   private void methodNotAllowed(MethodNotAllowedResponse e, Context ctx) {
-    String methods = String.join(", ", e.getDetails().values());
+    String methods = String.join(", ", e.getDetails().values()).replace("GET", "GET, HEAD");
     if (!cors.answersPreflight(ctx, methods)) {
       ctx.header("Allow", methods);
       respond(ctx, 405, null);
     }
+  }
+
+  /** Thrown when a handler reads the body, by Javalin. */
+  private void unknownCharset(IllegalArgumentException e, Context ctx) {
+    respond(ctx, 400, "The charset of the body is unknown");
   }
 
   /** By a constraint of the application, for example: as many requests meet it as there are. */
