@@ -248,11 +248,8 @@ public final class Main implements AutoCloseable {
     ApiDocument document = new ApiDocument();
     routes
         .get("/api/health", health::alive, Access.PUBLIC)
-        .head("/api/health", health::alive, Access.PUBLIC)
         .get("/api/ready", health::ready, Access.PUBLIC)
-        .head("/api/ready", health::ready, Access.PUBLIC)
         .get("/api/openapi.yaml", document::respond, Access.PUBLIC)
-        .head("/api/openapi.yaml", document::respond, Access.PUBLIC)
         .post("/api/user/sync", this::sync)
         .post("/api/user/refresh", this::refresh);
     if (config.webhookSecrets().isEmpty()) {

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.testing.FaultyClerk;
 import com.realmeet.server.testing.Fleet;
 import com.realmeet.server.testing.Log;
@@ -66,7 +67,7 @@ class MetricsTest {
     String[] all =
         Stream.concat(Stream.of("CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET), Stream.of(settings))
             .toArray(String[]::new);
-    return TestServer.start(clerk, TestPostgres.newDatabase(), all);
+    return TestServer.start(new ExampleApplication(), clerk, TestPostgres.newDatabase(), all);
   }
 
   /** Of the server that was started last. */
@@ -159,6 +160,27 @@ class MetricsTest {
     for (String secret : List.of("made", "user_1", "example.com", "zz")) {
       assertFalse(page().contains(secret), page());
     }
+  }
+
+  @Test
+  void requestsAreCountedByThePatternOfTheirPath() {
+    String pattern = "/api/meetings/{id}/participants";
+    String token = "Authorization: Bearer " + clerk.token("user_1");
+    assertCounted(
+        requests(pattern, 401),
+        ask(401, "POST", "/api/meetings/1/participants"),
+        ask(401, "POST", "/api/meetings/2/participants"));
+    assertCounted(
+        requests(pattern, 404), ask(404, "POST", "/api/meetings/secret/participants", token));
+    assertCounted(
+        requests(pattern, 405),
+        ask(405, "GET", "/api/meetings/secret/participants", token),
+        ask(405, "DELETE", "/api/meetings/secret/participants"));
+    assertCounted(
+        requests(pattern, 413),
+        ask(413, "POST", "/api/meetings/secret/participants/", "Content-Length: 2000000"));
+    assertCounted(requests("/api/meetings", 200), ask(200, "GET", "/api/meetings", token));
+    assertFalse(page().contains("secret"), page());
   }
 
   @Test

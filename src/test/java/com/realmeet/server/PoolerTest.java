@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.database.SqlErrors;
+import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.SlowStatements;
 import com.realmeet.server.testing.StandInClerk;
@@ -76,6 +77,26 @@ class PoolerTest {
       assertEquals(200, one.get("/api/health").statusCode());
       assertEquals(200, one.get("/api/ready").statusCode());
       assertEquals(2, Log.text().split(Pattern.quote("pgbouncer=true"), -1).length - 1);
+    }
+  }
+
+  /** Its tables are in a schema of their own, which connections of the pooler do not know. */
+  @Test
+  void exampleWorksThroughIt() {
+    try (TestServer server =
+        TestServer.start(
+            new ExampleApplication(),
+            clerk,
+            pgbouncer.url + "?schema=meet",
+            "DIRECT_URL",
+            database + "?schema=meet")) {
+      String token = clerk.token("user_known");
+      String meeting = "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T17:00:00Z\"}";
+
+      for (int i = 0; i < 10; i++) { // pgjdbc prepares a statement when it is used the fifth time
+        assertEquals(201, server.post(token, "/api/meetings", meeting).statusCode());
+        assertEquals(200, server.get(token, "/api/meetings").statusCode());
+      }
     }
   }
 

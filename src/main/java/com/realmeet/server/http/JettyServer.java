@@ -167,7 +167,7 @@ public final class JettyServer {
           refuseLargeHead(request);
           addHeaders(cors, request.getHeaders(), headers);
           closeFaultyFraming(request, headers);
-          return JettyWorkarounds.withoutMethodOverride(request);
+          return JettyWorkarounds.withPlainMethod(request);
         });
   }
 

@@ -3,7 +3,9 @@ package com.realmeet.server.testing;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.IntNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.fasterxml.jackson.databind.node.TextNode;
 import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
 import com.networknt.schema.Error;
@@ -21,26 +23,52 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.TreeSet;
+import org.eclipse.jetty.http.HttpStatus;
 
 /**
  * The OpenAPI document as a promise that every answer of a server under test must keep: path,
- * method, status, headers and body.
+ * method, status, headers and body. What is the same for all operations, and so is not written out
+ * there for each, is checked here: headers of every answer, errors of no operation, HEAD,
+ * preflights.
  */
 public final class Contract {
   private static final Path FILE = Path.of("src/main/resources/openapi.yaml");
+  private static final Path EXAMPLE = Path.of("src/test/resources/example/openapi.yaml");
   private static final String IRI = "https://real-meet-server/openapi";
   private static final JsonMapper JSON = new JsonMapper();
 
   /** They say how the message is delimited, not what it means; the body has its media type. */
   private static final Set<String> OF_HTTP =
-      Set.of("connection", "content-length", "content-type", "date");
+      Set.of("connection", "content-length", "content-type", "date", "transfer-encoding");
 
-  /** For what no operation answers: a path or a method that there is not, or no HTTP at all. */
-  private static final Map<Integer, String> WITHOUT_OPERATION =
-      Map.of(404, "NotFound", 405, "MethodNotAllowed", 503, "Stopping");
+  /** Patterns of headers that every answer carries, whatever it is. */
+  private static final Map<String, String> COMMON_HEADERS =
+      Map.of("Cache-Control", "no-store", "Vary", "Origin", "X-Content-Type-Options", "nosniff");
 
-  public static final String TEXT = read();
-  public static final JsonNode DOCUMENT = parse();
+  /** Patterns of headers that a preflight's answer carries beside its methods. */
+  private static final Map<String, String> PREFLIGHT_HEADERS =
+      Map.of("Access-Control-Allow-Headers", ".+", "Access-Control-Max-Age", "7200");
+
+  private static final String ERROR_SCHEMA = "/components/schemas/Error";
+  private static final String REFUSED = "/components/responses/Refused";
+
+  /**
+   * What is said to a request that is for no operation; other errors are those of malformed HTTP.
+   */
+  private static final Map<Integer, Set<String>> WITHOUT_OPERATION =
+      Map.of(
+          404, Set.of("Not found"),
+          405, Set.of("Method not allowed"),
+          503, Set.of("Server is overloaded", "Server is stopping"));
+
+  /** The document that the server shows. */
+  public static final String TEXT = read(FILE);
+
+  public static final JsonNode SERVER = parse(TEXT);
+
+  /** That of the README's example too. */
+  public static final JsonNode DOCUMENT = merge(parse(TEXT), parse(read(EXAMPLE)));
 
   private static final SchemaRegistry SCHEMAS =
       SchemaRegistry.withDialect(
@@ -48,20 +76,55 @@ public final class Contract {
 
   private Contract() {}
 
-  private static String read() {
+  private static String read(Path file) {
     try {
-      return Files.readString(FILE);
+      return Files.readString(file);
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
   }
 
-  private static JsonNode parse() {
+  private static JsonNode parse(String yaml) {
     try {
-      return new YAMLMapper().readTree(TEXT);
+      return new YAMLMapper().readTree(yaml);
     } catch (JsonProcessingException e) {
       throw new UncheckedIOException(e);
     }
+  }
+
+  private static JsonNode merge(JsonNode document, JsonNode more) {
+    if (document instanceof ArrayNode list && more instanceof ArrayNode others) {
+      return list.addAll(others);
+    }
+    more.properties()
+        .forEach(
+            field -> {
+              JsonNode old = document.get(field.getKey());
+              ((ObjectNode) document)
+                  .set(
+                      field.getKey(),
+                      old == null ? field.getValue() : merge(old, field.getValue()));
+            });
+    return document;
+  }
+
+  /**
+   * The operations of a document, such as "GET /api/health", and "POST /api/user/sync signed in"
+   * where it takes a token.
+   */
+  public static Set<String> operations(JsonNode document) {
+    Set<String> operations = new TreeSet<>();
+    for (Map.Entry<String, JsonNode> path : document.get("paths").properties()) {
+      for (Map.Entry<String, JsonNode> operation : path.getValue().properties()) {
+        boolean signedIn = operation.getValue().path("security").isMissingNode();
+        operations.add(
+            operation.getKey().toUpperCase(Locale.ROOT)
+                + " "
+                + path.getKey()
+                + (signedIn ? " signed in" : ""));
+      }
+    }
+    return operations;
   }
 
   /**
@@ -74,31 +137,94 @@ public final class Contract {
   public static void check(
       String request, int status, Map<String, List<String>> headers, Optional<String> body) {
     String answer = "the answer " + status + " to \"" + request + "\" is not in openapi.yaml: ";
-    String response = resolve(response(request, status, answer));
     Map<String, List<String>> named = new TreeMap<>(String.CASE_INSENSITIVE_ORDER);
     named.putAll(headers);
-    body.ifPresent(text -> checkBody(response, named.get("Content-Type"), text, answer));
-    checkHeaders(response, named, answer);
+    List<String> types = named.get("Content-Type");
+    OF_HTTP.forEach(named::remove);
+    checkPatterns(COMMON_HEADERS, named, answer);
+    checkCors(status, named, answer);
+
+    String[] line = request.split(" ", 2);
+    String method = line[0].equals("HEAD") ? "GET" : line[0];
+    Optional<String> path = path(line.length < 2 ? "" : line[1]);
+    Optional<String> operation =
+        path.map(item -> item + "/" + method.toLowerCase(Locale.ROOT))
+            .filter(pointer -> method.equals(method.toUpperCase(Locale.ROOT)) && has(pointer));
+    if (method.equals("OPTIONS") && status == 204 && path.isPresent()) {
+      checkPreflight(path.get(), named, answer);
+      require(body.orElse("").isEmpty(), answer + body);
+    } else if (operation.isPresent()) {
+      checkOperation(operation.get(), status, types, named, body, answer);
+    } else {
+      checkWithoutOperation(request, path, status, types, named, body, answer);
+    }
+    require(named.isEmpty(), answer + named);
   }
 
-  /** A pointer to the response of the operation, or to one that several have. */
-  private static String response(String request, int status, String answer) {
-    String[] line = request.split(" ", 2);
-    String path = line.length < 2 ? "" : line[1].replaceFirst("[?#].*", "").replaceFirst("/$", "");
-    String item = "/paths/" + path.replace("~", "~0").replace("/", "~1");
-    String operation = item + "/" + line[0].toLowerCase(Locale.ROOT);
-    if (!line[0].equals(line[0].toUpperCase(Locale.ROOT))
-        || DOCUMENT.at(operation).isMissingNode()) {
-      require(status != 405 || DOCUMENT.at(item).isObject(), answer + "no such path");
-      return "/components/responses/" + WITHOUT_OPERATION.getOrDefault(status, "Refused");
+  /** A pointer to the path that a target of a request matches: literally, rather than by a name. */
+  private static Optional<String> path(String target) {
+    String path = target.replaceFirst("[?#].*", "").replaceFirst("/$", "");
+    return DOCUMENT
+        .get("paths")
+        .propertyStream()
+        .map(Map.Entry::getKey)
+        .filter(pattern -> path.matches(pattern.replaceAll("\\{[^}]*}", "[^/]+")))
+        .min((a, b) -> Boolean.compare(a.contains("{"), b.contains("{")))
+        .map(pattern -> "/paths/" + pattern.replace("~", "~0").replace("/", "~1"));
+  }
+
+  private static boolean has(String pointer) {
+    return !DOCUMENT.at(pointer).isMissingNode();
+  }
+
+  private static void checkCors(int status, Map<String, List<String>> headers, String answer) {
+    List<String> origin = headers.remove("Access-Control-Allow-Origin");
+    require(
+        origin == null || String.join(",", origin).matches("[a-z][a-z0-9+.-]*://[^/,]+"),
+        answer + origin);
+    List<String> exposed = headers.remove("Access-Control-Expose-Headers");
+    require(
+        exposed == null
+            || origin != null && status == 503 && exposed.equals(List.of("Retry-After")),
+        answer + exposed);
+  }
+
+  private static void checkPreflight(
+      String path, Map<String, List<String>> headers, String answer) {
+    checkPatterns(PREFLIGHT_HEADERS, headers, answer);
+    checkMethods(path, headers.remove("Access-Control-Allow-Methods"), answer);
+  }
+
+  private static void checkMethods(String path, List<String> methods, String answer) {
+    Set<String> expected = new TreeSet<>();
+    DOCUMENT
+        .at(path)
+        .fieldNames()
+        .forEachRemaining(method -> expected.add(method.toUpperCase(Locale.ROOT)));
+    if (expected.contains("GET")) {
+      expected.add("HEAD");
     }
-    String responses = operation + "/responses/";
-    return responses + (DOCUMENT.at(responses + status).isMissingNode() ? "default" : status);
+    require(
+        methods != null && new TreeSet<>(List.of(methods.get(0).split(", "))).equals(expected),
+        answer + "methods " + methods);
+  }
+
+  private static void checkOperation(
+      String operation,
+      int status,
+      List<String> types,
+      Map<String, List<String>> headers,
+      Optional<String> body,
+      String answer) {
+    boolean listed = has(operation + "/responses/" + status);
+    require(listed || has(REFUSED + "/content/application~1json/examples/" + status), answer);
+    String response = resolve(operation + "/responses/" + (listed ? status : "default"));
+    checkHeaders(response, headers, answer);
+    body.ifPresent(text -> checkBody(response, status, types, text, answer));
   }
 
   private static void checkHeaders(
       String response, Map<String, List<String>> headers, String answer) {
-    OF_HTTP.forEach(headers::remove);
     DOCUMENT
         .at(response + "/headers")
         .fieldNames()
@@ -116,25 +242,75 @@ public final class Contract {
                 checkValue(header + "/schema", node, answer + name + ": " + value);
               }
             });
-    require(headers.isEmpty(), answer + headers);
   }
 
-  private static void checkBody(String response, List<String> types, String body, String answer) {
+  private static void checkBody(
+      String response, int status, List<String> types, String body, String answer) {
     JsonNode content = DOCUMENT.at(response + "/content");
-    if (content.isMissingNode()) {
-      require(body.isEmpty(), answer + body);
-      return;
-    }
     String type = content.fieldNames().next();
     require(List.of(type).equals(types), answer + types);
-    String schema = response + "/content/" + type.replace("/", "~1") + "/schema";
+    String media = response + "/content/" + type.replace("/", "~1");
+    JsonNode value = type.equals("application/json") ? json(body, answer) : TextNode.valueOf(body);
+    checkValue(media + "/schema", value, answer + body);
+    if (DOCUMENT.at(media + "/schema/$ref").asText().endsWith(ERROR_SCHEMA)) {
+      List<String> messages = DOCUMENT.at(media + "/examples").findValuesAsText("message");
+      boolean free = messages.isEmpty() || status == 400 || status == 500; // it says which part
+      checkError(status, value, free ? Set.of() : Set.copyOf(messages), answer + body);
+    }
+  }
+
+  private static JsonNode json(String body, String answer) {
     try {
-      JsonNode value =
-          type.equals("application/json") ? JSON.readTree(body) : TextNode.valueOf(body);
-      checkValue(schema, value, answer + body);
+      return JSON.readTree(body);
     } catch (JsonProcessingException e) {
       throw new AssertionError(answer + body, e);
     }
+  }
+
+  /**
+   * @param messages empty: any
+   */
+  private static void checkError(int status, JsonNode body, Set<String> messages, String answer) {
+    checkValue(ERROR_SCHEMA, body, answer);
+    String phrase = status == 500 ? "Internal Server Error" : HttpStatus.getMessage(status);
+    require(body.get("error").asText().equals(phrase), answer);
+    require(messages.isEmpty() || messages.contains(body.get("message").asText()), answer);
+  }
+
+  private static void checkWithoutOperation(
+      String request,
+      Optional<String> path,
+      int status,
+      List<String> types,
+      Map<String, List<String>> headers,
+      Optional<String> body,
+      String answer) {
+    require(status >= 400, request + " is not described in openapi.yaml");
+    if (status == 503) {
+      checkPatterns(Map.of("Retry-After", "[1-9]|[1-5]\\d|60"), headers, answer);
+    }
+    if (status == 405) {
+      require(path.isPresent(), answer + "no such path");
+      checkMethods(path.get(), headers.remove("Allow"), answer);
+    }
+    require(
+        WITHOUT_OPERATION.containsKey(status)
+            || has(REFUSED + "/content/application~1json/examples/" + status),
+        answer);
+    require(List.of("application/json").equals(types), answer + types);
+    Set<String> messages = WITHOUT_OPERATION.getOrDefault(status, Set.of());
+    body.ifPresent(text -> checkError(status, json(text, answer), messages, answer + text));
+  }
+
+  private static void checkPatterns(
+      Map<String, String> patterns, Map<String, List<String>> headers, String answer) {
+    patterns.forEach(
+        (name, pattern) -> {
+          List<String> values = headers.remove(name);
+          require(
+              values != null && String.join(", ", values).matches(pattern),
+              answer + name + ": " + values);
+        });
   }
 
   /** Fails if a value does not fit the schema that a pointer names. */
@@ -145,7 +321,7 @@ public final class Contract {
   }
 
   /** Follows a reference, if there is one. */
-  public static String resolve(String pointer) {
+  private static String resolve(String pointer) {
     JsonNode reference = DOCUMENT.at(pointer + "/$ref");
     return reference.isMissingNode() ? pointer : reference.asText().substring(1);
   }

@@ -98,6 +98,11 @@ public final class TestPostgres {
     return withDatabase(URL, name);
   }
 
+  /** The same with tables in a schema of their own: SQL that does not name it finds none. */
+  public static String newDatabase(String schema) {
+    return emptyDatabase() + "?schema=" + schema;
+  }
+
   /** The URL of a new database that has no table yet. */
   public static String emptyDatabase() {
     String name = databaseName();

@@ -1,7 +1,9 @@
 package com.realmeet.server.testing;
 
+import com.realmeet.server.Application;
 import com.realmeet.server.Config;
 import com.realmeet.server.Main;
+import com.realmeet.server.core.Access;
 import io.javalin.http.Handler;
 import io.javalin.http.HandlerType;
 import io.javalin.json.JsonMapper;
@@ -20,6 +22,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -27,6 +30,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.BooleanSupplier;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import kotlin.Lazy;
 import org.eclipse.jetty.server.ServerConnector;
@@ -60,23 +64,35 @@ public final class TestServer implements AutoCloseable {
    * @param changes names and values, in turn, that differ from {@link #settings}
    */
   public static TestServer start(StandInClerk clerk, String databaseUrl, String... changes) {
+    return start(Application.NONE, clerk, databaseUrl, changes);
+  }
+
+  /** Starts a server with more tables and routes. */
+  public static TestServer start(
+      Application application, StandInClerk clerk, String databaseUrl, String... changes) {
     Map<String, String> settings = settings(clerk, databaseUrl);
     for (int i = 0; i < changes.length; i += 2) {
       settings.put(changes[i], changes[i + 1]);
     }
-    return new TestServer(Main.start(Config.from(settings)));
+    return new TestServer(Main.start(Config.from(settings), application));
   }
 
   public int port() {
     return main.port();
   }
 
-  /** The routes that are declared, such as "GET /api/health". */
-  public List<String> routes() {
+  /** The routes that are declared, as {@link Contract#operations} writes them. */
+  public Set<String> routes() {
     return main.app.unsafe.internalRouter.allHttpHandlers().stream()
-        .filter(route -> route.endpoint.method.isHttpMethod())
-        .map(route -> route.endpoint.method + " " + route.endpoint.path)
-        .toList();
+        .map(route -> route.endpoint)
+        .filter(route -> route.method.isHttpMethod())
+        .map(route -> route.method + " " + route.path + (isPublic(route) ? "" : " signed in"))
+        .collect(Collectors.toCollection(TreeSet::new));
+  }
+
+  private static boolean isPublic(Endpoint route) {
+    Roles roles = route.metadata(Roles.class);
+    return roles != null && roles.getRoles().contains(Access.PUBLIC);
   }
 
   /**
@@ -126,14 +142,32 @@ public final class TestServer implements AutoCloseable {
 
   /** Asks for a user's row, as a signed-in front end does. */
   public HttpResponse<String> sync(String token) {
-    return send(
-        HttpRequest.newBuilder(uri("/api/user/sync"))
-            .header("Authorization", "Bearer " + token)
-            .POST(HttpRequest.BodyPublishers.noBody()));
+    return send(signedIn(token, "/api/user/sync").POST(HttpRequest.BodyPublishers.noBody()));
   }
 
   public HttpResponse<String> get(String path) {
     return send(HttpRequest.newBuilder(uri(path)));
+  }
+
+  /** The same by a user who is signed in. */
+  public HttpResponse<String> get(String token, String path) {
+    return send(signedIn(token, path));
+  }
+
+  /**
+   * Posts a body as a user who is signed in.
+   *
+   * @param body JSON
+   */
+  public HttpResponse<String> post(String token, String path, String body) {
+    return send(
+        signedIn(token, path)
+            .header("Content-Type", "application/json")
+            .POST(HttpRequest.BodyPublishers.ofString(body)));
+  }
+
+  private HttpRequest.Builder signedIn(String token, String path) {
+    return HttpRequest.newBuilder(uri(path)).header("Authorization", "Bearer " + token);
   }
 
   /** Sends a request, and fails if the OpenAPI document does not promise the answer. */

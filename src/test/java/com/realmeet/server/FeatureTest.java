@@ -1,0 +1,406 @@
+package com.realmeet.server;
+
+import static com.realmeet.server.testing.RawHttp.request;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+
+import com.realmeet.server.database.Database;
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.example.ExampleApplication;
+import com.realmeet.server.http.Success;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
+import com.realmeet.server.users.UserSync;
+import io.javalin.http.Context;
+import io.javalin.router.JavalinDefaultRoutingApi;
+import java.net.http.HttpResponse;
+import java.sql.Connection;
+import java.sql.Statement;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/**
+ * What routes of an application's own may rely on without a line of theirs, and what the rest of
+ * the server suffers from them: nothing.
+ */
+class FeatureTest {
+  private static final String MEETINGS = "/api/meetings";
+  private static final String PARTICIPANTS = "/api/meetings/1/participants";
+  private static final String NEW = "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T17:00:00Z\"}";
+  private static final String POOL_SIZE = "4";
+  private static final int OF_FEATURES = 2; // connections of the pool
+
+  private static String database;
+  private static StandInClerk clerk;
+  private static TestServer server;
+  private static String token;
+
+  @BeforeAll
+  static void start() {
+    database = TestPostgres.newDatabase("meet");
+    clerk = new StandInClerk();
+    clerk.putUser("user_ada", "ada@example.com", "Ada", null);
+    token = clerk.token("user_ada");
+    server =
+        TestServer.start(
+            new ExampleApplication(), clerk, database, "DATABASE_POOL_SIZE", POOL_SIZE);
+    assertEquals(200, server.sync(token).statusCode());
+  }
+
+  @AfterAll
+  static void stop() {
+    server.close();
+    clerk.close();
+  }
+
+  /** The example with a handler of a test's own for GET /api/meetings. */
+  private record WithHandler(HandlerOfTest handler) implements Application {
+    @Override
+    public String[] migrations() {
+      return new ExampleApplication().migrations();
+    }
+
+    @Override
+    public void declareRoutes(
+        JavalinDefaultRoutingApi routes, Database database, UserSync userSync) {
+      routes.get(MEETINGS, handler::handle);
+    }
+  }
+
+  private interface HandlerOfTest {
+    void handle(Context ctx) throws Exception;
+  }
+
+  private static void assertOthersAreServed(TestServer server) {
+    assertEquals(200, server.get("/api/health").statusCode());
+    assertEquals(200, server.get("/api/ready").statusCode());
+    assertEquals(200, server.sync(token).statusCode());
+  }
+
+  @Test
+  void slowQueriesLeaveConnectionsToSyncAndReadiness() throws Exception {
+    ExecutorService clients = Executors.newFixedThreadPool(20);
+    List<Future<HttpResponse<String>>> slow = new ArrayList<>();
+    try (Connection connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
+        Statement lock = connection.createStatement()) {
+      connection.setAutoCommit(false);
+      lock.execute("LOCK TABLE meet.meetings IN ACCESS EXCLUSIVE MODE");
+      for (int i = 0; i < 20; i++) {
+        slow.add(clients.submit(() -> server.get(token, MEETINGS)));
+      }
+      TestServer.await("the features' share is in use", () -> waitingForLocks() == OF_FEATURES);
+
+      assertOthersAreServed(server);
+      assertEquals(OF_FEATURES, waitingForLocks());
+    }
+    for (Future<HttpResponse<String>> response : slow) {
+      assertEquals(200, response.get().statusCode(), response.get().body());
+    }
+    clients.shutdown();
+  }
+
+  private static int waitingForLocks() {
+    return TestPostgres.query(
+            database,
+            "SELECT pid FROM pg_stat_activity"
+                + " WHERE datname = current_database() AND wait_event_type = 'Lock'")
+        .size();
+  }
+
+  @Test
+  void handlersThatBlockHoldUpNeitherHealthNorReadiness() {
+    CountDownLatch end = new CountDownLatch(1);
+    AtomicInteger blocked = new AtomicInteger();
+    boolean virtual = Runtime.version().feature() >= 21;
+    int requests = 250;
+    List<RawHttp> clients = new ArrayList<>();
+    try (TestServer server =
+        TestServer.start(
+            new WithHandler(
+                ctx -> {
+                  blocked.incrementAndGet();
+                  end.await();
+                  ctx.json(Success.of(List.of()));
+                }),
+            clerk,
+            database)) {
+      for (int i = 0; i < requests; i++) {
+        clients.add(new RawHttp(server.port()).send(request("GET", MEETINGS, bearer())));
+      }
+      int most = virtual ? requests : 180;
+      TestServer.await("as many as may", () -> blocked.get() == most);
+
+      assertEquals(200, server.get("/api/health").statusCode());
+      assertEquals(200, server.get("/api/ready").statusCode());
+      end.countDown();
+      clients.forEach(RawHttp::answer);
+    } finally {
+      clients.forEach(RawHttp::close);
+    }
+  }
+
+  private static String bearer() {
+    return "Authorization: Bearer " + token;
+  }
+
+  @Test
+  void slowBodiesOfSignedInUsersHoldNobodyUp() {
+    List<RawHttp> clients = new ArrayList<>();
+    for (int i = 0; i < 20; i++) {
+      clients.add(new RawHttp(server.port()));
+      clients
+          .get(i)
+          .send(request("POST", MEETINGS, bearer(), "Content-Length: 99", "Expect: 100-continue"))
+          .awaitContinue(); // the handler waits for the body
+      clients.get(i).send("{");
+    }
+
+    assertOthersAreServed(server);
+    assertEquals(201, server.post(token, MEETINGS, NEW).statusCode());
+    clients.forEach(RawHttp::close);
+  }
+
+  @Test
+  void exceptionIsA500AndOneStackTrace() {
+    try (TestServer server =
+        TestServer.start(
+            new WithHandler(
+                ctx -> {
+                  throw new IllegalArgumentException("the cause");
+                }),
+            clerk,
+            database)) {
+      HttpResponse<String> response = server.get(token, MEETINGS);
+
+      assertEquals(500, response.statusCode());
+      assertEquals(
+          "{\"error\":\"Internal Server Error\",\"message\":\"Internal server error\"}",
+          response.body());
+      assertEquals(1, occurrences("Unhandled exception"));
+      assertEquals(1, occurrences("IllegalArgumentException: the cause"));
+      assertEquals(1, occurrences("at com.realmeet.server.FeatureTest"));
+    }
+  }
+
+  private static int occurrences(String text) {
+    return (int) Log.text().lines().filter(line -> line.contains(text)).limit(10).count();
+  }
+
+  /** A sequence counts the tries, since it is not rolled back. */
+  @ParameterizedTest
+  @CsvSource({"1, 201, 1, 2", "2, 503, 0, 1"})
+  void connectionThatBreaksDoesNotInsertTwice(int when, int status, String inserted, String tries) {
+    TestPostgres.execute(
+        database,
+        """
+        CREATE SEQUENCE meet.tries;
+        CREATE FUNCTION meet.die() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          IF nextval('meet.tries') = 1 THEN
+            PERFORM pg_terminate_backend(pg_backend_pid());
+            PERFORM pg_sleep(10);
+          END IF;
+          RETURN NEW;
+        END $$;
+        """
+            + (when == 1
+                ? "CREATE TRIGGER die AFTER INSERT ON meet.meetings"
+                : "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON meet.meetings DEFERRABLE INITIALLY DEFERRED")
+            + " FOR EACH ROW WHEN (NEW.title = 'dies') EXECUTE FUNCTION meet.die()");
+    try {
+      String body = NEW.replace("Lunch", "dies");
+      HttpResponse<String> response = server.post(token, MEETINGS, body);
+
+      assertEquals(status, response.statusCode(), response.body());
+      assertEquals(
+          List.of(inserted + "|" + tries),
+          TestPostgres.query(
+              database,
+              "SELECT (SELECT count(*) FROM meet.meetings WHERE title = 'dies'), last_value FROM meet.tries"));
+    } finally {
+      TestPostgres.execute(
+          database,
+          "DROP FUNCTION meet.die() CASCADE; DROP SEQUENCE meet.tries;"
+              + " DELETE FROM meet.meetings WHERE title = 'dies'");
+      TestServer.await("the pool is well", () -> server.sync(token).statusCode() == 200);
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "GET, " + MEETINGS,
+    "HEAD, " + MEETINGS,
+    "POST, " + MEETINGS,
+    "POST, " + PARTICIPANTS,
+    "POST, /api/meetings/x/participants",
+    "POST, /api/meetings/1/participants/",
+  })
+  void routeDemandsATokenWithoutSayingSo(String method, String path) {
+    assertEquals(401, ask(request(method, path)));
+    assertEquals(401, ask(request(method, path, "Authorization: Bearer x")));
+  }
+
+  private static int ask(String request) {
+    return RawHttp.ask(server.port(), request).status();
+  }
+
+  /** That Allow, or Access-Control-Allow-Methods, names the methods of the path: see Contract. */
+  @ParameterizedTest
+  @CsvSource({
+    "PUT, " + MEETINGS,
+    "DELETE, " + MEETINGS,
+    "PATCH, " + MEETINGS,
+    "TRACE, " + MEETINGS,
+    "post, " + MEETINGS,
+    "GET, " + PARTICIPANTS,
+    "HEAD, " + PARTICIPANTS,
+    "DELETE, /api/meetings/x/participants",
+  })
+  void foreignMethodIs405AndAPreflightTellsTheMethods(String method, String path) {
+    assertEquals(405, ask(request(method, path)));
+    assertEquals(405, ask(request(method, path, bearer())));
+    assertEquals(
+        204,
+        ask(
+            request(
+                "OPTIONS",
+                path,
+                "Origin: http://localhost:3000",
+                "Access-Control-Request-Method: " + method,
+                "Access-Control-Request-Headers: authorization,content-type")));
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "/api/meetings/1",
+        "/api/meetings/participants",
+        "/api/meetings//participants",
+        "/api/meetings/1/participants/1",
+        "/api/meetings/1/2/participants",
+        "/api/meetings/1%2F2/participants",
+      })
+  void pathOfNoRouteIs404(String path) {
+    assertEquals(404, ask(request("POST", path, bearer())));
+  }
+
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      value = {
+        "413 | Content-Length: 2000000 | ",
+        "413 | Transfer-Encoding: chunked | 200000",
+        "400 | Content-Length: 0 | ",
+        "400 | Content-Type: application/json | ",
+        "400 | Content-Type: application/json; charset=nonsense | 2",
+        "400 | Content-Type: application/json; charset=- | 2",
+        "400 | Content-Encoding: gzip | 2",
+        "400 | Content-Type: multipart/form-data; boundary=x | 2",
+        "400 | Content-Type: application/x-www-form-urlencoded | 2",
+        "400 | Content-Length: 9, 8 | ",
+        "400 | Transfer-Encoding: nonsense | ",
+      })
+  void bodyOfAnotherFormIsRefusedInTheHousesWords(int status, String header, Integer length) {
+    String body = "x".repeat(length == null ? 0 : length);
+    if (header.startsWith("Transfer-Encoding: chunked")) {
+      String chunk = Integer.toHexString(length) + "\r\n" + body + "\r\n";
+      body = chunk.repeat(6) + "0\r\n\r\n";
+    }
+    String[] headers =
+        length == null || header.startsWith("Transfer")
+            ? new String[] {bearer(), header}
+            : new String[] {bearer(), header, "Content-Length: " + length};
+
+    assertEquals(status, ask(request("POST", MEETINGS, headers) + body));
+    assertOthersAreServed(server);
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "text/plain",
+        "application/json; charset=UTF-8",
+        "application/json; charset=\"utf-8\"",
+        "nonsense"
+      })
+  void typeOfABodyIsNotLookedAt(String type) {
+    String[] headers = {bearer(), "Content-Type: " + type, "Content-Length: " + NEW.length()};
+
+    assertEquals(201, ask(request("POST", MEETINGS, headers) + NEW));
+  }
+
+  /** Text that is no personal data, but nothing for a log either. */
+  @ParameterizedTest
+  @ValueSource(ints = {1_000, 900_000})
+  void oddBodiesAreRefusedAndNotLogged(int size) {
+    List<String> bodies =
+        List.of(
+            "[".repeat(size),
+            "{\"title\":".repeat(size / 10),
+            "{\"title\":\""
+                + "private".repeat(size / 10)
+                + "\",\"startsAt\":\"2026-02-09T17:00:00Z\"}",
+            "{\"title\":" + "9".repeat(size) + "}",
+            "{\"title\":\"a\",\"startsAt\":\"private" + "9".repeat(size) + "\"}",
+            "{\"title\":\"a\",\"startsAt\":1e" + "9".repeat(size) + "}");
+
+    for (String body : bodies) {
+      assertEquals(400, server.post(token, MEETINGS, body).statusCode());
+    }
+    for (String participant : Arrays.asList("private".repeat(size / 10), "user_" + size)) {
+      String body = "{\"userId\":\"" + participant + "\"}";
+      assertEquals(400, server.post(token, participants(), body).statusCode());
+    }
+    assertFalse(Log.text().contains("private"));
+    assertEquals(0, occurrences("Unhandled exception"));
+  }
+
+  private static String participants() {
+    return server
+        .post(token, MEETINGS, NEW)
+        .body()
+        .replaceFirst(".*\"id\":(\\d+).*", MEETINGS + "/$1/participants");
+  }
+
+  @Test
+  void aThousandRowsAreListed() {
+    clerk.putUser("user_busy", "busy@example.com", null, null);
+    String busy = clerk.token("user_busy");
+    server.sync(busy);
+    TestPostgres.execute(
+        database,
+        "INSERT INTO meet.meetings (host_id, title, starts_at)"
+            + " SELECT 'user_busy', repeat('x', 200), now() FROM generate_series(1, 1001)");
+
+    String body = server.get(busy, MEETINGS).body();
+
+    assertEquals(1000, body.split("\"id\":", -1).length - 1);
+  }
+
+  @Test
+  void deadUserCannotHost() {
+    clerk.putUser("user_gone", "gone@example.com", null, null);
+    String gone = clerk.token("user_gone");
+    server.sync(gone);
+    TestPostgres.execute(
+        database, "UPDATE meet.users SET deleted_at = now() WHERE id = 'user_gone'");
+
+    assertEquals(401, server.post(gone, MEETINGS, NEW).statusCode());
+    assertEquals(401, server.post(clerk.token("user_never"), MEETINGS, NEW).statusCode());
+  }
+}

@@ -1,0 +1,78 @@
+package com.realmeet.server.example;
+
+import com.realmeet.server.clerk.ClerkUser;
+import com.realmeet.server.clerk.SessionAuth;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.database.SqlErrors;
+import com.realmeet.server.http.PathParam;
+import com.realmeet.server.http.Success;
+import com.realmeet.server.users.User;
+import com.realmeet.server.users.UserSync;
+import io.javalin.http.Context;
+import java.time.Instant;
+import org.jdbi.v3.core.JdbiException;
+
+/** The handlers of {@code /api/meetings}. */
+final class Meetings {
+  private final MeetingDao meetings;
+  private final UserSync userSync;
+
+  Meetings(MeetingDao meetings, UserSync userSync) {
+    this.meetings = meetings;
+    this.userSync = userSync;
+  }
+
+  /** The body of a request, checked. */
+  record NewMeeting(String title, Instant startsAt) {
+    NewMeeting {
+      if (title == null || title.isBlank() || title.length() > 200) {
+        throw Failure.badRequest("title must have 1 to 200 characters");
+      }
+      if (startsAt == null) {
+        throw Failure.badRequest("startsAt is missing");
+      }
+    }
+  }
+
+  void create(Context ctx) {
+    NewMeeting meeting = ctx.bodyAsClass(NewMeeting.class);
+    User host = userSync.caller(ctx); // has a row from now on, as the foreign key demands
+    ctx.status(201).json(Success.of(meetings.insert(host.id(), meeting, Deadline.of(ctx))));
+  }
+
+  void list(Context ctx) {
+    ctx.json(Success.of(meetings.list(SessionAuth.userId(ctx), Deadline.of(ctx))));
+  }
+
+  record NewParticipant(String userId) {
+    NewParticipant {
+      if (userId == null || !ClerkUser.isId(userId)) {
+        throw Failure.badRequest("userId is not the id of a user");
+      }
+    }
+  }
+
+  record Participant(long meetingId, String userId) {}
+
+  void addParticipant(Context ctx) {
+    long id = PathParam.number(ctx, "id");
+    String userId = ctx.bodyAsClass(NewParticipant.class).userId();
+    Meeting meeting =
+        meetings
+            .find(id, Deadline.of(ctx))
+            .orElseThrow(() -> Failure.notFound("There is no such meeting"));
+    if (!meeting.hostId().equals(SessionAuth.userId(ctx))) {
+      throw Failure.forbidden("Only the host may add participants");
+    }
+    try {
+      meetings.addParticipant(id, userId, Deadline.of(ctx));
+    } catch (JdbiException e) {
+      if (SqlErrors.violates(e, "participants_user_id_fkey")) {
+        throw Failure.badRequest("userId is not the id of a user");
+      }
+      throw e;
+    }
+    ctx.json(Success.of(new Participant(id, userId)));
+  }
+}
