@@ -1,19 +1,21 @@
 // What the README's useSyncedUser() does, without React. The page's own address brings what
 // Next.js and Clerk would: /#api=<address of the server>&token=<session token>, and what some pages add:
-// &headers=<names> and &credentials=include
-const { api, token, headers, credentials } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+// &headers=<names>, &credentials=include, and &path=<path>&body=<JSON> for a route of an application
+const { api, token, headers, credentials, path, body: json } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 
 async function sync() {
-  const response = await fetch(`${api}/api/user/sync`, {
+  const response = await fetch(`${api}${path ?? '/api/user/sync'}`, {
     method: 'POST',
     headers: {
       Authorization: `Bearer ${token}`,
+      ...(json && { 'Content-Type': 'application/json' }),
       ...Object.fromEntries((headers?.split(',') ?? []).map((name) => [name, '1'])),
     },
     ...(credentials && { credentials }),
+    body: json,
   });
   const body = await response.json();
-  if (response.ok) return `${body.data.name}, ${body.data.email}`;
+  if (response.ok) return path ? `Created ${body.data.title}` : `${body.data.name}, ${body.data.email}`;
   const retryAfter = response.headers.get('Retry-After');
   return retryAfter ? `${body.message}, retry after ${retryAfter}` : body.message;
 }

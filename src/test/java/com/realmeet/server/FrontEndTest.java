@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
+import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TcpProxy;
 import com.realmeet.server.testing.TestPostgres;
@@ -14,6 +15,7 @@ import com.sun.net.httpserver.HttpServer;
 import java.io.File;
 import java.io.IOException;
 import java.net.InetSocketAddress;
+import java.net.URLEncoder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -67,7 +69,7 @@ class FrontEndTest {
     String origins =
         String.join(
             ",", "https://app.example.com", origin("localhost"), origin("meet-*-team.localhost"));
-    server = TestServer.start(clerk, database, "CLIENT_URL", origins);
+    server = TestServer.start(new ExampleApplication(), clerk, database, "CLIENT_URL", origins);
   }
 
   @AfterAll
@@ -194,6 +196,25 @@ class FrontEndTest {
     } finally {
       clerk.setAuthorizedParty(origin("localhost"));
     }
+  }
+
+  /** The browser asks first whether it may send JSON there. */
+  @Test
+  void pageUsesARouteOfAnApplication() throws Exception {
+    String meeting = "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T17:00:00Z\"}";
+    String options =
+        "&path=/api/meetings&body=" + URLEncoder.encode(meeting, StandardCharsets.UTF_8);
+
+    assertEquals(
+        "Created Lunch",
+        shown(origin("localhost"), server.port(), clerk.token("user_ada"), options));
+    assertEquals(
+        "title must have 1 to 200 characters",
+        shown(
+            origin("localhost"),
+            server.port(),
+            clerk.token("user_ada"),
+            options.replace("Lunch", "")));
   }
 
   /** There are no cookies, and so there is no Access-Control-Allow-Credentials. */
