@@ -1,6 +1,8 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
@@ -8,9 +10,12 @@ import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.regex.MatchResult;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 
 /** What the README tells people to run, and what it lists, is true. */
@@ -64,6 +69,46 @@ class ReadmeTest {
   void settingsAreThoseOfTheExampleInTheSameOrder() throws IOException {
     assertEquals(
         all(".env.example", "(?m)^#?([A-Z_]+)="), all("README.md", "(?m)^\\| `([A-Z_]+)` \\|"));
+  }
+
+  /** Blocks of the chapter that quotes the example; a line "…" stands for what is left out. */
+  @Test
+  void chapterOnOwnTablesQuotesTheExample() throws IOException {
+    Matcher chapter =
+        Pattern.compile("(?ms)^## Adding your own tables and routes$(.*?)(^## |\\z)")
+            .matcher(Files.readString(Path.of("README.md")));
+    assumeTrue(chapter.find());
+    List<String> files = new ArrayList<>();
+    for (String directory : List.of("java/com/realmeet/server/example", "resources/example")) {
+      try (Stream<Path> paths = Files.walk(Path.of("src/test", directory))) {
+        for (Path file : paths.filter(Files::isRegularFile).toList()) {
+          files.add(Files.readString(file));
+        }
+      }
+    }
+    List<String> quotes =
+        Pattern.compile("(?ms)^```\\w+\n(.*?)^```")
+            .matcher(chapter.group(1))
+            .results()
+            .map(quote -> quote.group(1))
+            .toList();
+
+    assertTrue(quotes.size() >= 5, quotes::toString);
+    for (String quote : quotes) {
+      assertTrue(files.stream().anyMatch(file -> isQuote(quote, file)), quote);
+    }
+  }
+
+  private static boolean isQuote(String quote, String file) {
+    int from = 0;
+    for (String part : quote.split("(?m)^\\s*…\n")) {
+      int found = file.indexOf(part, from);
+      if (found < 0) {
+        return false;
+      }
+      from = found + part.length();
+    }
+    return true;
   }
 
   private static List<String> all(String file, String pattern) throws IOException {
