@@ -114,7 +114,6 @@ public final class Database implements AutoCloseable {
     config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);
     jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
-    jdbi.define("users", url.qualified("users"));
     // A search path would be state of the connection, which poolers refuse or mix up.
     jdbi.define("schema", url.qualified(""));
     // By default a failed statement's message quotes its arguments, and so email addresses.

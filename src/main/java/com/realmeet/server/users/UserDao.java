@@ -38,14 +38,14 @@ public final class UserDao {
   private static final String FIND =
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
-      FROM <users>
+      FROM <schema>users
       WHERE id = ANY (:ids)
       """;
 
   private static final String FIND_ID_BY_EMAIL =
       """
       SELECT id
-      FROM <users>
+      FROM <schema>users
       WHERE email = :email
         AND id != ALL (:except)
       LIMIT 1
@@ -55,7 +55,7 @@ public final class UserDao {
   private static final String FIND_ID_BY_EMAIL_IN_ANY_CASE =
       """
       SELECT id
-      FROM <users>
+      FROM <schema>users
       WHERE lower(email) = lower(:email)
         AND id != ALL (:except)
       LIMIT 1
@@ -70,7 +70,7 @@ public final class UserDao {
       SELECT id
       FROM (
         SELECT id
-        FROM <users>
+        FROM <schema>users
         WHERE deleted_at IS NULL
           AND email != id || '@moved.invalid'
           AND id COLLATE "C" ~ '^user_[A-Za-z0-9_-]{1,64}$'
@@ -89,9 +89,9 @@ public final class UserDao {
    */
   private static final String UPSERT =
       """
-      INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
+      INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at)
       SELECT :id, :email, :name, :imageUrl, :clerkUpdatedAt
-      WHERE NOT EXISTS (SELECT FROM <users> WHERE email = :email AND id != :id)
+      WHERE NOT EXISTS (SELECT FROM <schema>users WHERE email = :email AND id != :id)
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
         name = excluded.name,
@@ -106,7 +106,7 @@ public final class UserDao {
   private static final String FIND_NEWER =
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
-      FROM <users>
+      FROM <schema>users
       WHERE id = :id
         AND (clerk_updated_at > :clerkUpdatedAt OR deleted_at IS NOT NULL)
       """;
@@ -114,7 +114,7 @@ public final class UserDao {
   /** Changes nothing, but keeps a row from others, also that of a user who was never here. */
   private static final String LOCK =
       """
-      INSERT INTO <users> (id, email)
+      INSERT INTO <schema>users (id, email)
       VALUES (:id, :id || '@moved.invalid')
       ON CONFLICT (id) DO UPDATE SET id = excluded.id
       WHERE false
@@ -123,7 +123,7 @@ public final class UserDao {
   /** Frees the address of a row that {@link #UPSERT} is about to give another one. */
   private static final String RELEASE_EMAIL =
       """
-      UPDATE <users>
+      UPDATE <schema>users
       SET email = id || '@moved.invalid'
       WHERE id = :id
         AND email IS DISTINCT FROM :email
@@ -134,7 +134,7 @@ public final class UserDao {
   /** Frees an address whose holder Clerk does not have. */
   private static final String RELEASE_HOLDER =
       """
-      UPDATE <users>
+      UPDATE <schema>users
       SET email = id || '@moved.invalid'
       WHERE id = :id
         AND lower(email) = lower(:email)
@@ -143,7 +143,7 @@ public final class UserDao {
 
   private static final String DELETE =
       """
-      INSERT INTO <users> AS old (id, email, deleted_at)
+      INSERT INTO <schema>users AS old (id, email, deleted_at)
       VALUES (:id, :id || '@deleted.invalid', now())
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
@@ -156,7 +156,7 @@ public final class UserDao {
   private static final String FIND_TOMBSTONES =
       """
       SELECT id
-      FROM <users>
+      FROM <schema>users
       WHERE id = ANY (:ids)
         AND deleted_at IS NOT NULL
       """;
@@ -164,7 +164,7 @@ public final class UserDao {
   /** Leaves a placeholder instead of the address, which another row may have by now. */
   private static final String REVIVE =
       """
-      UPDATE <users>
+      UPDATE <schema>users
       SET email = id || '@moved.invalid', deleted_at = NULL
       WHERE id = :id
         AND clerk_updated_at <= :clerkUpdatedAt
@@ -181,7 +181,7 @@ public final class UserDao {
   /** As {@link #UPSERT}; a row that did not change is not written again. */
   private static final String UPSERT_BATCH =
       """
-      INSERT INTO <users> AS old (id, email, name, image_url, clerk_updated_at)
+      INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at)
       %s
       ORDER BY id -- two batches at once lock rows in the same order
       ON CONFLICT (id) DO UPDATE SET
@@ -200,7 +200,7 @@ public final class UserDao {
   private static final String COMPARE_BATCH =
       """
       SELECT id, CASE WHEN old.id IS NULL THEN 'INSERT' ELSE 'UPDATE' END AS change
-      FROM (%s) AS new LEFT JOIN <users> AS old USING (id)
+      FROM (%s) AS new LEFT JOIN <schema>users AS old USING (id)
       WHERE old.id IS NULL
         OR old.clerk_updated_at <= new.clerk_updated_at
         AND old.deleted_at IS NULL
@@ -211,7 +211,7 @@ public final class UserDao {
   private static final String LIST_IDS =
       """
       SELECT id
-      FROM <users>
+      FROM <schema>users
       WHERE id > :after
         AND created_at < :before
         AND deleted_at IS NULL
