@@ -80,6 +80,7 @@ public final class Backfill {
   private final UserSync sync;
   private final InstanceCheck instance;
   private final Options options;
+  private final BulkUpsert bulk;
 
   private final Set<String> listed = new HashSet<>();
   private final Map<Change, Integer> counts = new LinkedHashMap<>();
@@ -93,6 +94,7 @@ public final class Backfill {
     this.sync = sync;
     this.instance = instance;
     this.options = options;
+    this.bulk = new BulkUpsert(users, sync, Backfill::withRetries, this::skip);
   }
 
   /** At most half of what Clerk allows the instance: 1000 calls in 10 s, in development 100. */
@@ -192,33 +194,15 @@ public final class Backfill {
   }
 
   private void store(List<ClerkUser> page) {
-    Map<String, ClerkUser> withEmail = new LinkedHashMap<>();
     Set<String> tombstones = tombstones(page);
-    for (ClerkUser user : page) {
-      listed.add(user.id());
-      if (!tombstones.contains(user.id()) && hasEmail(user)) {
-        withEmail.put(user.id(), user);
-      }
-    }
-    List<ClerkUser> batch = List.copyOf(withEmail.values());
+    page.forEach(user -> listed.add(user.id()));
+    List<ClerkUser> batch =
+        bulk.storable(page.stream().filter(user -> !tombstones.contains(user.id())).toList());
     if (options.dryRun) {
       withRetries(() -> users.compare(batch)).forEach(this::report);
     } else {
-      withRetries(() -> users.upsertBatch(batch))
-          .ifPresentOrElse(this::count, () -> storeEach(batch));
+      count(bulk.store(batch));
     }
-  }
-
-  /** Whether a user can be stored; one who cannot is listed. */
-  private boolean hasEmail(ClerkUser user) {
-    if (user.email() == null) {
-      skip(user.id(), "has no email address");
-    } else if (!user.hasStorableEmail()) {
-      skip(user.id(), "has too long an email address");
-    } else {
-      return true;
-    }
-    return false;
   }
 
   /**
@@ -242,49 +226,9 @@ public final class Backfill {
       report(user.id(), Change.REVIVE);
     } else if (options.revive && withRetries(() -> users.revive(user))) {
       count(Map.of(Change.REVIVE, 1));
-      if (hasEmail(user)) {
-        storeOrSkip(user);
-      }
+      bulk.storable(List.of(user)).forEach(bulk::storeOrSkip);
     } else {
       skip(user.id(), "is deleted here, but not at Clerk: --revive brings the user back");
-    }
-  }
-
-  /** A batch in which one address collides is stored user by user, as a webhook would be. */
-  private void storeEach(List<ClerkUser> batch) {
-    Map<String, Change> changes = withRetries(() -> users.compare(batch));
-    for (ClerkUser user : batch) {
-      if (storeOrSkip(user)) {
-        count(Map.of(changes.get(user.id()), 1));
-      }
-    }
-  }
-
-  /** Stores a user, or lists why not. */
-  private boolean storeOrSkip(ClerkUser user) {
-    try {
-      storeOne(user);
-      return true;
-    } catch (Failure e) {
-      switch (e.kind()) {
-        case USER_DELETED, USER_NOT_AT_CLERK -> log.debug("{} was deleted meanwhile", user.id());
-        case NO_EMAIL -> skip(user.id(), "has no email address");
-        case EMAIL_IN_USE -> skip(user.id(), "has an email address that another row has");
-        default -> throw e;
-      }
-      return false;
-    }
-  }
-
-  /** A clash may be over at Clerk since the page was read, so it is asked once more. */
-  private void storeOne(ClerkUser user) {
-    try {
-      withRetries(() -> sync.store(user, Deadline.in(CALL_TIMEOUT)));
-    } catch (Failure e) {
-      if (e.kind() != Kind.EMAIL_IN_USE) {
-        throw e;
-      }
-      withRetries(() -> sync.refresh(user.id(), Deadline.in(CALL_TIMEOUT)));
     }
   }
 
