@@ -43,6 +43,7 @@ import java.util.stream.Collectors;
  * @param clerkApiUrl without a slash at the end
  * @param clerkJwtKey verifies tokens without fetching keys, or null
  * @param webhookSecrets keys of which any may sign a webhook; empty: there is no webhook route
+ * @param clerkFields keys of Clerk's user object that the column clerk_fields keeps
  * @param metricsPort where metrics are shown, 0 picks a free one; null: nowhere
  * @param contradictions warnings of variables that do not fit the settings
  */
@@ -59,6 +60,7 @@ public record Config(
     String clerkApiUrl,
     RSAPublicKey clerkJwtKey,
     List<byte[]> webhookSecrets,
+    Set<String> clerkFields,
     Integer metricsPort,
     List<String> contradictions) {
 
@@ -207,6 +209,7 @@ public record Config(
               optional("CLERK_API_URL", "https://api.clerk.com", this::apiUrl),
               optional("CLERK_JWT_KEY", null, this::publicKey),
               optional(webhookSecretName(), List.of(), this::webhookSecrets),
+              optional("CLERK_FIELDS", Set.of(), this::fieldList),
               optional("METRICS_PORT", null, text -> metricsPort(text, port)),
               contradictions());
       if (!problems.isEmpty()) {
@@ -251,6 +254,19 @@ public record Config(
               entry.strip().equalsIgnoreCase(SessionAuth.NO_PARTY)
                   ? SessionAuth.NO_PARTY
                   : Origins.parse(entry));
+    }
+
+    private Set<String> fieldList(String text) {
+      return list(
+          text,
+          entry -> {
+            if (!entry.strip().matches("[a-z_0-9]+")) {
+              throw new IllegalArgumentException(
+                  "must be keys of Clerk's user object such as username,public_metadata, of small"
+                      + " letters, digits and underscores");
+            }
+            return entry.strip();
+          });
     }
 
     private static Set<String> list(String text, Function<String, String> parse) {

@@ -79,6 +79,7 @@ public final class Main implements AutoCloseable {
   private final UserDao userDao;
   private final InstanceCheck instance;
   private final UserSync userSync;
+
   private final SetupWarnings warnings = new SetupWarnings();
   private final SessionAuth auth;
   public final Javalin app;
@@ -139,7 +140,8 @@ public final class Main implements AutoCloseable {
       Migrations.migrate(config.directUrl());
     }
     String key = config.clerkSecretKey();
-    ClerkApi clerk = new ClerkApi(config.clerkApiUrl(), key, Backfill.rateLimiter(key));
+    ClerkApi clerk =
+        new ClerkApi(config.clerkApiUrl(), key, config.clerkFields(), Backfill.rateLimiter(key));
     try (Database database =
         new Database(config.databaseUrl(), config.poolSize(), Metrics.none())) {
       UserDao userDao = new UserDao(database);
@@ -215,7 +217,12 @@ public final class Main implements AutoCloseable {
   private Main(Config config, Metrics metrics, Application application) {
     this.metrics = metrics;
     ClerkApi clerk =
-        new ClerkApi(config.clerkApiUrl(), config.clerkSecretKey(), metrics.registry, warnings);
+        new ClerkApi(
+            config.clerkApiUrl(),
+            config.clerkSecretKey(),
+            config.clerkFields(),
+            metrics.registry,
+            warnings);
     keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.registry);
     auth = new SessionAuth(keys, config.authorizedParties(), warnings);
     database = new Database(config.databaseUrl(), config.poolSize(), metrics.registry);

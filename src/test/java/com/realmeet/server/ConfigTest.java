@@ -87,6 +87,13 @@ class ConfigTest {
 
   @ParameterizedTest(name = "{index}")
   @CsvSource({
+    "CLERK_FIELDS, Username",
+    "CLERK_FIELDS, 'username,'",
+    "CLERK_FIELDS, ','",
+    "CLERK_FIELDS, 'username public_metadata'",
+    "CLERK_FIELDS, public_metadata.role",
+    "CLERK_FIELDS, '\"username\",\"x\"'",
+    "CLERK_FIELDS, größe",
     "PORT, -1",
     "PORT, 65536",
     "PORT, 3001.5",
@@ -352,5 +359,15 @@ class ConfigTest {
       assertFalse(shown.toString().contains("hidden-pass"), shown::toString);
       assertFalse(shown.toString().contains("sk_test"), shown::toString);
     }
+  }
+
+  @Test
+  void fieldsAreKeysOfClerksUserObjectKnownOrNot() {
+    assertEquals(Set.of(), Config.from(good("CLERK_FIELDS", "")).clerkFields());
+    assertEquals(
+        Set.of("username", "public_metadata", "to_come_2"),
+        Config.from(good("CLERK_FIELDS", " username, public_metadata ,to_come_2")).clerkFields());
+    assertTrue(
+        problems(good("CLERK_FIELDS", "a-b")).get(0).startsWith("CLERK_FIELDS must be keys of"));
   }
 }

@@ -95,7 +95,10 @@ class SwapTest {
     List<String> before = servers.table();
     List<ClerkUser> users =
         Stream.of("user_undo_new", "user_undo_a")
-            .map(id -> new ClerkUser(id, id.endsWith("a") ? email : id, null, null, Instant.now()))
+            .map(
+                id ->
+                    new ClerkUser(
+                        id, id.endsWith("a") ? email : id, null, null, Instant.now(), null))
             .toList();
 
     try (Database database = new Database(DatabaseUrl.parse(servers.database), 1, Metrics.none())) {

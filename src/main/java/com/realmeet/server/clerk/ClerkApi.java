@@ -1,8 +1,12 @@
 package com.realmeet.server.clerk;
 
+import com.fasterxml.jackson.core.JsonParser;
+import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectReader;
 import com.fasterxml.jackson.databind.PropertyNamingStrategies;
+import com.fasterxml.jackson.databind.cfg.JsonNodeFeature;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
@@ -23,9 +27,11 @@ import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.time.Instant;
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutionException;
@@ -38,7 +44,6 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
 import java.util.stream.Collectors;
-import java.util.stream.Stream;
 import javax.net.ssl.SSLException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -57,7 +62,14 @@ public final class ClerkApi {
       JsonMapper.builder()
           .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+          // Numbers in metadata keep all their digits.
+          .enable(DeserializationFeature.USE_BIG_DECIMAL_FOR_FLOATS)
+          .disable(JsonNodeFeature.STRIP_TRAILING_BIGDECIMAL_ZEROES)
           .build();
+
+  /** Reads a value after which others may follow. */
+  static final ObjectReader VALUE =
+      JSON.reader().without(DeserializationFeature.FAIL_ON_TRAILING_TOKENS);
 
   /** The version of the API whose fields {@link ClerkUser} reads. */
   private static final String API_VERSION = "2026-05-12";
@@ -111,6 +123,7 @@ public final class ClerkApi {
   private final Outage outage = new Outage(log, "Clerk");
   private final String url;
   private final String secretKey;
+  private final Set<String> fields;
   private final String userAgent;
   private final Runnable rateLimiter;
   private final ClerkCallMetrics times;
@@ -119,18 +132,28 @@ public final class ClerkApi {
   /** Until when Clerk wants no calls: its quota is one for all of them. */
   private volatile Deadline throttledUntil = Deadline.in(Duration.ZERO);
 
-  /** For a server: it calls when it must. */
-  public ClerkApi(String url, String secretKey, MeterRegistry meters, SetupWarnings warnings) {
-    this(url, secretKey, meters, warnings, () -> {});
+  /**
+   * For a server: it calls when it must.
+   *
+   * @param fields the keys of Clerk's user object to keep, see {@link ClerkUser#fields}
+   */
+  public ClerkApi(
+      String url,
+      String secretKey,
+      Set<String> fields,
+      MeterRegistry meters,
+      SetupWarnings warnings) {
+    this(url, secretKey, fields, meters, warnings, () -> {});
   }
 
   /**
    * For a backfill, which nobody watches.
    *
+   * @param fields as for a server
    * @param rateLimiter called before each call to Clerk; may wait
    */
-  public ClerkApi(String url, String secretKey, Runnable rateLimiter) {
-    this(url, secretKey, new CompositeMeterRegistry(), new SetupWarnings(), rateLimiter);
+  public ClerkApi(String url, String secretKey, Set<String> fields, Runnable rateLimiter) {
+    this(url, secretKey, fields, new CompositeMeterRegistry(), new SetupWarnings(), rateLimiter);
   }
 
   /**
@@ -140,11 +163,13 @@ public final class ClerkApi {
   private ClerkApi(
       String url,
       String secretKey,
+      Set<String> fields,
       MeterRegistry meters,
       SetupWarnings warnings,
       Runnable rateLimiter) {
     this.url = url;
     this.secretKey = secretKey;
+    this.fields = fields;
     this.warnings = warnings;
     this.rateLimiter = rateLimiter;
     this.times = new ClerkCallMetrics(meters);
@@ -230,7 +255,16 @@ public final class ClerkApi {
   }
 
   private List<ClerkUser> readUsers(HttpResponse<byte[]> response) {
-    return Stream.of(parse(ok(response), ClerkUser.Wire[].class)).map(ClerkUser::from).toList();
+    return parse(
+        ok(response),
+        json -> {
+          List<ClerkUser> users = new ArrayList<>();
+          boolean isArray = json.currentToken() == JsonToken.START_ARRAY;
+          while (isArray && json.nextToken() != JsonToken.END_ARRAY) {
+            users.add(ClerkUser.read(json, fields));
+          }
+          return isArray ? users : null;
+        });
   }
 
   /**
@@ -244,7 +278,7 @@ public final class ClerkApi {
         "count",
         deadline,
         () -> {
-          JsonNode count = parse(ok(get("/v1/users/count", MAX_BYTES, deadline)), JsonNode.class);
+          JsonNode count = parse(ok(get("/v1/users/count", MAX_BYTES, deadline)));
           if (!count.path("total_count").isInt()) {
             throw unexpected("a count without a number");
           }
@@ -266,8 +300,7 @@ public final class ClerkApi {
    * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_UNAUTHORIZED, or CLERK_BAD_RESPONSE
    */
   JsonNode keySet(Deadline deadline) {
-    return times.measure(
-        "keys", () -> parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline)), JsonNode.class));
+    return times.measure("keys", () -> parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline))));
   }
 
   /**
@@ -290,28 +323,38 @@ public final class ClerkApi {
 
   private Optional<ClerkUser> readUser(String id, HttpResponse<byte[]> response) {
     if (response.statusCode() == 404) {
-      if (!parse(response, JsonNode.class).path("errors").isArray()) {
+      if (!parse(response).path("errors").isArray()) {
         throw unexpected("a 404 that is not Clerk's"); // a proxy's must not look like a deletion
       }
       return Optional.empty();
     }
-    ClerkUser user = ClerkUser.from(parse(ok(response), ClerkUser.Wire.class));
+    ClerkUser user = parse(ok(response), json -> ClerkUser.read(json, fields));
     if (!user.id().equals(id)) {
       throw unexpected("another user than the one asked for");
     }
     return Optional.of(user);
   }
 
-  private static <T> T parse(HttpResponse<byte[]> response, Class<T> type) {
-    try {
-      T value = JSON.readValue(response.body(), type);
-      if (value != null) { // as the word null would give
+  private static JsonNode parse(HttpResponse<byte[]> response) {
+    return parse(response, VALUE::readTree);
+  }
+
+  /** Reads the one JSON value of a body, from its first token on. */
+  private static <T> T parse(HttpResponse<byte[]> response, JsonReader<T> reader) {
+    try (JsonParser json = JSON.createParser(response.body())) {
+      T value = json.nextToken() == null ? null : reader.read(json);
+      if (value != null && json.nextToken() == null) {
         return value;
       }
     } catch (IOException e) {
       log.debug("Clerk's answer is not the JSON that was asked for"); // e may quote the body
     }
     throw unexpected("not the JSON that was asked for");
+  }
+
+  /** Reads a value, null if it is not the one expected. */
+  private interface JsonReader<T> {
+    T read(JsonParser json) throws IOException;
   }
 
   private HttpResponse<byte[]> ok(HttpResponse<byte[]> response) {

@@ -89,14 +89,15 @@ public final class UserDao {
    */
   private static final String UPSERT =
       """
-      INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at)
-      SELECT :id, :email, :name, :imageUrl, :clerkUpdatedAt
+      INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at, clerk_fields)
+      SELECT :id, :email, :name, :imageUrl, :clerkUpdatedAt, CAST(:clerkFields AS jsonb)
       WHERE NOT EXISTS (SELECT FROM <schema>users WHERE email = :email AND id != :id)
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
         name = excluded.name,
         image_url = excluded.image_url,
-        clerk_updated_at = excluded.clerk_updated_at
+        clerk_updated_at = excluded.clerk_updated_at,
+        clerk_fields = excluded.clerk_fields
       WHERE old.clerk_updated_at <= excluded.clerk_updated_at
         AND old.deleted_at IS NULL
       RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
@@ -149,6 +150,7 @@ public final class UserDao {
         email = excluded.email,
         name = NULL,
         image_url = NULL,
+        clerk_fields = NULL,
         deleted_at = excluded.deleted_at
       WHERE old.deleted_at IS NULL
       """;
@@ -174,26 +176,37 @@ public final class UserDao {
   /** A column of values for each parameter: one statement for a whole batch. */
   private static final String BATCH =
       """
-      SELECT id, email, name, image_url, 'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at
-      FROM unnest(:ids, :emails, :names, :imageUrls, :ms) AS batch (id, email, name, image_url, ms)
+      SELECT id, email, name, image_url,
+        'epoch'::timestamptz + ms * interval '1 ms' AS clerk_updated_at,
+        fields::jsonb AS clerk_fields
+      FROM unnest(:ids, :emails, :names, :imageUrls, :ms, :clerkFields)
+        AS batch (id, email, name, image_url, ms, fields)
       """;
 
   /** As {@link #UPSERT}; a row that did not change is not written again. */
   private static final String UPSERT_BATCH =
       """
-      INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at)
+      INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at, clerk_fields)
       %s
       ORDER BY id -- two batches at once lock rows in the same order
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
         name = excluded.name,
         image_url = excluded.image_url,
-        clerk_updated_at = excluded.clerk_updated_at
+        clerk_updated_at = excluded.clerk_updated_at,
+        clerk_fields = excluded.clerk_fields
       WHERE old.clerk_updated_at <= excluded.clerk_updated_at
         AND old.deleted_at IS NULL
-        AND (old.email, old.name, old.image_url, old.clerk_updated_at)
-          IS DISTINCT FROM (excluded.email, excluded.name, excluded.image_url, excluded.clerk_updated_at)
-      RETURNING CASE WHEN xmax = 0 THEN 'INSERT' WHEN updated_at = now() THEN 'UPDATE' ELSE 'UNCHANGED' END
+        AND (old.email, old.name, old.image_url, old.clerk_updated_at, old.clerk_fields)
+          IS DISTINCT FROM (excluded.email, excluded.name, excluded.image_url,
+            excluded.clerk_updated_at, excluded.clerk_fields)
+      RETURNING CASE
+        WHEN xmax = 0 THEN 'INSERT'
+        WHEN updated_at = now() THEN 'UPDATE'
+        -- Not a visible column, so that updated_at stays; a subquery sees the row as it was before.
+        WHEN clerk_fields IS DISTINCT FROM (SELECT clerk_fields FROM <schema>users WHERE id = old.id) THEN 'UPDATE'
+        ELSE 'UNCHANGED'
+      END
       """
           .formatted(BATCH);
 
@@ -204,7 +217,8 @@ public final class UserDao {
       WHERE old.id IS NULL
         OR old.clerk_updated_at <= new.clerk_updated_at
         AND old.deleted_at IS NULL
-        AND (old.email, old.name, old.image_url) IS DISTINCT FROM (new.email, new.name, new.image_url)
+        AND (old.email, old.name, old.image_url, old.clerk_fields)
+          IS DISTINCT FROM (new.email, new.name, new.image_url, new.clerk_fields)
       """
           .formatted(BATCH);
 
@@ -482,7 +496,8 @@ public final class UserDao {
         .bind("email", user.email())
         .bind("name", user.name())
         .bind("imageUrl", user.imageUrl())
-        .bind("clerkUpdatedAt", user.updatedAt().atOffset(ZoneOffset.UTC));
+        .bind("clerkUpdatedAt", user.updatedAt().atOffset(ZoneOffset.UTC))
+        .bind("clerkFields", user.fields());
   }
 
   private static <S extends SqlStatement<S>> S bind(S statement, List<ClerkUser> users) {
@@ -491,7 +506,8 @@ public final class UserDao {
         .bind("emails", texts(users, ClerkUser::email))
         .bind("names", texts(users, ClerkUser::name))
         .bind("imageUrls", texts(users, ClerkUser::imageUrl))
-        .bind("ms", users.stream().mapToLong(user -> user.updatedAt().toEpochMilli()).toArray());
+        .bind("ms", users.stream().mapToLong(user -> user.updatedAt().toEpochMilli()).toArray())
+        .bind("clerkFields", texts(users, ClerkUser::fields));
   }
 
   private static String[] texts(List<ClerkUser> users, Function<ClerkUser, String> column) {

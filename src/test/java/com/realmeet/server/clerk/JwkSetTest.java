@@ -26,6 +26,7 @@ import java.security.NoSuchAlgorithmException;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.List;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -66,7 +67,12 @@ class JwkSetTest {
     clerk = new StandInClerk(0, KEY);
     keys =
         new ClerkKeys(
-            new ClerkApi(clerk.url(), StandInClerk.SECRET_KEY, Metrics.none(), new SetupWarnings()),
+            new ClerkApi(
+                clerk.url(),
+                StandInClerk.SECRET_KEY,
+                Set.of(),
+                Metrics.none(),
+                new SetupWarnings()),
             null,
             nanos::get,
             Metrics.none());

@@ -19,11 +19,16 @@ import java.util.stream.Collectors;
 public final class Backfilling {
   private final StandInClerk clerk;
   private final String database;
+  private final Map<String, String> settings;
   private String printed = "";
 
-  public Backfilling(StandInClerk clerk, String database) {
+  /**
+   * @param changes names and values, in turn, that differ from {@link TestServer#settings}
+   */
+  public Backfilling(StandInClerk clerk, String database, String... changes) {
     this.clerk = clerk;
     this.database = database;
+    this.settings = TestServer.settings(clerk, database, changes);
   }
 
   /** Adds user_from and those after it, up to but without user_to. */
@@ -42,7 +47,7 @@ public final class Backfilling {
     ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     System.setOut(new PrintStream(bytes, true, StandardCharsets.UTF_8));
     try {
-      return Main.run(arguments, () -> Config.from(TestServer.settings(clerk, database)));
+      return Main.run(arguments, () -> Config.from(settings));
     } finally {
       System.setOut(before);
       printed = bytes.toString(StandardCharsets.UTF_8);

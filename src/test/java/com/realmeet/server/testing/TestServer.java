@@ -45,8 +45,13 @@ public final class TestServer implements AutoCloseable {
     this.main = main;
   }
 
-  /** The settings of a server in production, against a stand-in and a database. */
-  public static Map<String, String> settings(StandInClerk clerk, String databaseUrl) {
+  /**
+   * The settings of a server in production, against a stand-in and a database.
+   *
+   * @param changes names and values, in turn, that differ
+   */
+  public static Map<String, String> settings(
+      StandInClerk clerk, String databaseUrl, String... changes) {
     Map<String, String> settings = new HashMap<>();
     settings.put("DATABASE_URL", databaseUrl);
     settings.put("CLERK_SECRET_KEY", clerk.secretKey());
@@ -55,6 +60,9 @@ public final class TestServer implements AutoCloseable {
     settings.put("NODE_ENV", "production");
     settings.put("HOST", "127.0.0.1");
     settings.put("PORT", "0");
+    for (int i = 0; i < changes.length; i += 2) {
+      settings.put(changes[i], changes[i + 1]);
+    }
     return settings;
   }
 
@@ -70,10 +78,7 @@ public final class TestServer implements AutoCloseable {
   /** Starts a server with more tables and routes. */
   public static TestServer start(
       Application application, StandInClerk clerk, String databaseUrl, String... changes) {
-    Map<String, String> settings = settings(clerk, databaseUrl);
-    for (int i = 0; i < changes.length; i += 2) {
-      settings.put(changes[i], changes[i + 1]);
-    }
+    Map<String, String> settings = settings(clerk, databaseUrl, changes);
     return new TestServer(Main.start(Config.from(settings), application));
   }
 
