@@ -5,6 +5,9 @@ SET LOCAL lock_timeout = '10s';
 
 ALTER TABLE users ADD COLUMN IF NOT EXISTS clerk_fields jsonb; -- what CLERK_FIELDS names; null: unset
 
+-- For max(clerk_updated_at), from which the poll goes on after a start.
+CREATE INDEX IF NOT EXISTS real_meet_server_users_clerk_updated_at ON users (clerk_updated_at);
+
 -- 1.0.0's trigger and function have a name that an application may have chosen too: only its very text is dropped.
 DO $$
 DECLARE

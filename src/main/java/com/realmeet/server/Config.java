@@ -44,6 +44,7 @@ import java.util.stream.Collectors;
  * @param clerkJwtKey verifies tokens without fetching keys, or null
  * @param webhookSecrets keys of which any may sign a webhook; empty: there is no webhook route
  * @param clerkFields keys of Clerk's user object that the column clerk_fields keeps
+ * @param pollSeconds how often to look for changes at Clerk; 0: never
  * @param metricsPort where metrics are shown, 0 picks a free one; null: nowhere
  * @param contradictions warnings of variables that do not fit the settings
  */
@@ -61,6 +62,7 @@ public record Config(
     RSAPublicKey clerkJwtKey,
     List<byte[]> webhookSecrets,
     Set<String> clerkFields,
+    int pollSeconds,
     Integer metricsPort,
     List<String> contradictions) {
 
@@ -75,6 +77,9 @@ public record Config(
 
   /** Bytes; Svix's own secrets have 24. */
   private static final int MIN_WEBHOOK_KEY = 16;
+
+  /** A development instance of Clerk takes 100 calls in 10 s from all servers and laptops. */
+  private static final int MIN_POLL_SECONDS = 10;
 
   static final String WEBHOOK_SECRET = "CLERK_WEBHOOK_SIGNING_SECRET";
 
@@ -210,6 +215,7 @@ public record Config(
               optional("CLERK_JWT_KEY", null, this::publicKey),
               optional(webhookSecretName(), List.of(), this::webhookSecrets),
               optional("CLERK_FIELDS", Set.of(), this::fieldList),
+              optional("CLERK_POLL_SECONDS", 300, this::pollSeconds),
               optional("METRICS_PORT", null, text -> metricsPort(text, port)),
               contradictions());
       if (!problems.isEmpty()) {
@@ -397,6 +403,15 @@ public record Config(
             "is the same as PORT: whoever may use the server need not see its metrics");
       }
       return metricsPort;
+    }
+
+    private int pollSeconds(String text) {
+      int seconds = number(text, 0, 86_400);
+      if (seconds > 0 && seconds < MIN_POLL_SECONDS) {
+        throw new IllegalArgumentException(
+            "must be at least " + MIN_POLL_SECONDS + " seconds, or 0 for never");
+      }
+      return seconds;
     }
 
     private int number(String text, int least, int most) {

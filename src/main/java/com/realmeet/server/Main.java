@@ -22,6 +22,7 @@ import com.realmeet.server.http.Success;
 import com.realmeet.server.users.Backfill;
 import com.realmeet.server.users.ClerkWebhook;
 import com.realmeet.server.users.InstanceCheck;
+import com.realmeet.server.users.Poll;
 import com.realmeet.server.users.UserDao;
 import com.realmeet.server.users.UserSync;
 import io.javalin.Javalin;
@@ -79,6 +80,9 @@ public final class Main implements AutoCloseable {
   private final UserDao userDao;
   private final InstanceCheck instance;
   private final UserSync userSync;
+
+  /** Public for tests, which do not wait for its time. */
+  public final Poll poll;
 
   private final SetupWarnings warnings = new SetupWarnings();
   private final SessionAuth auth;
@@ -199,6 +203,9 @@ public final class Main implements AutoCloseable {
       server.userDao.requireTable();
       server.instance.atStart();
       Threads.join(keys);
+      if (config.pollSeconds() > 0) {
+        server.poll.start(Duration.ofSeconds(config.pollSeconds()));
+      }
       server.app.start();
     } catch (JavalinBindException e) {
       server.closeAll();
@@ -229,6 +236,7 @@ public final class Main implements AutoCloseable {
     userDao = new UserDao(database);
     instance = new InstanceCheck(userDao, clerk);
     userSync = new UserSync(userDao, clerk, instance, metrics.registry);
+    poll = new Poll(clerk, userDao, userSync, instance, database, metrics.registry);
     app = Javalin.create(javalin -> configure(javalin, config, application));
   }
 
@@ -292,6 +300,7 @@ public final class Main implements AutoCloseable {
   }
 
   private void closeAll() {
+    poll.close();
     try {
       app.jettyServer().server().stop(); // app.stop() would log a stack trace beside the line below
     } catch (Exception e) {

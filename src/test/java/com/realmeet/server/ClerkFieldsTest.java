@@ -103,6 +103,9 @@ class ClerkFieldsTest {
     put(id, "{\"role\":\"by refresh\"}");
     assertEquals(row, refresh(id).body(), "updated_at moves with visible columns only");
     assertEquals("by refresh", role(id));
+    put(id, "{\"role\":\"by poll\"}");
+    assertTrue(server.poll());
+    assertEquals("by poll", role(id));
     put(id, "{\"role\":\"by backfill\"}");
     new Backfilling(clerk, database, "CLERK_FIELDS", FIELDS).expect(0, "Backfill done");
     assertEquals("by backfill", role(id));
@@ -212,7 +215,7 @@ class ClerkFieldsTest {
     assertTrue(user.path("to_come").isMissingNode());
     try (TestServer future = start("to_come")) {
       clerk.putUser(id, id + "@example.com", "Ada", "New");
-      assertEquals(200, new Backfilling(clerk, database).webhook(future, "user.updated", id));
+      assertTrue(future.poll());
       assertEquals("{}", sql("clerk_fields", id));
     }
   }

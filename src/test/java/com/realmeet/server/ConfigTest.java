@@ -94,6 +94,10 @@ class ConfigTest {
     "CLERK_FIELDS, public_metadata.role",
     "CLERK_FIELDS, '\"username\",\"x\"'",
     "CLERK_FIELDS, größe",
+    "CLERK_POLL_SECONDS, 9",
+    "CLERK_POLL_SECONDS, -1",
+    "CLERK_POLL_SECONDS, 86401",
+    "CLERK_POLL_SECONDS, 5m",
     "PORT, -1",
     "PORT, 65536",
     "PORT, 3001.5",
@@ -359,6 +363,12 @@ class ConfigTest {
       assertFalse(shown.toString().contains("hidden-pass"), shown::toString);
       assertFalse(shown.toString().contains("sk_test"), shown::toString);
     }
+  }
+
+  @ParameterizedTest
+  @CsvSource({"'', 300", "0, 0", "10, 10", "86400, 86400"})
+  void pollsEveryFiveMinutesUnlessToldOtherwise(String set, int seconds) {
+    assertEquals(seconds, Config.from(good("CLERK_POLL_SECONDS", set)).pollSeconds());
   }
 
   @Test

@@ -163,6 +163,16 @@ class DevTest {
   }
 
   @Test
+  void changeOfWhichNoWebhookTellsReachesTheRow() {
+    sync();
+    String before = dev.output();
+    send("PATCH", clerk.resolve("/dev/users/user_ada?webhook=no"), "{\"first_name\":\"Augusta\"}");
+
+    TestServer.await("the row follows", () -> sync().contains("\"name\":\"Augusta "));
+    assertFalse(dev.output().substring(before.length()).contains("Webhook"), dev::output);
+  }
+
+  @Test
   void studioFindsTheStandInDatabase() throws IOException {
     assertEquals(Optional.of(printed("\nDatabase +(\\S+)")), Dev.databaseUrl(directory));
   }

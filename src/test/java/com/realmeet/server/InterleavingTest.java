@@ -3,9 +3,11 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.params.provider.Arguments.arguments;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.testing.Fleet;
+import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestServer;
 import com.sun.net.httpserver.HttpExchange;
@@ -28,31 +30,43 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /**
  * Users change at Clerk, swap and take over addresses and are deleted, while webhooks come late,
- * repeated and out of order, and front ends sync and refresh; all at once, on two servers. When
- * every event has come through, the table is as Clerk.
+ * repeated, out of order or never, servers poll and restart, polls break off, and front ends sync
+ * and refresh; all at once, on two servers. When every event has come through, or else after some
+ * polls, the table is as Clerk.
  *
  * <p>The seed of a failed run, {@code -Dseed=…}, repeats what is done, if not the timing.
  */
 class InterleavingTest {
-  private static final int RUNS = 2;
-  private static final int ROUNDS = 20;
+  private static final int RUNS = Integer.getInteger("runs", 1);
+  private static final int ROUNDS = 14;
   private static final int AT_ONCE = 8;
+  private static final int RESTART = 7;
   private static final Duration SPREAD = Duration.ofMillis(50);
+
+  /** What becomes of the events. */
+  enum Webhooks {
+    COME_IN_THE_END,
+    MAY_BE_LOST,
+    NEVER_COME
+  }
 
   private final Queue<String> undelivered = new ConcurrentLinkedQueue<>();
   private final List<String> delivered = new CopyOnWriteArrayList<>();
   private final List<String> ids = new CopyOnWriteArrayList<>(List.of("user_0"));
   private int changes;
+  private Webhooks webhooks;
   private Fleet fleet;
   private StandInClerk clerk;
 
-  static LongStream seeds() {
+  static Stream<Arguments> runs() {
     Long given = Long.getLong("seed");
-    return given != null ? LongStream.of(given) : new Random().longs(RUNS);
+    LongStream seeds = given != null ? LongStream.of(given) : new Random().longs(RUNS);
+    return seeds.boxed().flatMap(seed -> Stream.of(Webhooks.values()).map(w -> arguments(w, seed)));
   }
 
   @BeforeEach
@@ -60,6 +74,8 @@ class InterleavingTest {
     fleet = new Fleet(2);
     clerk = fleet.clerk();
     clerk.onUser(this::answerLate);
+    clerk.onList(this::answerOrBreak);
+    clerk.onLookup(this::lookUpLate);
     put("user.created", "user_0", "zero@example.com");
   }
 
@@ -69,29 +85,53 @@ class InterleavingTest {
   }
 
   @ParameterizedTest
-  @MethodSource("seeds")
-  void tableEndsAsClerk(long seed) {
+  @MethodSource("runs")
+  void tableEndsAsClerk(Webhooks webhooks, long seed) {
+    this.webhooks = webhooks;
     Random random = new Random(seed);
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 1; round <= ROUNDS; round++) {
       atOnce(Stream.generate(() -> action(random)).limit(AT_ONCE).toList());
-      TestServer.await("every event comes through", () -> deliverAll(0).isEmpty());
+      if (round % RESTART == 0) {
+        fleet.restart(round / RESTART);
+      }
+      if (webhooks == Webhooks.COME_IN_THE_END) {
+        TestServer.await("every event comes through", () -> deliverAll(0).isEmpty());
+      } else {
+        undelivered.clear();
+        awaitPolls(round);
+      }
       assertTableIsAsClerk();
     }
   }
 
+  /** Two polls of one server, since the first is no audit if nobody has used the database. */
+  private void awaitPolls(int server) {
+    clerk.onList(clerk::answerList);
+    for (int i = 0; i < 2; i++) {
+      fleet.sync(server, "user_0");
+      assertTrue(fleet.server(server).poll(), Log::text);
+    }
+    clerk.onList(this::answerOrBreak);
+  }
+
   /** One thing that happens; all that is random about it is drawn now. */
   private Callable<List<Integer>> action(Random random) {
-    int kind = random.nextInt(8);
+    int kind = random.nextInt(10);
     int a = random.nextInt(1 << 20);
     int b = random.nextInt(1 << 20);
     return switch (kind) {
       case 0 -> () -> List.of(fleet.sync(b, ids.get(a % ids.size())).statusCode());
       case 1 -> () -> List.of(fleet.refresh(b, ids.get(a % ids.size())).statusCode());
       case 2 -> () -> deliverAgain(a, b);
+      case 3, 4 ->
+          () -> {
+            fleet.server(b).poll();
+            return List.of();
+          };
       default ->
           () -> {
             change(a, b);
-            return deliverAll(b);
+            return webhooks == Webhooks.NEVER_COME ? List.of() : deliverAll(b);
           };
     };
   }
@@ -176,7 +216,9 @@ class InterleavingTest {
     for (String id : ids) {
       ObjectNode user = clerk.users().get(id);
       if (user == null) {
-        expected.put(id, "tombstone");
+        if (webhooks == Webhooks.COME_IN_THE_END || rows.containsKey(id)) {
+          expected.put(id, "tombstone");
+        }
       } else if (email(user) != null) {
         expected.put(id, Fleet.row(id, email(user), name(user)));
       } else {
@@ -209,5 +251,20 @@ class InterleavingTest {
     pause(SPREAD);
     StandInClerk.send(
         exchange, user == null ? 404 : 200, user == null ? "{\"errors\":[]}" : user.toString());
+  }
+
+  /** A poll breaks off now and then; a listing is out of date when it arrives. */
+  private void answerOrBreak(HttpExchange exchange) throws IOException {
+    pause(SPREAD);
+    if (ThreadLocalRandom.current().nextInt(6) == 0) {
+      StandInClerk.send(exchange, 200, "{");
+    } else {
+      clerk.answerList(exchange);
+    }
+  }
+
+  private void lookUpLate(HttpExchange exchange) throws IOException {
+    pause(SPREAD);
+    clerk.answerLookup(exchange);
   }
 }

@@ -95,7 +95,10 @@ class MigrationTest {
             "clerk_fields|jsonb|YES|null"),
         TestPostgres.query(database, COLUMNS));
     assertEquals(
-        List.of("users_email_key|true|false|email", "users_pkey|true|true|id"),
+        List.of(
+            "real_meet_server_users_clerk_updated_at|false|false|clerk_updated_at",
+            "users_email_key|true|false|email",
+            "users_pkey|true|true|id"),
         TestPostgres.query(
             database,
             """

@@ -236,6 +236,20 @@ public final class ClerkApi {
   }
 
   /**
+   * Lists users, the most recently updated first. Clerk has no cursor for this order.
+   *
+   * @param offset how many are left out
+   * @param limit 1 to 500; a shorter page is the last
+   * @throws Failure as {@link #user}
+   */
+  public List<ClerkUser> recentlyUpdated(int offset, int limit, Deadline deadline) {
+    String from = offset == 0 ? "" : "&offset=" + offset;
+    String path = "/v1/users?order_by=-updated_at&limit=" + limit + from;
+    return permitted(
+        () -> noted("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
+  }
+
+  /**
    * Looks up several users in one call.
    *
    * @param ids 1 to {@link #MAX_LOOKUP}, of the form that {@link ClerkUser#isId} accepts

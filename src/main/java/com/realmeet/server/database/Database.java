@@ -23,6 +23,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Predicate;
 import org.jdbi.v3.core.ConnectionException;
 import org.jdbi.v3.core.Handle;
@@ -91,6 +92,8 @@ public final class Database implements AutoCloseable {
   /** One for each connection that features may use at once; null for the server's own work. */
   private final Semaphore featurePermits;
 
+  private final AtomicLong lastUseNanos;
+
   private CompletableFuture<Void> ping = CompletableFuture.completedFuture(null); // guarded by this
 
   /** A pool that is empty at first: nothing is connected before the first use. */
@@ -123,6 +126,7 @@ public final class Database implements AutoCloseable {
     outage = new Outage(log, "Database");
     readOnly = new Outage(log, "Writing to the database");
     warnings = new LogRateLimiter();
+    lastUseNanos = new AtomicLong();
     featurePermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
   }
 
@@ -136,6 +140,7 @@ public final class Database implements AutoCloseable {
     preparing = shared.preparing;
     lookedForPooler = shared.lookedForPooler;
     warnings = shared.warnings;
+    lastUseNanos = shared.lastUseNanos;
     featurePermits = null;
   }
 
@@ -294,7 +299,16 @@ public final class Database implements AutoCloseable {
               }
             });
     outage.succeeded();
+    lastUseNanos.set(System.nanoTime());
     return result;
+  }
+
+  /**
+   * When a statement has last succeeded, by {@link System#nanoTime}: a database that suspends while
+   * idle is awake for some minutes from then on.
+   */
+  public long lastUseNanos() {
+    return lastUseNanos.get();
   }
 
   /** When the network timeout ends a statement that begins now. */

@@ -97,6 +97,11 @@ public final class SqlErrors {
         || String.valueOf(connectionProblem(e)).matches(".*(certificate|offer TLS|CA file).*");
   }
 
+  /** Whether the values of a statement are refused, which those of another row may not be. */
+  public static boolean isOfData(JdbiException e) {
+    return state(sqlException(e)).matches("(22|23).*|P0001");
+  }
+
   private static String state(SQLException e) {
     return e == null || e.getSQLState() == null ? "" : e.getSQLState();
   }

@@ -55,6 +55,9 @@ public final class Backfill {
    */
   private static final double MAX_DELETE_RATIO = 0.05;
 
+  /** Ids of rows that are read at once. */
+  private static final int MAX_LISTED_IDS = 10_000;
+
   /** How many skipped users are listed. */
   private static final int MAX_LISTED = 1000;
 
@@ -135,11 +138,7 @@ public final class Backfill {
   }
 
   private void requireInstance(Instant began) {
-    withRetries(
-        () -> {
-          instance.require(List.of(), began, Deadline.in(CALL_TIMEOUT));
-          return null;
-        });
+    withRetries(() -> instance.require(List.of(), began, Deadline.in(CALL_TIMEOUT)));
   }
 
   private void listAll() {
@@ -259,12 +258,12 @@ public final class Backfill {
   private boolean deleteMissing(Instant began) {
     List<String> missing = new ArrayList<>();
     int rows = 0;
-    List<String> ids = withRetries(() -> users.listIds("", began));
+    List<String> ids = withRetries(() -> users.listIds("", began, MAX_LISTED_IDS));
     while (!ids.isEmpty()) {
       rows += ids.size();
       ids.stream().filter(id -> !listed.contains(id)).forEach(missing::add);
       String last = ids.get(ids.size() - 1);
-      ids = withRetries(() -> users.listIds(last, began));
+      ids = withRetries(() -> users.listIds(last, began, MAX_LISTED_IDS));
     }
     if (missing.isEmpty()) {
       return true;
@@ -294,11 +293,7 @@ public final class Backfill {
       if (options.dryRun) {
         report(id, Change.DELETE);
       } else {
-        withRetries(
-            () -> {
-              sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT));
-              return null;
-            });
+        withRetries(() -> sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT)));
         count(Map.of(Change.DELETE, 1));
       }
     }

@@ -82,12 +82,14 @@ public final class InstanceCheck {
   }
 
   /** Like {@link #require(Collection, Deadline)}, judged by rows that are older than a time. */
-  void require(Collection<String> except, Instant before, Deadline deadline) {
-    if (check(except, before, deadline) == Verdict.OTHER_INSTANCE) {
+  Verdict require(Collection<String> except, Instant before, Deadline deadline) {
+    Verdict verdict = check(except, before, deadline);
+    if (verdict == Verdict.OTHER_INSTANCE) {
       throw Failure.of(
           Kind.CLERK_OTHER_INSTANCE,
           "CLERK_SECRET_KEY is of another Clerk instance than the users");
     }
+    return verdict;
   }
 
   /**

@@ -230,7 +230,13 @@ public final class UserDao {
         AND created_at < :before
         AND deleted_at IS NULL
       ORDER BY id
-      LIMIT 10000
+      LIMIT :limit
+      """;
+
+  private static final String NEWEST =
+      """
+      SELECT max(clerk_updated_at)
+      FROM <schema>users
       """;
 
   /** What becomes of a row. */
@@ -428,13 +434,21 @@ public final class UserDao {
     return changes;
   }
 
-  /** Up to 10,000 ids of live rows, in order, of rows that are older than a time. */
-  List<String> listIds(String after, Instant before) {
+  /** The latest time, by Clerk's clock, of which a row is; none if there are no rows. */
+  Optional<Instant> newestClerkUpdate(Deadline deadline) {
+    return database
+        .read(deadline, handle -> handle.createQuery(NEWEST).mapTo(OffsetDateTime.class).findOne())
+        .map(OffsetDateTime::toInstant);
+  }
+
+  /** Ids of live rows, in order, of rows that are older than a time. */
+  List<String> listIds(String after, Instant before, int limit) {
     return database.read(
         handle ->
             handle
                 .createQuery(LIST_IDS)
                 .bind("after", after)
+                .bind("limit", limit)
                 .bind("before", before.atOffset(ZoneOffset.UTC))
                 .mapTo(String.class)
                 .list());

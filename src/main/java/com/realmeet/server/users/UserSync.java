@@ -124,9 +124,10 @@ public final class UserSync implements AutoCloseable {
    * been a row.
    *
    * @param by who has said so, for the log
+   * @return whether there is a new tombstone
    * @throws Failure as {@link #refresh(String)}, and CLERK_OTHER_INSTANCE
    */
-  void deleteIfGone(String id, String by) {
+  boolean deleteIfGone(String id, String by) {
     Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
     try {
       refresh(id, deadline);
@@ -136,22 +137,26 @@ public final class UserSync implements AutoCloseable {
         case USER_DELETED -> log.debug("{} is a tombstone already", id);
         case USER_NOT_AT_CLERK -> {
           instance.require(List.of(id), deadline);
-          delete(id, by, deadline);
+          return delete(id, by, deadline);
         }
         default -> throw e;
       }
     }
+    return false;
   }
 
   /**
    * Makes a tombstone, and logs that.
    *
    * @param by what has asked for it
+   * @return false if there was one
    */
-  void delete(String id, String by, Deadline deadline) {
-    if (users.delete(id, deadline) > 0) {
+  boolean delete(String id, String by, Deadline deadline) {
+    boolean deleted = users.delete(id, deadline) > 0;
+    if (deleted) {
       log.warn("{} is deleted: {}", id, by);
     }
+    return deleted;
   }
 
   /**

@@ -82,6 +82,7 @@ public final class Dev {
     }
     standInFor("HOST", "127.0.0.1");
     standInFor("PORT", "3001");
+    standInFor("CLERK_POLL_SECONDS", "10");
     override("PORT", variables.get("PORT")); // for all reloads: webhooks go there
     startServer();
     if (awaitServer()) {
@@ -171,7 +172,10 @@ public final class Dev {
     }
   }
 
-  /** GET lists the users; POST adds one, PATCH changes one, DELETE removes one. */
+  /**
+   * GET lists the users; POST adds one, PATCH changes one, DELETE removes one. With {@code
+   * ?webhook=no} the server is not told, so that its poll has to notice.
+   */
   private void users(HttpExchange exchange) throws IOException {
     String id = exchange.getRequestURI().getPath().replaceFirst("^/dev/users/?", "");
     JsonNode body;
@@ -191,15 +195,15 @@ public final class Dev {
       case "POST" -> {
         id = "user_" + UUID.randomUUID().toString().replace("-", "");
         clerk.putUser(id, text(body, "email"), text(body, "first_name"), text(body, "last_name"));
-        sendWebhook("user.created", id);
+        sendWebhook(exchange, "user.created", id);
       }
       case "PATCH" -> {
         change(clerk.users().get(id), body);
-        sendWebhook("user.updated", id);
+        sendWebhook(exchange, "user.updated", id);
       }
       case "DELETE" -> {
         clerk.deleteUser(id);
-        sendWebhook("user.deleted", id);
+        sendWebhook(exchange, "user.deleted", id);
       }
       default -> {}
     }
@@ -230,7 +234,10 @@ public final class Dev {
   }
 
   /** As Svix would, but only once. */
-  private void sendWebhook(String type, String id) {
+  private void sendWebhook(HttpExchange exchange, String type, String id) {
+    if ("webhook=no".equals(exchange.getRequestURI().getQuery())) {
+      return;
+    }
     URI url = URI.create(serverUrl() + "/api/webhooks/clerk");
     String secret = variables.get("CLERK_WEBHOOK_SIGNING_SECRET").split(",")[0].strip();
     HttpRequest request =
@@ -302,6 +309,8 @@ public final class Dev {
           Change one, or delete one: a webhook tells the server, and the row follows
             curl -X PATCH %s/dev/users/user_ada -d '{"last_name":"King"}'
             curl -X DELETE %s/dev/users/user_edsger
+          The same without a webhook, as if it were lost: the server looks for itself, every %s s
+            curl -X PATCH '%s/dev/users/user_ada?webhook=no' -d '{"last_name":"Byron"}'
 
           """,
           serverUrl(),
@@ -310,6 +319,8 @@ public final class Dev {
           clerk.url(),
           clerk.url(),
           clerk.url(),
+          clerk.url(),
+          variables.get("CLERK_POLL_SECONDS"),
           clerk.url());
     }
     System.out.println("Ctrl-C stops everything.");

@@ -4,6 +4,7 @@ import java.net.URI;
 import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.time.Instant;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Collectors;
@@ -31,13 +32,18 @@ public final class Fleet implements AutoCloseable {
   private final List<TestServer> servers;
 
   public Fleet(int size) {
-    servers =
-        Stream.generate(
-                () ->
-                    TestServer.start(
-                        clerk, database, "CLERK_WEBHOOK_SIGNING_SECRET", SECRET + "," + OLD_SECRET))
-            .limit(size)
-            .toList();
+    servers = new ArrayList<>(Stream.generate(this::start).limit(size).toList());
+  }
+
+  private TestServer start() {
+    return TestServer.start(
+        clerk, database, "CLERK_WEBHOOK_SIGNING_SECRET", SECRET + "," + OLD_SECRET);
+  }
+
+  /** Puts a new server in the place of one: what that knew is lost. */
+  public void restart(int number) {
+    server(number).close();
+    servers.set(Math.floorMod(number, servers.size()), start());
   }
 
   public StandInClerk clerk() {

@@ -465,16 +465,28 @@ public final class StandInClerk implements AutoCloseable {
     }
   }
 
-  /** Clerk's own page of users: after a user who is gone, none. */
+  /**
+   * Clerk's own page of users, by order_by and offset, or after a user: after one who is gone,
+   * none.
+   */
   public void answerList(HttpExchange exchange) throws IOException {
     Map<String, String> query = query(exchange);
     int limit = Integer.parseInt(query.getOrDefault("limit", "10"));
+    int offset = Integer.parseInt(query.getOrDefault("offset", "0"));
+    String order = query.getOrDefault("order_by", "-created_at");
+    String key = order.replaceFirst("^[+-]", "");
+    if (limit < 1 || limit > 500 || offset < 0 || !key.matches("(created|updated)_at")) {
+      send(exchange, 422, error("form_param_value_invalid", "is invalid"));
+      return;
+    }
     String after = query.get("starting_after");
     long from = after == null ? -1 : createdAt(users.get(after));
+    Comparator<ObjectNode> oldestFirst = Comparator.comparingLong(user -> user.get(key).asLong());
     var page = JSON.createArrayNode();
     users.values().stream()
         .filter(user -> createdAt(user) > from)
-        .sorted(Comparator.comparingLong(StandInClerk::createdAt))
+        .sorted(order.startsWith("-") ? oldestFirst.reversed() : oldestFirst)
+        .skip(offset)
         .limit(limit)
         .forEach(page::add);
     send(exchange, 200, page.toString());

@@ -46,7 +46,8 @@ public final class TestServer implements AutoCloseable {
   }
 
   /**
-   * The settings of a server in production, against a stand-in and a database.
+   * The settings of a server in production, against a stand-in and a database. It does not poll:
+   * tests do that by {@link #poll}.
    *
    * @param changes names and values, in turn, that differ
    */
@@ -60,6 +61,7 @@ public final class TestServer implements AutoCloseable {
     settings.put("NODE_ENV", "production");
     settings.put("HOST", "127.0.0.1");
     settings.put("PORT", "0");
+    settings.put("CLERK_POLL_SECONDS", "0");
     for (int i = 0; i < changes.length; i += 2) {
       settings.put(changes[i], changes[i + 1]);
     }
@@ -84,6 +86,15 @@ public final class TestServer implements AutoCloseable {
 
   public int port() {
     return main.port();
+  }
+
+  /**
+   * Looks for changes at Clerk now.
+   *
+   * @return whether it has succeeded
+   */
+  public boolean poll() {
+    return main.poll.poll();
   }
 
   /** The routes that are declared, as {@link Contract#operations} writes them. */
