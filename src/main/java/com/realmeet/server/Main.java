@@ -191,7 +191,7 @@ public final class Main implements AutoCloseable {
 
   /** Like {@link #start(Config)}, with more tables and routes. */
   public static Main start(Config config, Application application) {
-    JettyServer.requireFreePort(config.host(), config.port());
+    JettyServer.requireFreePort(config.host(), config.port(), "PORT");
     Metrics metrics = Metrics.start(config);
     log.info("Starting real-meet-server {} on Java {}", VERSION, Runtime.version().feature());
     CompletableFuture<Void> migrated =

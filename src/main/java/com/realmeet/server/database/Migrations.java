@@ -16,6 +16,8 @@ import java.util.stream.Stream;
 import javax.sql.DataSource;
 import org.flywaydb.core.Flyway;
 import org.flywaydb.core.api.FlywayException;
+import org.flywaydb.core.api.MigrationInfo;
+import org.flywaydb.core.api.configuration.FluentConfiguration;
 import org.flywaydb.core.api.output.MigrateResult;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -40,7 +42,7 @@ public final class Migrations {
    * Rows of the history table whose migration runs again: of V1 as 1.0.0 had it (it has been edited
    * since, and can run over what 1.0.0 made), and of ours that failed.
    */
-  private static final String TO_REPEAT =
+  static final String TO_REPEAT =
       "version = '1' AND checksum = 1412849516 OR version IN ('1', '2') AND NOT success";
 
   /**
@@ -141,19 +143,7 @@ public final class Migrations {
       repeatOwnMigrations(connection, source, url);
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
       MigrateResult result =
-          Flyway.configure()
-              .dataSource(escapingRoles(source))
-              .locations(locations("classpath:db/migration", locations))
-              .defaultSchema(url.schema())
-              .table(HISTORY)
-              .installedBy("real-meet-server") // Flyway would not escape the user's name
-              .placeholderReplacement(false) // ${x} is text, also in the name of a schema
-              .callbacks(new RowSecurity())
-              .baselineOnMigrate(true) // the Node server's tables may be there
-              .baselineVersion("0")
-              .outOfOrder(true) // of two branches, the one with the lower number may come later
-              .load()
-              .migrate();
+          flyway(source, url, locations).callbacks(new RowSecurity()).load().migrate();
       query(connection, "SELECT set_config('lock_timeout', '10s', true)");
       RowSecurity.secureOwnTables(connection);
       String timeZone = prisma ? timeZoneProblem(connection) : "";
@@ -170,8 +160,31 @@ public final class Migrations {
     }
   }
 
+  private static FluentConfiguration flyway(
+      DataSource source, DatabaseUrl url, String... locations) {
+    return Flyway.configure()
+        .dataSource(escapingRoles(source))
+        .locations(locations("classpath:db/migration", locations))
+        .defaultSchema(url.schema())
+        .table(HISTORY)
+        .installedBy("real-meet-server") // Flyway would not escape the user's name
+        .placeholderReplacement(false) // ${x} is text, also in the name of a schema
+        .baselineOnMigrate(true) // the Node server's tables may be there
+        .baselineVersion("0")
+        .outOfOrder(true); // of two branches, the one with the lower number may come later
+  }
+
   private static String[] locations(String own, String... others) {
     return Stream.concat(Stream.of(own), Stream.of(others)).toArray(String[]::new);
+  }
+
+  /**
+   * Compares the history table with the migrations of this server.
+   *
+   * @param readOnly whose connections can change nothing
+   */
+  static MigrationInfo[] compare(DataSource readOnly, DatabaseUrl url) {
+    return flyway(readOnly, url).load().info().all();
   }
 
   /** Until the end of the transaction, which a pooler keeps on one connection. */

@@ -80,14 +80,15 @@ public final class JettyServer {
   /**
    * For before anything is changed: a second server on the same port is the usual mistake.
    *
+   * @param setting the name of the variable that chose it
    * @throws StartupException if another has the port
    */
-  public static void requireFreePort(String host, int port) {
+  public static void requireFreePort(String host, int port, String setting) {
     try (ServerSocket probe = new ServerSocket()) {
       probe.setReuseAddress(true); // as the server does, to ignore connections in TIME_WAIT
       probe.bind(new InetSocketAddress(host, port));
     } catch (IOException e) {
-      throw cannotListen(host, port, "PORT", e);
+      throw cannotListen(host, port, setting, e);
     }
   }
 

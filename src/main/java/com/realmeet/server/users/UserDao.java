@@ -319,16 +319,17 @@ public final class UserDao {
    * @return ids of live rows, each of the form of Clerk's ids
    */
   List<String> sample(int size, Collection<String> except, Instant before, Deadline deadline) {
-    return database.read(
-        deadline,
-        handle ->
-            handle
-                .createQuery(SAMPLE)
-                .bind("size", size)
-                .bind("except", except.toArray(String[]::new))
-                .bind("before", before.atOffset(ZoneOffset.UTC))
-                .mapTo(String.class)
-                .list());
+    return database.read(deadline, handle -> sample(handle, size, except, before));
+  }
+
+  static List<String> sample(Handle handle, int size, Collection<String> except, Instant before) {
+    return handle
+        .createQuery(SAMPLE)
+        .bind("size", size)
+        .bind("except", except.toArray(String[]::new))
+        .bind("before", before.atOffset(ZoneOffset.UTC))
+        .mapTo(String.class)
+        .list();
   }
 
   /** Those of some ids whose rows are tombstones. */

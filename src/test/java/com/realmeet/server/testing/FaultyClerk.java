@@ -195,7 +195,7 @@ public final class FaultyClerk implements AutoCloseable {
         answer(200, users(request)).answer(connection);
       } else if (!request.isEmpty()) {
         requests.add(request);
-        String id = request.replaceFirst("(?s)^GET /v1/users/([^ ]*) .*", "$1");
+        String id = request.replaceFirst("(?s)^GET /v1/(?:users/)?([^ ]*) .*", "$1"); // or "jwks"
         Fault fault = faults.get(id);
         (fault == null ? answer(200, user(id)) : fault).answer(connection);
       }
