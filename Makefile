@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help dev studio build start migrate test bench release image compile fmt fmt-check clean
+.PHONY: help dev studio build start migrate check test bench release image compile fmt fmt-check clean
 
 MVN := mvn -B -ntp
 JAR := target/real-meet-server.jar
@@ -31,6 +31,9 @@ start: $(JAR) ## Run the jar with the settings of .env
 
 migrate: $(JAR) ## Bring the table up to date
 	@exec $(JAVA) -jar $(JAR) migrate
+
+check: $(JAR) ## Look at everything that can be wrong with the settings of .env, and say what to do
+	@exec $(JAVA) $(JAVA_OPTIONS) -jar $(JAR) check
 
 test: ## Make the jar and run all tests
 	$(MVN) verify

@@ -49,7 +49,7 @@ public final class Main implements AutoCloseable {
 
   private static final String USAGE =
       """
-      Usage: java -jar real-meet-server.jar [serve | migrate | backfill | help | version]
+      Usage: java -jar real-meet-server.jar [serve | migrate | backfill | check | help | version]
 
         serve      migrate the database, then serve (the default)
         migrate    migrate the database
@@ -59,6 +59,8 @@ public final class Main implements AutoCloseable {
           --dry-run          write nothing, print what would change
           --force            delete even if Clerk lists nobody, or lacks more than 5 % of the rows;
                              never with a key of another Clerk instance
+        check      look at everything that can be wrong, and say what to do; changes nothing
+          --json             print it for machines
         help       print this
         version    print the version, its commit and Java's
 
@@ -103,13 +105,18 @@ public final class Main implements AutoCloseable {
     String command = args.length == 0 ? "serve" : args[0];
     List<String> options = List.of(args).subList(Math.min(1, args.length), args.length);
     Optional<Backfill.Options> backfill = Backfill.Options.parse(options);
-    boolean understood = command.equals("backfill") ? backfill.isPresent() : options.isEmpty();
+    boolean json = command.equals("check") && options.equals(List.of("--json"));
+    boolean understood =
+        command.equals("backfill") ? backfill.isPresent() : options.isEmpty() || json;
     try {
       switch (understood ? command : "") {
         case "serve" -> serve(config(settings));
         case "migrate" -> Migrations.migrate(config(settings).directUrl());
         case "backfill" -> {
           return backfill(config(settings), backfill.get()) ? 0 : 1;
+        }
+        case "check" -> {
+          return Check.run(settings, json, Check.TIMEOUT, System.out);
         }
         case "help" -> System.out.print(USAGE);
         case "version" ->

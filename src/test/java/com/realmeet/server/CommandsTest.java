@@ -27,9 +27,10 @@ class CommandsTest {
 
   @ParameterizedTest
   @CsvSource({
-    "help, 0, Usage: java -jar real-meet-server.jar [serve | migrate | backfill | help | version]",
+    "help, 0, Usage: java -jar real-meet-server.jar [serve | migrate | backfill | check | help | version]",
     "version, 0, 'real-meet-server \\d+\\.\\d+\\.\\d+.* \\([0-9a-f]{7,}\\) on Java \\d\\S*'",
     "srve, 2, Usage: .*",
+    "check --verbose, 2, Usage: .*",
     "serve now, 2, Usage: .*"
   })
   void commandEndsWithItsCode(String arguments, int exitCode, String firstLine) {
@@ -104,6 +105,34 @@ class CommandsTest {
       assertEquals(1, jar.lines().size(), jar::output);
       assertEquals(List.of("users"), TestPostgres.query(database, TABLE));
       assertEquals(0, clerk.keyCalls());
+    }
+  }
+
+  /** Which options the JVM has is what the tests in one JVM cannot vary. */
+  @ParameterizedTest
+  @CsvSource({
+    "-Xmx128m, ok    memory        the heap may grow to 1\\d\\d MB",
+    "-XX:MaxRAMPercentage=50 -Xmx32m, 'warn  memory        the heap may grow to 3\\d MB, which is little: -Xmx128m'"
+  })
+  void checkPrintsItsListAndNothingElse(String options, String memory) {
+    String database = TestPostgres.emptyDatabase();
+    try (StandInClerk clerk = new StandInClerk()) {
+      Map<String, String> settings = TestServer.settings(clerk, database);
+      settings.put("CLERK_SECRET_KEY", "sk_test_other");
+      settings.put("JDK_JAVA_OPTIONS", options);
+      try (ServerProcess jar = new ServerProcess(directory, settings, "check")) {
+        assertEquals(1, jar.exitCode());
+        List<String> lines =
+            jar.lines().stream().filter(line -> !line.startsWith("NOTE: ")).toList();
+        assertTrue(
+            lines.stream().allMatch(line -> line.matches("(ok  |warn|fail)  \\w.*")), jar::output);
+        assertTrue(lines.get(1).matches(memory), lines.get(1));
+        assertTrue(
+            lines.contains(
+                "fail  clerk         Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard, API keys"),
+            jar::output);
+      }
+      assertEquals(List.of("null"), TestPostgres.query(database, TABLE));
     }
   }
 }

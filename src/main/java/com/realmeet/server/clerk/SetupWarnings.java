@@ -7,6 +7,7 @@ import java.time.Instant;
 import java.time.ZonedDateTime;
 import java.time.format.DateTimeFormatter;
 import java.time.format.DateTimeParseException;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Pattern;
@@ -45,6 +46,7 @@ public final class SetupWarnings {
 
   private final Set<Kind> logged = ConcurrentHashMap.newKeySet();
   private volatile boolean goodTokenSeen;
+  private volatile Duration clockSkew;
 
   /** Notes a token that was accepted: the set-up is right. */
   void goodToken() {
@@ -159,11 +161,22 @@ public final class SetupWarnings {
     // How long the response took is no difference.
     Duration behind = Duration.between(Instant.now(), clerk);
     Duration ahead = Duration.between(clerk.plusSeconds(1), asked);
+    clockSkew = Duration.ZERO;
     if (behind.compareTo(MAX_CLOCK_SKEW) > 0) {
+      clockSkew = behind;
       wrongClock(behind.toSeconds(), "behind");
     } else if (ahead.compareTo(MAX_CLOCK_SKEW) > 0) {
+      clockSkew = ahead.negated();
       wrongClock(ahead.toSeconds(), "ahead of");
     }
+  }
+
+  /**
+   * By how much this machine's clock was behind Clerk's at the last comparison, negative if it was
+   * ahead: zero up to 5 s; empty before the first.
+   */
+  Optional<Duration> clockSkew() {
+    return Optional.ofNullable(clockSkew);
   }
 
   private void wrongClock(long seconds, String direction) {

@@ -20,10 +20,10 @@ public final class InstanceCheck {
   private static final Logger log = LoggerFactory.getLogger(InstanceCheck.class);
 
   /** How many rows are looked up: one call to Clerk. */
-  private static final int SAMPLE_SIZE = 20;
+  static final int SAMPLE_SIZE = 20;
 
   /** Fewer users than this may all have been deleted at Clerk. */
-  private static final int MIN_SAMPLE = 3;
+  static final int MIN_SAMPLE = 3;
 
   /** The least time between two log lines about a key that stays wrong. */
   private static final Duration REMINDER = Duration.ofMinutes(1);

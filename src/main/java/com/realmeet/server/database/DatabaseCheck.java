@@ -1,0 +1,413 @@
+package com.realmeet.server.database;
+
+import static com.realmeet.server.core.CheckLine.fail;
+import static com.realmeet.server.core.CheckLine.ok;
+import static com.realmeet.server.core.CheckLine.warn;
+
+import com.realmeet.server.core.CheckLine;
+import com.realmeet.server.core.Threads;
+import java.sql.SQLException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.Consumer;
+import java.util.function.Predicate;
+import java.util.stream.Collectors;
+import org.flywaydb.core.api.FlywayException;
+import org.flywaydb.core.api.MigrationInfo;
+import org.jdbi.v3.core.ConnectionException;
+import org.jdbi.v3.core.Handle;
+
+/** The part of the command {@code check} that looks at Postgres itself: all but the rows. */
+public final class DatabaseCheck implements AutoCloseable {
+  /** The oldest version on which the migrations are tested. */
+  private static final int OLDEST_VERSION = 14;
+
+  private static final String SERVER =
+      """
+      SELECT current_setting('server_version') AS version,
+        current_setting('server_version_num')::int / 10000 AS major,
+        pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool AS is_read_only
+      """;
+
+  /** What tells two databases apart that have the same name. */
+  private static final String IDENTITY =
+      """
+      SELECT concat_ws(' ', pg_postmaster_start_time(), oid)
+      FROM pg_database
+      WHERE datname = current_database()
+      """;
+
+  /**
+   * Statements that give the role what it lacks to serve. Rights on all columns are as good as
+   * those on the table.
+   */
+  private static final String MISSING_RIGHTS =
+      """
+      SELECT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, current_user)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.oid = to_regclass('users') AND NOT has_schema_privilege(n.oid, 'USAGE')
+      UNION ALL
+      SELECT format('GRANT %s ON %s TO %I', string_agg(privilege, ', '), to_regclass('users'), current_user)
+      FROM (VALUES
+        ('SELECT', ARRAY['id', 'email', 'name', 'image_url', 'created_at', 'updated_at', 'clerk_updated_at', 'deleted_at']),
+        ('INSERT', ARRAY['id', 'email', 'name', 'image_url', 'clerk_updated_at', 'deleted_at']),
+        ('UPDATE', ARRAY['id', 'email', 'name', 'image_url', 'clerk_updated_at', 'deleted_at'])
+      ) AS needed (privilege, columns)
+      WHERE EXISTS (
+        SELECT
+        FROM pg_attribute
+        WHERE attrelid = to_regclass('users') AND attname = ANY (columns)
+          AND NOT has_column_privilege(attrelid, attnum, privilege))
+      HAVING count(*) > 0
+      """;
+
+  /** What the roles of Supabase's public API may do with tables of ours, and by which policies. */
+  private static final String API_RIGHTS =
+      """
+      SELECT c.oid::regclass AS name, r.rolname AS role, c.relrowsecurity AS is_secured,
+        (SELECT string_agg(quote_ident(p.polname), ', ' ORDER BY p.polname)
+         FROM pg_policy p
+         WHERE p.polrelid = c.oid AND p.polroles && ARRAY[0::oid, r.oid]) AS policies
+      FROM pg_class c CROSS JOIN pg_roles r
+      WHERE c.oid IN (to_regclass('users'), to_regclass('@HISTORY@'))
+        AND r.rolname IN ('anon', 'authenticated')
+        AND (has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
+          OR has_table_privilege(r.oid, c.oid, 'DELETE, TRUNCATE'))
+      ORDER BY 3, 1, 2
+      """
+          .replace("@HISTORY@", Migrations.HISTORY);
+
+  private static final String HAS_API_ROLES =
+      "EXISTS (SELECT FROM pg_roles WHERE rolname IN ('anon', 'authenticated'))";
+
+  /** Whether a role may run a migration that changes {@code users}; true on an empty database. */
+  private static final String MAY_MIGRATE =
+      """
+      coalesce(has_schema_privilege(to_regnamespace(quote_ident(current_schema())), 'CREATE'),
+          has_database_privilege(current_database(), 'CREATE'))
+        AND NOT EXISTS (
+          SELECT
+          FROM pg_class
+          WHERE oid IN (to_regclass('users'), to_regclass('@HISTORY@'))
+            AND NOT pg_has_role(relowner, 'USAGE'))
+      """
+          .replace("@HISTORY@", Migrations.HISTORY);
+
+  private static final String TO_REPEAT =
+      "SELECT version FROM " + Migrations.HISTORY + " WHERE " + Migrations.TO_REPEAT;
+
+  private record Server(String version, int major, boolean isReadOnly) {}
+
+  private final DatabaseUrl url;
+  private final DatabaseUrl directUrl;
+  private final Consumer<CheckLine> lines;
+  private final ReadOnlyDatabase serving;
+
+  /** The same as {@link #serving} where DIRECT_URL is the same as DATABASE_URL. */
+  private final ReadOnlyDatabase direct;
+
+  /**
+   * Connects to both at once, within 5 s.
+   *
+   * @param lines gets what is found
+   */
+  public DatabaseCheck(DatabaseUrl url, DatabaseUrl directUrl, Consumer<CheckLine> lines) {
+    this.url = url;
+    this.directUrl = directUrl;
+    this.lines = lines;
+    boolean same =
+        url.hosts().equals(directUrl.hosts())
+            && url.database().equals(directUrl.database())
+            && url.user().equals(directUrl.user());
+    CompletableFuture<ReadOnlyDatabase> other =
+        same ? null : Threads.supply(() -> connect("direct", "DIRECT_URL", directUrl));
+    serving = connect("database", "DATABASE_URL", url);
+    direct = same ? serving : Threads.join(other);
+  }
+
+  private ReadOnlyDatabase connect(String subject, String variable, DatabaseUrl url) {
+    try {
+      return new ReadOnlyDatabase(url);
+    } catch (SQLException e) {
+      String problem = SqlErrors.isLoginRefused(e) ? " refuses the login" : " cannot be reached";
+      lines.accept(
+          fail(
+              subject,
+              "the database at "
+                  + url
+                  + problem
+                  + ", see "
+                  + variable
+                  + ": "
+                  + SqlErrors.describe(e)));
+      return null;
+    }
+  }
+
+  /** The database of DATABASE_URL, or null if it cannot be reached. */
+  public ReadOnlyDatabase serving() {
+    return serving;
+  }
+
+  /** Looks at both databases, or at the one that there is. */
+  public void run() {
+    if (serving != null) {
+      serving.check("database", lines, this::server);
+      serving.check("pooler", lines, handle -> pooler());
+    }
+    if (direct != null && direct != serving) {
+      direct.check("direct", lines, this::direct);
+    }
+    if (direct != null) {
+      direct.check("migrations", lines, this::migrations);
+    }
+    if (serving != null) {
+      serving.check("rights", lines, DatabaseCheck::rights);
+      serving.check("row security", lines, DatabaseCheck::rowSecurity);
+      serving.check("time zone", lines, DatabaseCheck::timeZone);
+    }
+  }
+
+  private CheckLine server(Handle handle) {
+    Server server =
+        handle
+            .createQuery(SERVER)
+            .map((row, ctx) -> new Server(row.getString(1), row.getInt(2), row.getBoolean(3)))
+            .one();
+    String sentence = "%s responds, Postgres %s".formatted(url, server.version);
+    if (server.isReadOnly) {
+      return fail(
+          "database",
+          sentence
+              + ", but it is read-only, a standby for example: name the primary in DATABASE_URL, or"
+              + " add target_session_attrs=read-write");
+    }
+    if (server.major < OLDEST_VERSION) {
+      return warn(
+          "database",
+          sentence + ", on which this server is not tested: use " + OLDEST_VERSION + " or later");
+    }
+    return ok("database", sentence);
+  }
+
+  private CheckLine pooler() {
+    if (url.isPooled()) {
+      return ok(
+          "pooler",
+          "DATABASE_URL is known to lead through a pooler: no statements are prepared in Postgres");
+    }
+    if (serving.isBehindPooler()) {
+      return warn(
+          "pooler",
+          "DATABASE_URL leads through a pooler, which its host and port do not tell: add"
+              + " pgbouncer=true to it, and set DIRECT_URL to the direct host");
+    }
+    return ok("pooler", "DATABASE_URL leads straight to Postgres");
+  }
+
+  private static CheckLine rights(Handle handle) {
+    if (!isTrue(handle, "to_regclass('users') IS NOT NULL")) {
+      return null; // the part about the rows has a line about that
+    }
+    List<String> missing = handle.createQuery(MISSING_RIGHTS).mapTo(String.class).list();
+    return missing.isEmpty()
+        ? ok("rights", "the role of DATABASE_URL may read and write users")
+        : fail(
+            "rights",
+            "the role of DATABASE_URL lacks rights: as the owner of the table, run "
+                + String.join("; ", missing));
+  }
+
+  private record ApiRight(String table, String role, boolean isSecured, String policies) {
+    @Override
+    public String toString() {
+      return role + " on " + table + (policies == null ? "" : " by the policy " + policies);
+    }
+  }
+
+  /** Which policies the role lacks, each with what to do. */
+  private static List<String> hidden(Handle handle) {
+    try {
+      return RowSecurity.missingPolicies(handle.getConnection());
+    } catch (SQLException e) {
+      throw new ConnectionException(e);
+    }
+  }
+
+  private static CheckLine rowSecurity(Handle handle) {
+    List<String> hidden = hidden(handle);
+    if (!hidden.isEmpty()) {
+      return fail("row security", String.join("; ", hidden));
+    }
+    List<ApiRight> rights =
+        handle
+            .createQuery(API_RIGHTS)
+            .map(
+                (row, ctx) ->
+                    new ApiRight(
+                        row.getString(1), row.getString(2), row.getBoolean(3), row.getString(4)))
+            .list();
+    List<ApiRight> open = select(rights, right -> !right.isSecured);
+    if (!open.isEmpty()) {
+      return fail(
+          "row security",
+          "whoever has the public key of the project can use tables of this server ("
+              + join(open)
+              + "): make migrate, as their owner, closes them");
+    }
+    List<ApiRight> granted = select(rights, right -> right.policies != null);
+    List<ApiRight> anonymous = select(granted, right -> right.role.equals("anon"));
+    if (!anonymous.isEmpty()) {
+      return warn(
+          "row security",
+          "people who are not signed in have rights that somebody gave them ("
+              + join(anonymous)
+              + "): drop the policy unless its rows are for everybody");
+    }
+    if (!granted.isEmpty()) {
+      return ok("row security", "rights that somebody gave the public API: " + join(granted));
+    }
+    return ok(
+        "row security",
+        isTrue(handle, HAS_API_ROLES)
+            ? "the public API's roles anon and authenticated cannot see tables of this server"
+            : "there are no roles anon and authenticated of a public API");
+  }
+
+  private static List<ApiRight> select(List<ApiRight> rights, Predicate<ApiRight> condition) {
+    return rights.stream().filter(condition).toList();
+  }
+
+  private static String join(List<?> list) {
+    return list.stream().map(String::valueOf).collect(Collectors.joining(", "));
+  }
+
+  private static CheckLine timeZone(Handle handle) {
+    String problem;
+    try {
+      problem = Migrations.timeZoneProblem(handle.getConnection());
+    } catch (SQLException e) {
+      throw new ConnectionException(e);
+    }
+    return problem.isEmpty()
+        ? ok("time zone", "sessions have UTC")
+        : warn(
+            "time zone",
+            problem + "; this server does not mind, but a Prisma client that still runs does");
+  }
+
+  private CheckLine direct(Handle handle) {
+    if (serving != null && !identity(handle).equals(serving.read(DatabaseCheck::identity))) {
+      return warn(
+          "direct",
+          "DIRECT_URL leads to another database, or another server of it, than DATABASE_URL:"
+              + " migrations must change the table that requests use");
+    }
+    if (directUrl.isPooled() || direct.isBehindPooler()) {
+      return warn(
+          "direct",
+          "DIRECT_URL leads through a pooler, which does no harm in session mode only: name the"
+              + " direct host");
+    }
+    return ok("direct", "migrations go straight to " + directUrl);
+  }
+
+  private static String identity(Handle handle) {
+    return handle.createQuery(IDENTITY).mapTo(String.class).one();
+  }
+
+  private CheckLine migrations(Handle handle) {
+    List<String> hidden = hidden(handle);
+    if (!hidden.isEmpty()) {
+      return fail("migrations", String.join("; ", hidden));
+    }
+    Set<String> repeated = toRepeat(handle);
+    boolean mayMigrate = isTrue(handle, MAY_MIGRATE);
+    MigrationInfo[] all;
+    try {
+      all = Migrations.compare(direct.asDataSource(), directUrl);
+    } catch (FlywayException e) {
+      SQLException cause = SqlErrors.sqlException(e);
+      return fail(
+          "migrations",
+          cause == null ? SqlErrors.oneLine(e.getMessage()) : SqlErrors.describe(cause));
+    }
+    List<String> pending = new ArrayList<>();
+    List<String> newer = new ArrayList<>();
+    String version = "0";
+    for (MigrationInfo each : all) {
+      String name = each.isVersioned() ? each.getVersion().toString() : each.getDescription();
+      if (repeated.contains(name) || !each.isApplied() && each.getState().isResolved()) {
+        pending.add(name);
+      } else if (each.getState().isFailed()) {
+        return fail(
+            "migrations",
+            "migration %s stopped half way: put the database right, then run DELETE FROM %s WHERE NOT success"
+                .formatted(name, directUrl.qualified(Migrations.HISTORY)));
+      } else if (!each.isChecksumMatching()) {
+        return fail(
+            "migrations",
+            "the file of migration "
+                + name
+                + " was edited after it had run: undo the edit and add another file");
+      } else if (!each.getState().isResolved() && each.isVersioned()) {
+        newer.add(name);
+      }
+      version = each.isApplied() && each.isVersioned() ? name : version;
+    }
+    return verdict(mayMigrate, version, pending, newer);
+  }
+
+  private static CheckLine verdict(
+      boolean mayMigrate, String version, List<String> pending, List<String> newer) {
+    String state = version.equals("0") ? "none has run yet" : "the table is at version " + version;
+    if (!pending.isEmpty() && !mayMigrate) {
+      return fail(
+          "migrations",
+          state
+              + ", "
+              + String.join(", ", pending)
+              + " must run and the role of DIRECT_URL may not: set DIRECT_URL to the role that owns"
+              + " the tables and may CREATE in their schema");
+    }
+    if (!pending.isEmpty()) {
+      return warn(
+          "migrations",
+          state
+              + ", "
+              + String.join(", ", pending)
+              + " must run: the next start does so, or make migrate");
+    }
+    if (!newer.isEmpty()) {
+      return warn(
+          "migrations",
+          state
+              + ", this server does not have "
+              + String.join(", ", newer)
+              + ": a newer release has run here, use that");
+    }
+    return ok("migrations", state + ", which is this server's");
+  }
+
+  private static Set<String> toRepeat(Handle handle) {
+    return isTrue(handle, "to_regclass('" + Migrations.HISTORY + "') IS NOT NULL")
+        ? Set.copyOf(handle.createQuery(TO_REPEAT).mapTo(String.class).list())
+        : Set.of();
+  }
+
+  private static boolean isTrue(Handle handle, String condition) {
+    return handle.createQuery("SELECT " + condition).mapTo(boolean.class).one();
+  }
+
+  @Override
+  public void close() {
+    if (serving != null) {
+      serving.close();
+    }
+    if (direct != null) {
+      direct.close();
+    }
+  }
+}

@@ -1,0 +1,176 @@
+package com.realmeet.server.database;
+
+import com.realmeet.server.core.CheckLine;
+import java.lang.reflect.InvocationHandler;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.lang.reflect.Proxy;
+import java.sql.Connection;
+import java.sql.SQLException;
+import java.util.function.Consumer;
+import java.util.function.Function;
+import javax.sql.DataSource;
+import org.jdbi.v3.core.ConnectionException;
+import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.Jdbi;
+import org.jdbi.v3.core.JdbiException;
+import org.jdbi.v3.core.statement.StatementExceptions;
+import org.jdbi.v3.postgres.PostgresPlugin;
+import org.postgresql.PGConnection;
+import org.postgresql.ds.PGSimpleDataSource;
+
+/**
+ * A connection that cannot change anything: each use of it is a short transaction that Postgres
+ * knows as READ ONLY and that is rolled back, so that no lock and no setting outlives it, also
+ * behind a pooler.
+ */
+public final class ReadOnlyDatabase implements AutoCloseable {
+  /** Seconds that Postgres may take to respond, the next two limits included. */
+  static final int SOCKET_TIMEOUT = 3;
+
+  /** A query of a check rather fails than holds a lock, or waits for one, for longer. */
+  private static final String LIMITS =
+      """
+      SELECT concat(
+        set_config('statement_timeout', '2s', true),
+        set_config('lock_timeout', '500ms', true),
+        set_config('search_path', coalesce(quote_ident(CAST(:schema AS text)), current_setting('search_path')), true))
+      """;
+
+  private final String schema;
+  private final Connection connection;
+  private final Handle handle;
+  private boolean broken;
+
+  /**
+   * Connects.
+   *
+   * @throws SQLException within 5 s if that is not possible, see {@link SqlErrors#describe}
+   */
+  public ReadOnlyDatabase(DatabaseUrl url) throws SQLException {
+    schema = url.schema();
+    connection = source(url).getConnection();
+    connection.setReadOnly(true);
+    Jdbi jdbi = Jdbi.create(connection).installPlugin(new PostgresPlugin());
+    jdbi.define("users", url.qualified("users"));
+    jdbi.getConfig(StatementExceptions.class)
+        .setMessageRendering(StatementExceptions.MessageRendering.NONE);
+    handle = jdbi.open();
+  }
+
+  private static PGSimpleDataSource source(DatabaseUrl url) {
+    PGSimpleDataSource source = url.dataSource(SOCKET_TIMEOUT);
+    source.setPrepareThreshold(0); // it may be a pooler that is not known
+    return source;
+  }
+
+  /** Runs queries in a transaction that is read-only. */
+  public <T> T read(Function<Handle, T> work) {
+    handle.begin();
+    try {
+      handle.createQuery(LIMITS).bind("schema", schema).mapTo(String.class).one();
+      return work.apply(handle);
+    } finally {
+      if (!isClosed()) { // pgjdbc closes a connection that is lost
+        handle.rollback();
+      }
+    }
+  }
+
+  /**
+   * Adds what a check finds, or why it cannot be made; nothing once the connection is lost, of
+   * which there is a line already.
+   *
+   * @param check may return null: nothing is to be said
+   */
+  public void check(String subject, Consumer<CheckLine> lines, Function<Handle, CheckLine> check) {
+    if (broken) {
+      return;
+    }
+    try {
+      CheckLine line = read(check);
+      if (line != null) {
+        lines.accept(line);
+      }
+    } catch (JdbiException e) {
+      SQLException cause = SqlErrors.sqlException(e);
+      broken = isClosed();
+      String state = cause == null ? null : cause.getSQLState();
+      if ("57014".equals(state) || "55P03".equals(state)) {
+        lines.accept(
+            CheckLine.warn(
+                subject,
+                "could not be looked at in time, since the table is large or locked by another"
+                    + " session: try again later"));
+      } else {
+        lines.accept(
+            CheckLine.fail(
+                subject,
+                SqlErrors.explain(e)
+                    .orElseGet(() -> cause == null ? e.getMessage() : SqlErrors.describe(cause))));
+      }
+    }
+  }
+
+  private boolean isClosed() {
+    try {
+      return connection.isClosed();
+    } catch (SQLException e) {
+      return true;
+    }
+  }
+
+  /**
+   * Whether there is a pooler in between: it tells each client a process id of its own making, as
+   * {@link Database} finds out, too.
+   */
+  boolean isBehindPooler() {
+    int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
+    try {
+      return pid != connection.unwrap(PGConnection.class).getBackendPID();
+    } catch (SQLException e) {
+      throw new ConnectionException(e);
+    }
+  }
+
+  /**
+   * The transaction that is under way, for a library that wants to open, commit and close: it
+   * cannot end it.
+   */
+  DataSource asDataSource() {
+    return proxy(
+        DataSource.class,
+        (proxy, method, arguments) -> {
+          if (!method.getName().equals("getConnection")) {
+            throw new UnsupportedOperationException(method.getName());
+          }
+          return proxy(Connection.class, this::withinTransaction);
+        });
+  }
+
+  private Object withinTransaction(Object proxy, Method method, Object[] arguments)
+      throws Throwable {
+    try {
+      return switch (method.getName()) {
+        case "close", "commit", "rollback", "setAutoCommit", "setReadOnly" -> null;
+        case "getAutoCommit" -> true;
+        default -> method.invoke(connection, arguments);
+      };
+    } catch (InvocationTargetException e) {
+      throw e.getCause();
+    }
+  }
+
+  private static <T> T proxy(Class<T> type, InvocationHandler handler) {
+    return type.cast(Proxy.newProxyInstance(type.getClassLoader(), new Class<?>[] {type}, handler));
+  }
+
+  @Override
+  public void close() {
+    try {
+      connection.close();
+    } catch (SQLException e) {
+      broken = true; // and nobody needs it any longer
+    }
+  }
+}

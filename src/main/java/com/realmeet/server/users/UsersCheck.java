@@ -1,0 +1,226 @@
+package com.realmeet.server.users;
+
+import static com.realmeet.server.core.CheckLine.fail;
+import static com.realmeet.server.core.CheckLine.ok;
+import static com.realmeet.server.core.CheckLine.warn;
+
+import com.realmeet.server.clerk.ClerkApi;
+import com.realmeet.server.core.CheckLine;
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.database.ReadOnlyDatabase;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.Consumer;
+import org.jdbi.v3.core.Handle;
+
+/** The part of the command {@code check} that looks at the rows, and at Clerk's users. */
+public final class UsersCheck {
+  private static final Duration TIMEOUT = Duration.ofMillis(1500);
+
+  /** Part of the users that Clerk may have more or less, such as those without an address. */
+  private static final double TOLERANCE = 0.05;
+
+  /** Users that may be more or less in any case: those who come and go at the moment. */
+  private static final int MIN_TOLERANCE = 5;
+
+  /** Whether there is a table {@code users}, and whether it has what V1 adds to Prisma's. */
+  private static final String TABLE =
+      """
+      SELECT to_regclass('users') IS NOT NULL AS is_there,
+        EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'deleted_at') AS is_migrated
+      """;
+
+  private static final String COUNT =
+      """
+      SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS users,
+        count(deleted_at) AS tombstones,
+        count(*) FILTER (WHERE deleted_at IS NULL AND email = id || '@moved.invalid') AS placeholders,
+        min(id) FILTER (WHERE deleted_at IS NULL AND email = id || '@moved.invalid') AS placeholder
+      FROM <users>
+      """;
+
+  private static final String SAME_IN_ANY_CASE =
+      """
+      SELECT string_agg(id, ' and ' ORDER BY id) AS ids
+      FROM <users>
+      WHERE deleted_at IS NULL
+      GROUP BY lower(email)
+      HAVING count(*) > 1
+      ORDER BY min(id)
+      """;
+
+  /** Tables beside {@code users} whose columns are those of Prisma's model User. */
+  private static final String PRISMAS_TABLES =
+      """
+      SELECT c.oid::regclass::text
+      FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+        AND lower(c.relname) IN ('user', 'users') AND c.relname != 'users' AND c.relkind IN ('r', 'p')
+        AND has_table_privilege(c.oid, 'SELECT')
+      GROUP BY c.oid
+      HAVING 6 = count(DISTINCT lower(replace(a.attname, '_', ''))) FILTER (
+        WHERE lower(replace(a.attname, '_', '')) IN ('id', 'email', 'name', 'imageurl', 'createdat', 'updatedat'))
+      """;
+
+  private record Table(boolean isThere, boolean isMigrated) {}
+
+  private record Counts(int users, int tombstones, int placeholders, String placeholder) {}
+
+  private final ReadOnlyDatabase database;
+  private Table table = new Table(false, false);
+  private Optional<Counts> counts = Optional.empty();
+
+  public UsersCheck(ReadOnlyDatabase database) {
+    this.database = database;
+  }
+
+  /**
+   * Looks at the rows.
+   *
+   * @param lines gets what is found
+   */
+  public void checkRows(Consumer<CheckLine> lines) {
+    database.check("table", lines, this::table);
+    if (table.isMigrated) {
+      database.check("rows", lines, this::rows);
+    }
+    if (counts.isPresent()) {
+      lines.accept(placeholders(counts.get()));
+      database.check("addresses", lines, UsersCheck::addresses);
+    }
+  }
+
+  private CheckLine table(Handle handle) {
+    table =
+        handle
+            .createQuery(TABLE)
+            .map((row, ctx) -> new Table(row.getBoolean(1), row.getBoolean(2)))
+            .one();
+    Optional<String> prismas =
+        handle.createQuery(PRISMAS_TABLES).mapTo(String.class).stream()
+            .filter(name -> hasRows(handle, name))
+            .findFirst();
+    if (prismas.isPresent() && !table.isThere) {
+      return fail(
+          "table",
+          "the Node server's users are in the table "
+              + prismas.get()
+              + ": rename it first, see the chapter \"Moving from the Node server\" of the README");
+    }
+    if (prismas.isPresent()) {
+      return warn(
+          "table",
+          "beside users there is a table "
+              + prismas.get()
+              + " with rows, as Prisma makes it, which this server does not read: if it is no longer"
+              + " used, drop it");
+    }
+    if (!table.isThere) {
+      return warn(
+          "table",
+          "there is no table users that the role of DATABASE_URL can see: the first start makes it,"
+              + " or make migrate; if it is there, look whether DIRECT_URL is the same database and"
+              + " the role has USAGE on the schema");
+    }
+    return table.isMigrated
+        ? ok("table", "the table users is there")
+        : warn("table", "the table users is not migrated yet: the first start does so");
+  }
+
+  private static boolean hasRows(Handle handle, String quotedName) {
+    return handle
+        .createQuery("SELECT EXISTS (SELECT FROM " + quotedName.replace("<", "\\<") + ")")
+        .mapTo(boolean.class)
+        .one();
+  }
+
+  private CheckLine rows(Handle handle) {
+    Counts found =
+        handle
+            .createQuery(COUNT)
+            .map(
+                (row, ctx) ->
+                    new Counts(row.getInt(1), row.getInt(2), row.getInt(3), row.getString(4)))
+            .one();
+    counts = Optional.of(found);
+    return ok(
+        "rows", "%d users, %d tombstones of deleted ones".formatted(found.users, found.tombstones));
+  }
+
+  private static CheckLine placeholders(Counts counts) {
+    return counts.placeholders == 0
+        ? ok("placeholders", "every user has an address")
+        : warn(
+            "placeholders",
+            "%d users (%s …) have lost their address to another one and have no new one, so sync answers 422: run backfill, or let them add an address"
+                .formatted(counts.placeholders, counts.placeholder));
+  }
+
+  private static CheckLine addresses(Handle handle) {
+    List<String> same = handle.createQuery(SAME_IN_ANY_CASE).mapTo(String.class).list();
+    return same.isEmpty()
+        ? ok("addresses", "no two users have the same address in different case")
+        : warn(
+            "addresses",
+            "%d addresses belong to several users and differ only in case (%s …), of whom Clerk has one at most: run backfill --delete-missing"
+                .formatted(same.size(), same.get(0)));
+  }
+
+  /**
+   * Compares the rows with the users of a Clerk that accepts the secret key.
+   *
+   * @param lines gets what is found
+   */
+  public void compare(ClerkApi clerk, Consumer<CheckLine> lines) {
+    if (counts.isEmpty()) {
+      return;
+    }
+    try {
+      List<String> sample = new ArrayList<>();
+      database.check(
+          "instance",
+          lines,
+          handle -> {
+            sample.addAll(
+                UserDao.sample(handle, InstanceCheck.SAMPLE_SIZE, List.of(), Instant.now()));
+            return null;
+          });
+      lines.accept(instance(sample, clerk)); // no transaction waits for Clerk
+      lines.accept(difference(counts.get().users, clerk.userCount(Deadline.in(TIMEOUT))));
+    } catch (Failure e) {
+      lines.accept(
+          warn("users", "Clerk's users cannot be compared with the rows: " + e.getMessage()));
+    }
+  }
+
+  private static CheckLine instance(List<String> sample, ClerkApi clerk) {
+    if (sample.size() < InstanceCheck.MIN_SAMPLE) {
+      return ok(
+          "instance",
+          "too few users to tell whether CLERK_SECRET_KEY is of the instance of the rows");
+    }
+    return clerk.lookup(sample, Deadline.in(TIMEOUT)).isEmpty()
+        ? fail(
+            "instance",
+            "CLERK_SECRET_KEY is of another Clerk instance than the rows, Clerk has none of %d users: set the key of the instance that they come from"
+                .formatted(sample.size()))
+        : ok("instance", "CLERK_SECRET_KEY is of the instance of the rows");
+  }
+
+  private static CheckLine difference(int rows, int users) {
+    String sentence = "Clerk has %d users, the table %d".formatted(users, rows);
+    double tolerated = Math.max(MIN_TOLERANCE, TOLERANCE * Math.max(rows, users));
+    if (users - rows > tolerated) {
+      return warn("users", sentence + ": run backfill, unless they have no email address");
+    }
+    if (rows - users > tolerated) {
+      return warn(
+          "users", sentence + ": look what backfill --delete-missing --dry-run would delete");
+    }
+    return ok("users", sentence);
+  }
+}
