@@ -19,7 +19,7 @@ import org.jdbi.v3.core.Handle;
 
 /** The part of the command {@code check} that looks at the rows, and at Clerk's users. */
 public final class UsersCheck {
-  private static final Duration TIMEOUT = Duration.ofMillis(1500);
+  private static final Duration TIMEOUT = Duration.ofSeconds(3);
 
   /** Part of the users that Clerk may have more or less, such as those without an address. */
   private static final double TOLERANCE = 0.05;
