@@ -307,10 +307,10 @@ class CheckTest {
             "fail rows ERROR: column \"email\" does not exist",
             "ALTER TABLE users DROP COLUMN email"),
         new Row(
-            "warn placeholders 2 users (user_0 …) have lost their address to another one",
+            "warn placeholders users without an address, since another one has taken it over: 2, such as user_0; ",
             THREE_USERS + "UPDATE users SET email = id || '@moved.invalid' WHERE id != 'user_1'"),
         new Row(
-            "warn addresses 1 addresses belong to several users and differ only in case (user_0 and user_9 …)",
+            "warn addresses users whose addresses differ only in case: 1 times, such as user_0 and user_9; ",
             THREE_USERS + "INSERT INTO users (id, email) VALUES ('user_9', 'U0@Example.com')"),
         new Row(
             "warn table beside users there is a table \"User\" with rows, as Prisma makes it",

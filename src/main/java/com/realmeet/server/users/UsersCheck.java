@@ -156,7 +156,7 @@ public final class UsersCheck {
         ? ok("placeholders", "every user has an address")
         : warn(
             "placeholders",
-            "%d users (%s …) have lost their address to another one and have no new one, so sync answers 422: run backfill, or let them add an address"
+            "users without an address, since another one has taken it over: %d, such as %s; sync answers them 422: run backfill, or let them add an address"
                 .formatted(counts.placeholders, counts.placeholder));
   }
 
@@ -166,7 +166,7 @@ public final class UsersCheck {
         ? ok("addresses", "no two users have the same address in different case")
         : warn(
             "addresses",
-            "%d addresses belong to several users and differ only in case (%s …), of whom Clerk has one at most: run backfill --delete-missing"
+            "users whose addresses differ only in case: %d times, such as %s; Clerk has one of them at most: run backfill --delete-missing"
                 .formatted(same.size(), same.get(0)));
   }
 
