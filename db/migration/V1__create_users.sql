@@ -67,7 +67,7 @@ BEGIN
   IF changes IS NOT NULL THEN
     EXECUTE 'ALTER TABLE users ' || changes;
   END IF;
-EXCEPTION WHEN feature_not_supported OR invalid_object_definition OR invalid_table_definition THEN
+EXCEPTION WHEN feature_not_supported OR invalid_object_definition OR invalid_table_definition OR syntax_error THEN -- the last before Postgres 15
   GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
   RAISE EXCEPTION 'created_at and updated_at of the table "users" cannot become timestamptz: %. Drop what depends on them, migrate, and create it again, see the chapter "Moving from the Node server" of the README',
     concat_ws(', ', message, nullif(detail, ''));
