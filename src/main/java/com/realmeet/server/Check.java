@@ -167,16 +167,30 @@ final class Check {
               "NODE_ENV is production, but CLERK_SECRET_KEY is of a development instance: real"
                   + " users need sk_live_..."));
     }
+    if (config.clerkFields().contains("private_metadata")) {
+      process.add(
+          warn(
+              "settings",
+              "CLERK_FIELDS keeps private_metadata, so whoever can read the table sees what Clerk"
+                  + " keeps from front ends: leave it out, or grant only some columns of users"));
+    }
     if (process.size() == before) {
       process.add(ok("settings", "all can be used"));
     }
-    process.add(
-        config.webhookSecrets().isEmpty()
-            ? warn(
-                "webhook",
-                "CLERK_WEBHOOK_SIGNING_SECRET is not set, so changes at Clerk come with the poll"
-                    + " only, minutes later: set up the webhook, see \"Following Clerk\"")
-            : ok("webhook", "events are verified by CLERK_WEBHOOK_SIGNING_SECRET"));
+    process.add(webhook(config));
+  }
+
+  private static CheckLine webhook(Config config) {
+    if (!config.webhookSecrets().isEmpty()) {
+      return ok("webhook", "events are verified by CLERK_WEBHOOK_SIGNING_SECRET");
+    }
+    return warn(
+        "webhook",
+        "CLERK_WEBHOOK_SIGNING_SECRET is not set, so changes at Clerk come "
+            + (config.pollSeconds() == 0
+                ? "with backfill only"
+                : "with the poll only, minutes later")
+            + ": set up the webhook, see \"Following Clerk\"");
   }
 
   private static CheckLine port(String setting, String host, int port) {

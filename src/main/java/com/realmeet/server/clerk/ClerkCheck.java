@@ -12,6 +12,7 @@ import io.micrometer.core.instrument.composite.CompositeMeterRegistry;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Consumer;
 
 /** The part of the command {@code check} that looks at Clerk: all but the users. */
@@ -31,7 +32,7 @@ public final class ClerkCheck {
     this.url = url;
     this.development = secretKey.startsWith("sk_test_");
     this.lines = lines;
-    clerk = new ClerkApi(url, secretKey, new CompositeMeterRegistry(), warnings);
+    clerk = new ClerkApi(url, secretKey, Set.of(), new CompositeMeterRegistry(), warnings);
   }
 
   public ClerkApi clerk() {
