@@ -2,10 +2,13 @@ package com.realmeet.server.http;
 
 import com.realmeet.server.core.Access;
 import com.realmeet.server.core.Deadline;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicReference;
 import org.eclipse.jetty.http.HttpException;
+import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
 import org.eclipse.jetty.http.HttpStatus;
 import org.eclipse.jetty.io.Content;
@@ -33,22 +36,39 @@ final class RequestBodyLimits extends Handler.Wrapper {
    */
   private static final int MIN_CHUNK = 256;
 
-  // Their handlers need up to five times as much of the heap.
-  private final Budget anonymous = new Budget(4 << 20, 16);
-  private final Budget signedIn = new Budget(8 << 20, 64);
+  /** Bytes by which a budget may be exceeded until the bodies that are given up have ended. */
+  private static final int MAX_EXCESS = 2 << 20;
 
-  /** What the bodies that are being read may hold. */
+  // Handlers need up to five times as much of the heap.
+  private final Budget anonymous = new Budget(2 << 20, 16);
+  private final Budget signedIn = new Budget(6 << 20, 40);
+
+  /**
+   * What the bodies that are being read may hold. If it is used up, the oldest body that has
+   * stalled is given up in favour of the new one, so that a few connections that send nothing do
+   * not keep everybody else's bodies out.
+   */
   private static final class Budget {
     final int maxBytes;
-    final int maxWaiting;
+    final int maxSlow;
     final AtomicInteger bytes = new AtomicInteger();
 
-    /** Requests whose handler waits, or has waited, for more of the body. */
-    final AtomicInteger waiting = new AtomicInteger();
+    /** Requests whose handler waits, or has waited, for more of the body; oldest first. */
+    final Queue<Limited> slow = new ConcurrentLinkedQueue<>();
 
-    Budget(int maxBytes, int maxWaiting) {
+    final AtomicInteger slowCount = new AtomicInteger();
+
+    Budget(int maxBytes, int maxSlow) {
       this.maxBytes = maxBytes;
-      this.maxWaiting = maxWaiting;
+      this.maxSlow = maxSlow;
+    }
+
+    void giveUpOldest() {
+      for (Limited limited : slow) {
+        if (limited.stopWaiting(HttpStatus.SERVICE_UNAVAILABLE_503)) {
+          return;
+        }
+      }
     }
   }
 
@@ -61,7 +81,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
       Response.writeError(request, response, callback, HttpStatus.PAYLOAD_TOO_LARGE_413);
       return true;
     }
-    Limited limited = new Limited(request);
+    Limited limited = new Limited(request, response);
     return super.handle(limited, JettyWorkarounds.announceClose(limited, response), callback);
   }
 
@@ -81,15 +101,21 @@ final class RequestBodyLimits extends Handler.Wrapper {
     private boolean hasWaited;
     private Scheduler.Task timeout;
     private HttpException.RuntimeException failure;
+    private volatile HttpException.RuntimeException stopped;
+    private final Response response;
 
-    Limited(Request request) {
+    Limited(Request request, Response response) {
       super(request);
+      this.response = response;
     }
 
     /** Called only by the handler's thread, like {@link #demand}. */
     @Override
     public Content.Chunk read() {
-      if (failure == null) {
+      if (stopped != null) {
+        failure = stopped;
+        response.getHeaders().put(HttpFields.CONNECTION_CLOSE);
+      } else if (failure == null) {
         account();
       }
       Content.Chunk chunk = failure == null ? super.read() : Content.Chunk.from(failure);
@@ -115,16 +141,20 @@ final class RequestBodyLimits extends Handler.Wrapper {
       }
       size += getLength() < 0 ? Math.max(unaccounted, MIN_CHUNK) : unaccounted;
       bytes += unaccounted;
-      if (budget().bytes.addAndGet(unaccounted) > budget.maxBytes) {
-        fail(HttpStatus.SERVICE_UNAVAILABLE_503);
+      int total = budget().bytes.addAndGet(unaccounted);
+      if (total > budget.maxBytes) {
+        budget.giveUpOldest();
+      }
+      if (total > budget.maxBytes + MAX_EXCESS) {
+        refuse(HttpStatus.SERVICE_UNAVAILABLE_503);
       } else if (size > MAX_BODY) {
-        fail(HttpStatus.PAYLOAD_TOO_LARGE_413);
+        refuse(HttpStatus.PAYLOAD_TOO_LARGE_413);
       } else if (Deadline.of(this).remaining().isZero()) {
-        fail(HttpStatus.REQUEST_TIMEOUT_408);
+        refuse(HttpStatus.REQUEST_TIMEOUT_408);
       }
     }
 
-    private void fail(int status) {
+    private void refuse(int status) {
       failure = new HttpException.RuntimeException(status);
     }
 
@@ -133,16 +163,21 @@ final class RequestBodyLimits extends Handler.Wrapper {
     public void demand(Runnable available) {
       if (!hasWaited) {
         hasWaited = true;
-        if (budget().waiting.incrementAndGet() > budget.maxWaiting) {
-          fail(HttpStatus.SERVICE_UNAVAILABLE_503);
+        budget().slow.add(this);
+        int slow = budget.slowCount.incrementAndGet();
+        if (slow > 2 * budget.maxSlow) {
+          refuse(HttpStatus.SERVICE_UNAVAILABLE_503);
           available.run();
           return;
+        }
+        if (slow > budget.maxSlow) {
+          budget.giveUpOldest();
         }
         timeout =
             getComponents()
                 .getScheduler()
                 .schedule(
-                    this::stopWaiting,
+                    () -> stopWaiting(HttpStatus.REQUEST_TIMEOUT_408),
                     Deadline.of(this).remaining().toNanos(),
                     TimeUnit.NANOSECONDS);
       }
@@ -157,10 +192,19 @@ final class RequestBodyLimits extends Handler.Wrapper {
       }
     }
 
-    private void stopWaiting() {
-      if (waiting.get() != null) {
-        super.fail(new HttpException.RuntimeException(HttpStatus.REQUEST_TIMEOUT_408));
+    /**
+     * Wakes the handler, whose next read fails; false if it does not wait just now. Only the
+     * handler's thread may touch Jetty's parser, so that its demand stays and the connection has to
+     * be closed.
+     */
+    boolean stopWaiting(int status) {
+      Runnable available = waiting.getAndSet(null);
+      if (available == null) {
+        return false;
       }
+      stopped = new HttpException.RuntimeException(status);
+      available.run();
+      return true;
     }
 
     private Budget budget() {
@@ -177,7 +221,8 @@ final class RequestBodyLimits extends Handler.Wrapper {
         timeout.cancel();
       }
       if (hasWaited) {
-        budget.waiting.decrementAndGet();
+        budget.slow.remove(this);
+        budget.slowCount.decrementAndGet();
       }
     }
   }
