@@ -16,6 +16,7 @@ import java.net.http.HttpResponse;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
@@ -69,16 +70,28 @@ class ApiDocumentTest {
   }
 
   private static void assertDescribed(TestServer server, JsonNode document) {
-    Set<String> problems = new TreeSet<>();
-    Set<String> operations = Contract.operations(document);
-    Set<String> routes = server.routes();
-    routes.stream()
-        .filter(route -> !operations.contains(route))
-        .forEach(route -> problems.add(route + " is not described in openapi.yaml"));
-    operations.stream()
-        .filter(operation -> !routes.contains(operation))
-        .forEach(operation -> problems.add(operation + " of openapi.yaml is not a route"));
-    assertEquals(Set.of(), problems);
+    Map<String, Boolean> operations = Contract.operations(document);
+    Map<String, Boolean> routes = server.routes();
+    Set<String> all = new TreeSet<>(operations.keySet());
+    all.addAll(routes.keySet());
+    List<String> problems =
+        all.stream()
+            .filter(name -> !Objects.equals(operations.get(name), routes.get(name)))
+            .map(name -> name + problem(operations.get(name), routes.get(name)))
+            .toList();
+    assertEquals(List.of(), problems);
+  }
+
+  private static String problem(Boolean described, Boolean declared) {
+    if (described == null) {
+      return " is not described in openapi.yaml";
+    }
+    if (declared == null) {
+      return " of openapi.yaml is not a route of the server";
+    }
+    return declared
+        ? " demands a token, but not in openapi.yaml"
+        : " is public, but not in openapi.yaml: add security: []";
   }
 
   @ParameterizedTest

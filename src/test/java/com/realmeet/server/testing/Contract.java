@@ -108,20 +108,14 @@ public final class Contract {
     return document;
   }
 
-  /**
-   * The operations of a document, such as "GET /api/health", and "POST /api/user/sync signed in"
-   * where it takes a token.
-   */
-  public static Set<String> operations(JsonNode document) {
-    Set<String> operations = new TreeSet<>();
+  /** The operations of a document, such as "GET /api/health", and whether each takes a token. */
+  public static Map<String, Boolean> operations(JsonNode document) {
+    Map<String, Boolean> operations = new TreeMap<>();
     for (Map.Entry<String, JsonNode> path : document.get("paths").properties()) {
       for (Map.Entry<String, JsonNode> operation : path.getValue().properties()) {
-        boolean signedIn = operation.getValue().path("security").isMissingNode();
-        operations.add(
-            operation.getKey().toUpperCase(Locale.ROOT)
-                + " "
-                + path.getKey()
-                + (signedIn ? " signed in" : ""));
+        operations.put(
+            operation.getKey().toUpperCase(Locale.ROOT) + " " + path.getKey(),
+            operation.getValue().path("security").isMissingNode());
       }
     }
     return operations;

@@ -21,8 +21,6 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.Set;
-import java.util.TreeSet;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -97,13 +95,13 @@ public final class TestServer implements AutoCloseable {
     return main.poll.poll();
   }
 
-  /** The routes that are declared, as {@link Contract#operations} writes them. */
-  public Set<String> routes() {
+  /** The routes that are declared, such as "GET /api/health", and whether each demands a token. */
+  public Map<String, Boolean> routes() {
     return main.app.unsafe.internalRouter.allHttpHandlers().stream()
         .map(route -> route.endpoint)
         .filter(route -> route.method.isHttpMethod())
-        .map(route -> route.method + " " + route.path + (isPublic(route) ? "" : " signed in"))
-        .collect(Collectors.toCollection(TreeSet::new));
+        .collect(
+            Collectors.toMap(route -> route.method + " " + route.path, route -> !isPublic(route)));
   }
 
   private static boolean isPublic(Endpoint route) {

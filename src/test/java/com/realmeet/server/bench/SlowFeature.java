@@ -1,0 +1,174 @@
+package com.realmeet.server.bench;
+
+import com.realmeet.server.example.ExampleApplication;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/**
+ * How long other requests take while a route of an application is slow: its query takes 200 ms, or
+ * its clients send their bodies slowly. Server, clients and stand-in Clerk share this process.
+ *
+ * <pre>java -cp target/classes:target/test-classes:… com.realmeet.server.bench.SlowFeature</pre>
+ */
+public final class SlowFeature {
+  private static final String SLOW_QUERY =
+      """
+      ALTER TABLE meet.meetings RENAME TO rows;
+      CREATE VIEW meet.meetings AS
+        SELECT * FROM meet.rows WHERE (SELECT pg_sleep(0.2)) IS NOT NULL
+      """;
+
+  private static final Duration STEP = Duration.ofSeconds(10);
+  private static final List<String> PROBES =
+      List.of("POST /api/user/sync", "GET /api/health", "GET /api/ready");
+
+  private static final Pattern RESPONSE =
+      Pattern.compile("HTTP/1\\.1 (\\d+) .*?\r\nContent-Length: (\\d+)\r\n.*", Pattern.DOTALL);
+
+  private final int port;
+  private final String token;
+
+  private SlowFeature(int port, String token) {
+    this.port = port;
+    this.token = token;
+  }
+
+  /** Prints a line for each step. */
+  public static void main(String[] args) {
+    Locale.setDefault(Locale.ROOT);
+    String database = TestPostgres.newDatabase("meet");
+    try (StandInClerk clerk = new StandInClerk();
+        TestServer server = TestServer.start(new ExampleApplication(), clerk, database)) {
+      clerk.putUser("user_ada", "ada@example.com", "Ada", null);
+      String token = clerk.token("user_ada", Duration.ofHours(1));
+      server.sync(token);
+      TestPostgres.execute(database, SLOW_QUERY);
+      SlowFeature bench = new SlowFeature(server.port(), token);
+      bench.step("warm-up", 0, 0);
+      bench.step("nothing else", 0, 0);
+      bench.step("64 connections, query of 200 ms", 64, 0);
+      bench.step("256 connections, query of 200 ms", 256, 0);
+      bench.step("20 slow bodies", 0, 20);
+    } catch (Exception e) {
+      e.printStackTrace();
+    }
+    System.exit(0);
+  }
+
+  private void step(String name, int queries, int bodies) throws Exception {
+    AtomicBoolean end = new AtomicBoolean();
+    AtomicInteger served = new AtomicInteger();
+    AtomicInteger failed = new AtomicInteger();
+    List<Thread> threads = new ArrayList<>();
+    for (int i = 0; i < queries; i++) {
+      threads.add(new Thread(() -> ask("GET /api/meetings", end, served, failed, new long[1], 0)));
+    }
+    for (int i = 0; i < bodies; i++) {
+      threads.add(new Thread(() -> sendSlowly(end)));
+    }
+    long[][] longest = new long[PROBES.size()][1];
+    AtomicInteger probes = new AtomicInteger();
+    AtomicInteger bad = new AtomicInteger();
+    for (int i = 0; i < PROBES.size(); i++) {
+      String probe = PROBES.get(i);
+      long[] most = longest[i];
+      threads.add(new Thread(() -> ask(probe, end, probes, bad, most, 20)));
+    }
+    threads.forEach(Thread::start);
+    Thread.sleep(STEP.toMillis());
+    end.set(true);
+    for (Thread thread : threads) {
+      thread.join();
+    }
+    System.out.printf(
+        "%-34s sync %4d ms, health %4d ms, ready %4d ms at most; %d of %d not 200; of the slow %d served, %d not%n",
+        name,
+        longest[0][0],
+        longest[1][0],
+        longest[2][0],
+        bad.get(),
+        probes.get() + bad.get(),
+        served.get(),
+        failed.get());
+  }
+
+  /** Sends a request again and again on one connection. */
+  private void ask(
+      String request,
+      AtomicBoolean end,
+      AtomicInteger served,
+      AtomicInteger failed,
+      long[] longest,
+      long pause) {
+    byte[] text = head(request, "").getBytes(StandardCharsets.ISO_8859_1);
+    try (Socket socket = new Socket("127.0.0.1", port)) {
+      socket.setTcpNoDelay(true);
+      while (!end.get()) {
+        long start = System.nanoTime();
+        socket.getOutputStream().write(text);
+        boolean ok = status(socket.getInputStream()) == 200;
+        longest[0] = Math.max(longest[0], (System.nanoTime() - start) / 1_000_000);
+        (ok ? served : failed).incrementAndGet();
+        Thread.sleep(pause);
+      }
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+  }
+
+  /** Sends a byte of a body each second, and begins again when the server has had enough. */
+  private void sendSlowly(AtomicBoolean end) {
+    while (!end.get()) {
+      try (Socket socket = new Socket("127.0.0.1", port)) {
+        String head = head("POST /api/meetings", "Content-Length: 1000\r\n");
+        socket.getOutputStream().write((head + "{").getBytes(StandardCharsets.ISO_8859_1));
+        while (!end.get() && socket.getInputStream().available() == 0) {
+          Thread.sleep(1000);
+          socket.getOutputStream().write(' ');
+        }
+      } catch (IOException e) {
+        // closed by the server
+      } catch (InterruptedException e) {
+        Thread.currentThread().interrupt();
+      }
+    }
+  }
+
+  private String head(String request, String more) {
+    return "%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n%s\r\n"
+        .formatted(request, token, more);
+  }
+
+  private static int status(InputStream in) throws IOException {
+    StringBuilder head = new StringBuilder();
+    while (head.indexOf("\r\n\r\n") < 0) {
+      int b = in.read();
+      if (b < 0) {
+        throw new IOException("the server closed the connection");
+      }
+      head.append((char) b);
+    }
+    Matcher response = RESPONSE.matcher(head);
+    if (!response.matches()) {
+      throw new IOException("no response: " + head);
+    }
+    in.readNBytes(Integer.parseInt(response.group(2)));
+    return Integer.parseInt(response.group(1));
+  }
+}
