@@ -9,6 +9,7 @@ import java.net.BindException;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.time.Duration;
+import java.util.List;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
@@ -51,13 +52,16 @@ public final class JettyServer {
   private static final int MAX_THREADS = 200;
 
   /**
-   * Requests that are handled at once; the rest of the threads is for health and readiness, and for
-   * Jetty itself.
+   * Requests of the server's own routes that are handled at once, and as many of an application's;
+   * the rest of the threads is for health and readiness, and for Jetty itself.
    */
-  private static final int MAX_REQUESTS = 180;
+  private static final int MAX_REQUESTS = 90;
 
   /** The same with virtual threads, which cost little more than the request itself. */
   private static final int MAX_REQUESTS_ON_VIRTUAL_THREADS = 1000;
+
+  /** Routes of the server's own that may wait for Clerk or the database. */
+  private static final List<String> OWN_PATHS = List.of("/api/user/*", "/api/webhooks/*");
 
   /** Requests that wait for their turn, without a thread; more get 503 at once. */
   private static final int MAX_SUSPENDED_REQUESTS = 4000;
@@ -176,8 +180,20 @@ public final class JettyServer {
   private static Handler.Singleton handlers(Handler.Singleton last) {
     ConditionalHandler.SkipNext readinessEvenWhileStopping = new ConditionalHandler.SkipNext();
     readinessEvenWhileStopping.includePath("/api/ready"); // it has a body of its own for that
+    // A request passes one of the two bulkheads: slow routes of an application do not delay sync.
+    QoSHandler own = bulkhead();
+    OWN_PATHS.forEach(own::includePath);
+    QoSHandler others = bulkhead();
+    OWN_PATHS.forEach(others::excludePath);
+    others.excludePath("/api/health");
+    others.excludePath("/api/ready");
     Handler.Singleton[] chain = {
-      readinessEvenWhileStopping, new GracefulHandler(), bulkhead(), new RequestBodyLimits(), last
+      readinessEvenWhileStopping,
+      new GracefulHandler(),
+      own,
+      others,
+      new RequestBodyLimits(),
+      last
     };
     for (int i = 1; i < chain.length; i++) {
       chain[i - 1].setHandler(chain[i]);
@@ -197,8 +213,6 @@ public final class JettyServer {
   /** Keeps threads free for health checks, whatever the other requests wait for. */
   private static QoSHandler bulkhead() {
     QoSHandler bulkhead = new QoSHandler();
-    bulkhead.excludePath("/api/health");
-    bulkhead.excludePath("/api/ready");
     bulkhead.setMaxRequestCount(
         VirtualThreads.areSupported() ? MAX_REQUESTS_ON_VIRTUAL_THREADS : MAX_REQUESTS);
     bulkhead.setMaxSuspendedRequestCount(MAX_SUSPENDED_REQUESTS);
