@@ -16,8 +16,6 @@ import com.realmeet.server.core.Threads;
 import com.realmeet.server.database.DatabaseCheck;
 import com.realmeet.server.http.JettyServer;
 import com.realmeet.server.users.UsersCheck;
-import com.sun.management.HotSpotDiagnosticMXBean;
-import com.sun.management.VMOption.Origin;
 import java.io.PrintStream;
 import java.lang.management.ManagementFactory;
 import java.time.Duration;
@@ -149,11 +147,8 @@ final class Check {
   }
 
   private static boolean isHeapSet() {
-    HotSpotDiagnosticMXBean jvm =
-        ManagementFactory.getPlatformMXBean(HotSpotDiagnosticMXBean.class);
-    return Stream.of("MaxHeapSize", "MaxRAMPercentage")
-        .map(name -> jvm.getVMOption(name).getOrigin())
-        .anyMatch(origin -> origin != Origin.DEFAULT && origin != Origin.ERGONOMIC);
+    return ManagementFactory.getRuntimeMXBean().getInputArguments().stream()
+        .anyMatch(option -> option.matches("-Xmx.*|-XX:(MaxHeapSize|MaxRAMPercentage)=.*"));
   }
 
   /** More to say about settings alone goes here. */

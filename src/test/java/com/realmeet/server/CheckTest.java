@@ -478,6 +478,9 @@ class CheckTest {
     assertLine("ok rows 3 users, 0 tombstones", lines);
     assertLine("ok migrations the table is at version 2", lines);
     assertLine("ok rights ", lines);
+    assertLine(
+        "warn direct DIRECT_URL leads to the schema public, DATABASE_URL to app: add ?schema=app to DIRECT_URL",
+        check("DATABASE_URL", own + "?schema=app", "DIRECT_URL", own));
     assertLine("warn migrations none has run yet", check("DATABASE_URL", own + "?schema=other"));
   }
 

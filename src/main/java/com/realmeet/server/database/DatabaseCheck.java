@@ -9,6 +9,7 @@ import com.realmeet.server.core.Threads;
 import java.sql.SQLException;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.Consumer;
@@ -120,7 +121,8 @@ public final class DatabaseCheck implements AutoCloseable {
     boolean same =
         url.hosts().equals(directUrl.hosts())
             && url.database().equals(directUrl.database())
-            && url.user().equals(directUrl.user());
+            && url.user().equals(directUrl.user())
+            && Objects.equals(url.schema(), directUrl.schema());
     CompletableFuture<ReadOnlyDatabase> other =
         same ? null : Threads.supply(() -> connect("direct", "DIRECT_URL", directUrl));
     serving = connect("database", "DATABASE_URL", url);
@@ -305,6 +307,14 @@ public final class DatabaseCheck implements AutoCloseable {
           "DIRECT_URL leads to another database, or another server of it, than DATABASE_URL:"
               + " migrations must change the table that requests use");
     }
+    String schema = schema(handle);
+    String servingSchema = serving == null ? null : serving.read(DatabaseCheck::schema);
+    if (schema != null && servingSchema != null && !schema.equals(servingSchema)) {
+      return warn(
+          "direct",
+          "DIRECT_URL leads to the schema %s, DATABASE_URL to %s: add ?schema=%2$s to DIRECT_URL"
+              .formatted(schema, servingSchema));
+    }
     if (directUrl.isPooled() || direct.isBehindPooler()) {
       return warn(
           "direct",
@@ -312,6 +322,15 @@ public final class DatabaseCheck implements AutoCloseable {
               + " direct host");
     }
     return ok("direct", "migrations go straight to " + directUrl);
+  }
+
+  /** Null if there is none, or the role may not use it. */
+  private static String schema(Handle handle) {
+    return handle
+        .createQuery("SELECT current_schema()")
+        .mapTo(String.class)
+        .findFirst()
+        .orElse(null);
   }
 
   private static String identity(Handle handle) {
