@@ -90,8 +90,11 @@ public final class ClerkApi {
   /** More calls than this at once only queue up at Clerk: 1000 in 10 s is all it allows. */
   private static final int MAX_CONCURRENT_CALLS = 32;
 
-  /** Requests that wait for a permit, each on a thread: a burst of new users. */
-  private static final int MAX_WAITING_CALLS = 128;
+  /**
+   * Requests that wait for a permit, as in a burst of new users. On platform threads, enough of
+   * those that JettyServer gives to sync are left for users who have a row.
+   */
+  private static final int MAX_WAITING_CALLS = Threads.areVirtual() ? 900 : 80;
 
   /** How long a call waits for a permit. */
   private static final Duration PERMIT_TIMEOUT = Duration.ofMillis(500);

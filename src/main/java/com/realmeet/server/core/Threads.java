@@ -6,6 +6,7 @@ import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ThreadFactory;
 import java.util.function.Supplier;
+import org.eclipse.jetty.util.VirtualThreads;
 
 /**
  * Daemon threads. What may block runs on a thread of its own, never on the JDK's common pool: on
@@ -15,6 +16,11 @@ public final class Threads {
   private static final Executor THREADS = task -> named("background").newThread(task).start();
 
   private Threads() {}
+
+  /** Whether requests run on virtual threads, as from Java 21 on: then it is cheap to wait. */
+  public static boolean areVirtual() {
+    return VirtualThreads.areSupported();
+  }
 
   /** A factory of threads of that name, which do not keep the process from ending. */
   public static ThreadFactory named(String name) {

@@ -2,6 +2,7 @@ package com.realmeet.server.http;
 
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.StartupException;
+import com.realmeet.server.core.Threads;
 import io.javalin.compression.CompressionStrategy;
 import io.javalin.config.JavalinConfig;
 import java.io.IOException;
@@ -52,13 +53,16 @@ public final class JettyServer {
   private static final int MAX_THREADS = 200;
 
   /**
-   * Requests of the server's own routes that are handled at once, and as many of an application's;
-   * the rest of the threads is for health and readiness, and for Jetty itself.
+   * Requests of the server's own routes that are handled at once; up to 112 of them may wait for
+   * Clerk, see {@code ClerkApi}. With virtual threads, a request costs little more than itself.
    */
-  private static final int MAX_REQUESTS = 90;
+  private static final int MAX_OWN_REQUESTS = Threads.areVirtual() ? 1000 : 130;
 
-  /** The same with virtual threads, which cost little more than the request itself. */
-  private static final int MAX_REQUESTS_ON_VIRTUAL_THREADS = 1000;
+  /**
+   * Requests of an application's routes that are handled at once. The rest of the threads is for
+   * health and readiness, and for Jetty itself.
+   */
+  private static final int MAX_OTHER_REQUESTS = Threads.areVirtual() ? 1000 : 60;
 
   /** Routes of the server's own that may wait for Clerk or the database. */
   private static final List<String> OWN_PATHS = List.of("/api/user/*", "/api/webhooks/*");
@@ -181,19 +185,14 @@ public final class JettyServer {
     ConditionalHandler.SkipNext readinessEvenWhileStopping = new ConditionalHandler.SkipNext();
     readinessEvenWhileStopping.includePath("/api/ready"); // it has a body of its own for that
     // A request passes one of the two bulkheads: slow routes of an application do not delay sync.
-    QoSHandler own = bulkhead();
+    QoSHandler own = bulkhead(MAX_OWN_REQUESTS);
     OWN_PATHS.forEach(own::includePath);
-    QoSHandler others = bulkhead();
+    QoSHandler others = bulkhead(MAX_OTHER_REQUESTS);
     OWN_PATHS.forEach(others::excludePath);
     others.excludePath("/api/health");
     others.excludePath("/api/ready");
     Handler.Singleton[] chain = {
-      readinessEvenWhileStopping,
-      new GracefulHandler(),
-      own,
-      others,
-      new RequestBodyLimits(),
-      last
+      readinessEvenWhileStopping, new GracefulHandler(), own, others, new RequestBodyLimits(), last
     };
     for (int i = 1; i < chain.length; i++) {
       chain[i - 1].setHandler(chain[i]);
@@ -211,10 +210,9 @@ public final class JettyServer {
   }
 
   /** Keeps threads free for health checks, whatever the other requests wait for. */
-  private static QoSHandler bulkhead() {
+  private static QoSHandler bulkhead(int maxRequests) {
     QoSHandler bulkhead = new QoSHandler();
-    bulkhead.setMaxRequestCount(
-        VirtualThreads.areSupported() ? MAX_REQUESTS_ON_VIRTUAL_THREADS : MAX_REQUESTS);
+    bulkhead.setMaxRequestCount(maxRequests);
     bulkhead.setMaxSuspendedRequestCount(MAX_SUSPENDED_REQUESTS);
     bulkhead.setMaxSuspend(Deadline.REQUEST_TIMEOUT);
     return bulkhead;
@@ -224,7 +222,7 @@ public final class JettyServer {
     QueuedThreadPool pool = new QueuedThreadPool(MAX_THREADS);
     pool.setName("http");
     pool.setReservedThreads(0); // with them, each request wakes one more thread
-    if (VirtualThreads.areSupported()) {
+    if (Threads.areVirtual()) {
       pool.setVirtualThreadsExecutor(VirtualThreads.getNamedVirtualThreadsExecutor("http-"));
     }
     return pool;
