@@ -353,7 +353,7 @@ class DeployTest {
         clients.add(Threads.supply(() -> statuses(sync, done)));
       }
       for (int i = 0; i < 2; i++) {
-        servers[i].close();
+        servers[i].stop();
         servers[i] = server(ports[i]);
       }
       done.set(true);

@@ -98,7 +98,7 @@ class WebhookBodyTest {
       head.append("Expect: 100-continue\r\nContent-Length: " + event.length() + "\r\n\r\n");
       try (RawHttp connection = new RawHttp(stopping.server(0).port())) {
         connection.send(head.toString()).awaitContinue();
-        CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping.server(0)::close);
+        CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping.server(0)::stop);
         TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
         Thread.sleep(1500); // longer than Jetty lets a connection be idle during a stop
         connection.send(event);

@@ -124,8 +124,11 @@ public final class TestServer implements AutoCloseable {
 
   /** Closes new connections that are idle for so long, instead of the server's own time. */
   public void setIdleTime(Duration time) {
-    ((ServerConnector) main.app.jettyServer().server().getConnectors()[0])
-        .setIdleTimeout(time.toMillis());
+    connector().setIdleTimeout(time.toMillis());
+  }
+
+  private ServerConnector connector() {
+    return (ServerConnector) main.app.jettyServer().server().getConnectors()[0];
   }
 
   /** How many connections of clients are open. */
@@ -244,8 +247,15 @@ public final class TestServer implements AutoCloseable {
     }
   }
 
+  /** Stops as in production, where clients have a second in which to use their connections. */
+  public void stop() {
+    main.close();
+  }
+
+  /** Stops without that second, which our own client would let pass. */
   @Override
   public void close() {
-    main.close();
+    connector().setShutdownIdleTimeout(10);
+    stop();
   }
 }
