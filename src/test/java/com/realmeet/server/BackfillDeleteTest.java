@@ -13,19 +13,24 @@ import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
 import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
 /** The options that delete rows, and the one that writes none. */
 class BackfillDeleteTest {
-  private final StandInClerk clerk = new StandInClerk();
-  private final String database = TestPostgres.newDatabase();
-  private final Backfilling backfill = new Backfilling(clerk, database);
+  private static Backfilling filled;
 
-  @BeforeEach
-  void fill() {
-    backfill.putUsers(0, 100);
-    backfill.expect(0, "Backfill done: 100 inserted");
+  private final StandInClerk clerk = new StandInClerk();
+  private final Backfilling backfill = filled.copy(clerk);
+  private final String database = backfill.database();
+
+  @BeforeAll
+  static void fill() {
+    try (StandInClerk clerk = new StandInClerk()) {
+      filled = new Backfilling(clerk, TestPostgres.newDatabase());
+      filled.putUsers(0, 100);
+      filled.expect(0, "Backfill done: 100 inserted");
+    }
   }
 
   @AfterEach

@@ -94,8 +94,8 @@ class ClerkKeysTest {
   void invalidTokensCauseTwoFetchesAtMost() {
     start();
 
-    TestServer.atOnce(20, () -> assertStatus(401, server.sync(junk())));
-    TestServer.atOnce(20, () -> assertStatus(401, server.sync(token(SAME_NAME))));
+    TestServer.atOnce(16, () -> assertStatus(401, server.sync(junk())));
+    TestServer.atOnce(16, () -> assertStatus(401, server.sync(token(SAME_NAME))));
 
     assertTrue(clerk.keyCalls() <= 3, "calls: " + clerk.keyCalls());
     assertEquals(200, sync(KEY));

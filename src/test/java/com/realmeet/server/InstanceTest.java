@@ -18,7 +18,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -33,18 +33,23 @@ class InstanceTest {
   private static final String WRONG_KEY =
       "ERROR InstanceCheck - CLERK_SECRET_KEY is of another Clerk instance";
 
+  private static Backfilling filled;
+
   private final StandInClerk production = new StandInClerk();
   private final StandInClerk development =
       new StandInClerk(
           0, new SigningKey("ins_dev", SigningKey.usual().pair()), "sk_test_stand_in_dev");
-  private final String database = TestPostgres.newDatabase();
+  private final String database = filled.copy(production).database();
 
-  @BeforeEach
-  void fill() {
-    for (String id : IDS) {
-      production.putUser(id, id + "@example.com", "User", id.substring(5));
+  @BeforeAll
+  static void fill() {
+    try (StandInClerk clerk = new StandInClerk()) {
+      for (String id : IDS) {
+        clerk.putUser(id, id + "@example.com", "User", id.substring(5));
+      }
+      filled = new Backfilling(clerk, TestPostgres.newDatabase());
+      assertEquals(0, filled.run());
     }
-    assertEquals(0, new Backfilling(production, database).run());
   }
 
   @AfterEach

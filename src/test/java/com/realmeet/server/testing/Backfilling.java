@@ -38,6 +38,16 @@ public final class Backfilling {
     }
   }
 
+  /** The same users, and a copy of the database, at another stand-in for Clerk. */
+  public Backfilling copy(StandInClerk clerk) {
+    this.clerk.users().forEach((id, user) -> clerk.users().put(id, user.deepCopy()));
+    return new Backfilling(clerk, TestPostgres.copyOf(database));
+  }
+
+  public String database() {
+    return database;
+  }
+
   /** Returns the exit code. */
   public int run(String... options) {
     String[] arguments = new String[options.length + 1];

@@ -93,8 +93,18 @@ public final class TestPostgres {
 
   /** The URL of a new database that is up to date: a copy, which is cheaper than a migration. */
   public static String newDatabase() {
+    return copy(Template.NAME);
+  }
+
+  /** The URL of a new database that is like another one, to which nobody may be connected now. */
+  public static String copyOf(String url) {
+    forget();
+    return copy(url.replaceFirst(".*/([^?]*).*", "$1"));
+  }
+
+  private static String copy(String template) {
     String name = databaseName();
-    execute(URL, "CREATE DATABASE " + name + " TEMPLATE " + Template.NAME);
+    execute(URL, "CREATE DATABASE " + name + " TEMPLATE " + template);
     return withDatabase(URL, name);
   }
 
@@ -165,6 +175,18 @@ public final class TestPostgres {
       return query(new Kept(url, DatabaseUrl.parse(named).dataSource(30).getConnection()), sql);
     } catch (SQLException e) {
       throw new IllegalStateException(e);
+    }
+  }
+
+  /** Closes the connection of the last query. */
+  private static void forget() {
+    Kept last = kept.getAndSet(null);
+    if (last != null) {
+      try {
+        last.connection.close();
+      } catch (SQLException e) {
+        throw new IllegalStateException(e);
+      }
     }
   }
 
