@@ -122,8 +122,9 @@ class DevTest {
     assertTrue(row.startsWith("{\"success\":true"), row);
 
     Files.writeString(migrations.resolve("V900__test.sql"), "CREATE TABLE test (id int)");
-    save(health, source.replace("\"ok\"", "\"changed\""));
+    int before = save(health, source.replace("\"ok\"", "\"changed\""));
 
+    awaitPrinted(before, "Reloaded in ");
     TestServer.await("the change is live", () -> health().contains("\"status\":\"changed\""));
     assertTrue(dev.output().contains("is at version 900, 1 migrations applied"), dev::output);
     assertEquals(row, sync());

@@ -30,6 +30,7 @@ import java.util.Map;
 import java.util.function.Consumer;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -41,8 +42,15 @@ import org.junit.jupiter.params.provider.ValueSource;
 class FirstErrorsTest {
   private static final SigningKey FOREIGN = SigningKey.second("ins_foreign");
 
+  private static String database;
+
   @TempDir private Path directory;
   private StandInClerk clerk;
+
+  @BeforeAll
+  static void makeDatabase() {
+    database = TestPostgres.newDatabase();
+  }
 
   @BeforeEach
   void start() {
@@ -56,7 +64,7 @@ class FirstErrorsTest {
   }
 
   private TestServer server(String... changes) {
-    return TestServer.start(clerk, TestPostgres.newDatabase(), changes);
+    return TestServer.start(clerk, database, changes);
   }
 
   /** What was warned of, each line without its time. */
