@@ -111,7 +111,11 @@ final class Check {
       work.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
     } catch (TimeoutException e) {
       lines.add(
-          fail(subject, "no response within " + timeout.toSeconds() + " s: the rest is not known"));
+          fail(
+              subject,
+              "could not be looked at to the end within "
+                  + timeout.toSeconds()
+                  + " s: it is slow, or this machine is busy; check again"));
     } catch (ExecutionException e) {
       throw new IllegalStateException(e.getCause());
     } catch (InterruptedException e) {

@@ -568,7 +568,7 @@ class CheckTest {
       assertEquals(1, code);
       assertTrue(
           cut.toString(StandardCharsets.UTF_8)
-              .contains("fail  database      no response within 0 s: the rest is not known"));
+              .contains("fail  database      could not be looked at to the end within 0 s: "));
     }
   }
 
