@@ -1,4 +1,4 @@
-// What the README's useSyncedUser() does, without React. The page's own address brings what
+// What useSyncedUser.ts does, without React. The page's own address brings what
 // Next.js and Clerk would: /#api=<address of the server>&token=<session token>, and what some pages add:
 // &headers=<names>, &credentials=include, and &path=<path>&body=<JSON> for a route of an application
 const { api, token, headers, credentials, path, body: json } = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
