@@ -234,6 +234,7 @@ public final class Poll implements AutoCloseable {
     }
     users.forEach(user -> seen.put(user.id(), user.updatedAt()));
     if (!changes.isComplete && !changes.tooMany) {
+      log.warn("Clerk's pages do not fit together: all changes are read again next time");
       throw Failure.of(Kind.CLERK_BAD_RESPONSE, "the pages do not fit together");
     }
     advance(changes.newest);
@@ -247,7 +248,11 @@ public final class Poll implements AutoCloseable {
         .orElse(began);
   }
 
-  /** Reads pages, the latest changes first, up to one that has not only new ones. */
+  /**
+   * Reads pages, the latest changes first, up to one that has not only new ones. Each must begin
+   * with users of the one before, and bring others: else deletions have moved users past us, or
+   * Clerk repeats a page.
+   */
   private Changes listChanges() {
     List<ClerkUser> page = page(0);
     Instant newest =
