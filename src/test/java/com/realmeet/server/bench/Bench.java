@@ -147,6 +147,7 @@ public final class Bench {
     environment.put("NODE_ENV", "production");
     environment.put("HOST", "127.0.0.1");
     environment.put("PORT", String.valueOf(port));
+    environment.put("CLERK_POLL_SECONDS", "0"); // new users are to come by their first sync
     server = process.start();
     URI base = URI.create("http://127.0.0.1:" + port);
     HttpRequest health = HttpRequest.newBuilder(base.resolve("/api/health")).build();
