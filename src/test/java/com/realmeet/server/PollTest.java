@@ -160,8 +160,8 @@ class PollTest {
   void missedWhileTheServerWasDownIsFoundThoughAWebhookComesFirst() {
     TestPostgres.execute(
         database, "UPDATE users SET clerk_updated_at = clerk_updated_at - interval '1 day'");
-    change(1, 2);
-    clerk.users().get("user_1").put("updated_at", System.currentTimeMillis() - 3_600_000);
+    backfill.putUsers(5, 6); // whom an audit would not find
+    clerk.users().get("user_5").put("updated_at", System.currentTimeMillis() - 3_600_000);
     start();
     backfill.putUsers(9, 10);
     assertEquals(200, server.sync(clerk.token("user_9")).statusCode());
