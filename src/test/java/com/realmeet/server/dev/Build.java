@@ -116,6 +116,7 @@ final class Build {
       Method found =
           Arrays.stream(classes.loadClass("com.realmeet.server." + type).getDeclaredMethods())
               .filter(each -> each.getName().equals(method))
+              .filter(each -> each.getParameterCount() == arguments.length)
               .findAny()
               .orElseThrow(() -> new NoSuchMethodException(type + "." + method));
       found.setAccessible(true);
