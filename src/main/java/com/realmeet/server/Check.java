@@ -43,10 +43,10 @@ final class Check {
   private static final int RECOMMENDED_JAVA = 25;
 
   /** MB of heap with which the server has been tested, as in {@code jvm.options}. */
-  private static final int RECOMMENDED_HEAP = 128;
+  private static final int RECOMMENDED_HEAP_MB = 128;
 
   /** MB below which the server collects garbage more than it works. */
-  private static final int MIN_HEAP = 48;
+  private static final int MIN_HEAP_MB = 48;
 
   /** What {@code check --json} prints. */
   private record Report(Level level, List<CheckLine> lines) {}
@@ -143,10 +143,10 @@ final class Check {
           "memory",
           sentence
               + " here, a part of the machine's memory: if the server is started like this check, add"
-              + " -Xmx%dm, as src/deploy/start does".formatted(RECOMMENDED_HEAP));
+              + " -Xmx%dm, as src/deploy/start does".formatted(RECOMMENDED_HEAP_MB));
     }
-    return megabytes < MIN_HEAP
-        ? warn("memory", sentence + ", which is little: -Xmx%dm".formatted(RECOMMENDED_HEAP))
+    return megabytes < MIN_HEAP_MB
+        ? warn("memory", sentence + ", which is little: -Xmx%dm".formatted(RECOMMENDED_HEAP_MB))
         : ok("memory", sentence);
   }
 

@@ -76,7 +76,7 @@ public record Config(
   private static final String REQUIRED = " is required: ";
 
   /** Bytes; Svix's own secrets have 24. */
-  private static final int MIN_WEBHOOK_KEY = 16;
+  private static final int MIN_WEBHOOK_KEY_BYTES = 16;
 
   /** A development instance of Clerk takes 100 calls in 10 s from all servers and laptops. */
   private static final int MIN_POLL_SECONDS = 10;
@@ -389,7 +389,7 @@ public record Config(
           key = new byte[0]; // reported below, with everything else that is not a secret
         }
       }
-      if (key.length < MIN_WEBHOOK_KEY) {
+      if (key.length < MIN_WEBHOOK_KEY_BYTES) {
         throw new IllegalArgumentException(
             "must be the endpoint's signing secret, whsec_...; several are separated by commas");
       }

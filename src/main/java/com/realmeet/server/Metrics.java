@@ -98,13 +98,13 @@ public final class Metrics implements AutoCloseable {
     server.start();
     int port = server.getAddress().getPort();
     log.info("Metrics on http://{}/metrics", JettyServer.authority(config.host(), port));
-    JvmGcMetrics collections = measureJvm(registry);
+    JvmGcMetrics gcMetrics = measureJvm(registry);
     return new Metrics(
         registry,
         () -> {
           server.stop(0);
           threads.shutdownNow();
-          collections.close();
+          gcMetrics.close();
         });
   }
 
@@ -138,9 +138,9 @@ public final class Metrics implements AutoCloseable {
     new UptimeMetrics().bindTo(registry);
     new ProcessorMetrics().bindTo(registry);
     new FileDescriptorMetrics().bindTo(registry);
-    JvmGcMetrics collections = new JvmGcMetrics();
-    collections.bindTo(registry);
-    return collections;
+    JvmGcMetrics gcMetrics = new JvmGcMetrics();
+    gcMetrics.bindTo(registry);
+    return gcMetrics;
   }
 
   /** Measures the requests of an app; to be called before its routes are declared. */
@@ -155,7 +155,7 @@ public final class Metrics implements AutoCloseable {
             times.addRoute(handler.getPath());
           }
         });
-    javalin.routes.beforeMatched(Metrics::noteRoute);
+    javalin.routes.beforeMatched(Metrics::storeRoute);
     javalin.jetty.modifyServer(
         server -> {
           RequestLog other = server.getRequestLog();
@@ -163,7 +163,7 @@ public final class Metrics implements AutoCloseable {
         });
   }
 
-  private static void noteRoute(Context ctx) {
+  private static void storeRoute(Context ctx) {
     Endpoint matched = ctx.endpoints().matchedHttpEndpoint();
     if (matched != null) { // else it is a static file
       ctx.attribute(ROUTE_ATTRIBUTE, matched.path);

@@ -80,7 +80,7 @@ class RoutesTest {
             stack ->
                 Stream.of(stack).anyMatch(call -> call.getClassName().endsWith("Semaphore"))
                     && Stream.of(stack)
-                        .anyMatch(call -> call.getClassName().endsWith("FirstAlone")));
+                        .anyMatch(call -> call.getClassName().endsWith("SerializedFirstRequest")));
   }
 
   @ParameterizedTest

@@ -68,7 +68,7 @@ public final class ClerkApi {
           .build();
 
   /** Reads a value after which others may follow. */
-  static final ObjectReader VALUE =
+  static final ObjectReader VALUE_READER =
       JSON.reader().without(DeserializationFeature.FAIL_ON_TRAILING_TOKENS);
 
   /** The version of the API whose fields {@link ClerkUser} reads. */
@@ -105,7 +105,7 @@ public final class ClerkApi {
   public static final Duration FAIR_TIME = Duration.ofSeconds(1);
 
   /** For what HttpClient does between reading and writing. By default it wakes one per call. */
-  private static final Executor THREADS = Executors.newFixedThreadPool(2, Threads.named("clerk"));
+  private static final Executor EXECUTOR = Executors.newFixedThreadPool(2, Threads.named("clerk"));
 
   static {
     // HttpClient (17 to 25) would repeat a GET whose connection breaks before the first byte, and a
@@ -117,7 +117,7 @@ public final class ClerkApi {
 
   private final HttpClient http =
       HttpClient.newBuilder()
-          .executor(THREADS)
+          .executor(EXECUTOR)
           .version(HttpClient.Version.HTTP_1_1)
           .connectTimeout(CONNECT_TIMEOUT)
           .followRedirects(HttpClient.Redirect.NEVER) // Java 17 would send the key along
@@ -188,13 +188,13 @@ public final class ClerkApi {
    * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_BAD_RESPONSE
    */
   public Optional<ClerkUser> user(String id, Deadline deadline) {
-    return permitted(
+    return withPermit(
         () ->
-            noted(
+            trackOutage(
                 "user", deadline, () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline))));
   }
 
-  private <T> T permitted(Supplier<T> call) {
+  private <T> T withPermit(Supplier<T> call) {
     requireNotThrottled();
     acquirePermit();
     try {
@@ -235,7 +235,7 @@ public final class ClerkApi {
     requireNotThrottled();
     String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
     String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
-    return noted("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
+    return trackOutage("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
   }
 
   /**
@@ -248,8 +248,8 @@ public final class ClerkApi {
   public List<ClerkUser> recentlyUpdated(int offset, int limit, Deadline deadline) {
     String from = offset == 0 ? "" : "&offset=" + offset;
     String path = "/v1/users?order_by=-updated_at&limit=" + limit + from;
-    return permitted(
-        () -> noted("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
+    return withPermit(
+        () -> trackOutage("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
   }
 
   /**
@@ -265,15 +265,17 @@ public final class ClerkApi {
             .map(id -> "&user_id=" + id)
             .collect(Collectors.joining("", "/v1/users?limit=" + ids.size(), ""));
     List<ClerkUser> users =
-        permitted(
-            () -> noted("lookup", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
+        withPermit(
+            () ->
+                trackOutage(
+                    "lookup", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
     // A proxy that drops the filter would answer with anybody.
     return users.stream().filter(user -> ids.contains(user.id())).toList();
   }
 
   private List<ClerkUser> readUsers(HttpResponse<byte[]> response) {
     return parse(
-        ok(response),
+        requireOk(response),
         json -> {
           List<ClerkUser> users = new ArrayList<>();
           boolean isArray = json.currentToken() == JsonToken.START_ARRAY;
@@ -291,13 +293,13 @@ public final class ClerkApi {
    */
   public int userCount(Deadline deadline) {
     requireNotThrottled();
-    return noted(
+    return trackOutage(
         "count",
         deadline,
         () -> {
-          JsonNode count = parse(ok(get("/v1/users/count", MAX_BYTES, deadline)));
+          JsonNode count = parse(requireOk(get("/v1/users/count", MAX_BYTES, deadline)));
           if (!count.path("total_count").isInt()) {
-            throw unexpected("a count without a number");
+            throw badResponse("a count without a number");
           }
           return count.get("total_count").asInt();
         });
@@ -317,14 +319,15 @@ public final class ClerkApi {
    * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_UNAUTHORIZED, or CLERK_BAD_RESPONSE
    */
   JsonNode keySet(Deadline deadline) {
-    return times.measure("keys", () -> parse(ok(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline))));
+    return times.measure(
+        "keys", () -> parse(requireOk(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline))));
   }
 
   /**
    * Tells the log when Clerk's troubles begin and end. Without a fair time to respond in, Clerk is
    * not to blame for being late.
    */
-  private <T> T noted(String what, Deadline deadline, Supplier<T> call) {
+  private <T> T trackOutage(String what, Deadline deadline, Supplier<T> call) {
     boolean fair = deadline.remaining().compareTo(FAIR_TIME) >= 0;
     try {
       T result = times.measure(what, call);
@@ -341,19 +344,19 @@ public final class ClerkApi {
   private Optional<ClerkUser> readUser(String id, HttpResponse<byte[]> response) {
     if (response.statusCode() == 404) {
       if (!parse(response).path("errors").isArray()) {
-        throw unexpected("a 404 that is not Clerk's"); // a proxy's must not look like a deletion
+        throw badResponse("a 404 that is not Clerk's"); // a proxy's must not look like a deletion
       }
       return Optional.empty();
     }
-    ClerkUser user = parse(ok(response), json -> ClerkUser.read(json, fields));
+    ClerkUser user = parse(requireOk(response), json -> ClerkUser.read(json, fields));
     if (!user.id().equals(id)) {
-      throw unexpected("another user than the one asked for");
+      throw badResponse("another user than the one asked for");
     }
     return Optional.of(user);
   }
 
   private static JsonNode parse(HttpResponse<byte[]> response) {
-    return parse(response, VALUE::readTree);
+    return parse(response, VALUE_READER::readTree);
   }
 
   /** Reads the one JSON value of a body, from its first token on. */
@@ -366,7 +369,7 @@ public final class ClerkApi {
     } catch (IOException e) {
       log.debug("Clerk's answer is not the JSON that was asked for"); // e may quote the body
     }
-    throw unexpected("not the JSON that was asked for");
+    throw badResponse("not the JSON that was asked for");
   }
 
   /** Reads a value, null if it is not the one expected. */
@@ -374,7 +377,7 @@ public final class ClerkApi {
     T read(JsonParser json) throws IOException;
   }
 
-  private HttpResponse<byte[]> ok(HttpResponse<byte[]> response) {
+  private HttpResponse<byte[]> requireOk(HttpResponse<byte[]> response) {
     int status = response.statusCode();
     if (status == 200) {
       return response;
@@ -384,17 +387,18 @@ public final class ClerkApi {
       throw Failure.of(Kind.CLERK_UNAUTHORIZED, "it rejects CLERK_SECRET_KEY, " + reason);
     }
     if (status == 429) {
-      Duration pause = retryAfter(response);
-      throttleFor(pause);
-      throw Failure.throttled(reason + ", no calls for " + pause.toSeconds() + " s", pause);
+      Duration retryAfter = retryAfter(response);
+      throttleFor(retryAfter);
+      throw Failure.throttled(
+          reason + ", no calls for " + retryAfter.toSeconds() + " s", retryAfter);
     }
-    throw status == 403 || status >= 500 ? unavailable(reason) : unexpected(reason);
+    throw status == 403 || status >= 500 ? unavailable(reason) : badResponse(reason);
   }
 
   /** The longest pause counts, whichever of several calls under way is answered last. */
-  private synchronized void throttleFor(Duration pause) {
-    if (pause.compareTo(throttledUntil.remaining()) > 0) {
-      throttledUntil = Deadline.in(pause);
+  private synchronized void throttleFor(Duration retryAfter) {
+    if (retryAfter.compareTo(throttledUntil.remaining()) > 0) {
+      throttledUntil = Deadline.in(retryAfter);
     }
   }
 
@@ -413,7 +417,7 @@ public final class ClerkApi {
     return Failure.of(Kind.CLERK_UNAVAILABLE, reason);
   }
 
-  private static Failure unexpected(String reason) {
+  private static Failure badResponse(String reason) {
     return Failure.of(Kind.CLERK_BAD_RESPONSE, "it sent an unexpected answer, " + reason);
   }
 
@@ -433,18 +437,18 @@ public final class ClerkApi {
       }
     } catch (IOException e) {
       if (!waitBeforeRetry(deadline)) {
-        throw lost(e);
+        throw connectionLost(e);
       }
     }
     try {
       return exchange(request, maxBytes, deadline);
     } catch (IOException e) {
-      throw lost(e);
+      throw connectionLost(e);
     }
   }
 
   /** In the JDK's words, unless they may quote what came. */
-  private static Failure lost(IOException e) {
+  private static Failure connectionLost(IOException e) {
     boolean noConnection =
         e instanceof ConnectException
             || e instanceof HttpConnectTimeoutException
@@ -475,13 +479,13 @@ public final class ClerkApi {
   private HttpResponse<byte[]> exchange(HttpRequest request, int maxBytes, Deadline deadline)
       throws IOException {
     rateLimiter.run();
-    Instant asked = Instant.now();
+    Instant sentAt = Instant.now();
     CompletableFuture<HttpResponse<byte[]>> future =
         http.sendAsync(request, info -> new LimitedBody(maxBytes));
     try {
       HttpResponse<byte[]> response =
           future.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
-      response.headers().firstValue("Date").ifPresent(date -> warnings.compareClocks(asked, date));
+      response.headers().firstValue("Date").ifPresent(date -> warnings.compareClocks(sentAt, date));
       return response;
     } catch (TimeoutException e) {
       throw unavailable("no answer in time");
@@ -489,19 +493,19 @@ public final class ClerkApi {
       Thread.currentThread().interrupt();
       throw unavailable("interrupted");
     } catch (ExecutionException e) {
-      if (e.getCause() instanceof TooLarge) {
-        throw unexpected("more than " + maxBytes + " bytes");
+      if (e.getCause() instanceof BodyTooLarge) {
+        throw badResponse("more than " + maxBytes + " bytes");
       }
       if (e.getCause() instanceof IOException io && !(io instanceof ProtocolException)) {
         throw io;
       }
-      throw unexpected("not HTTP"); // the message may quote what came
+      throw badResponse("not HTTP"); // the message may quote what came
     } finally {
       future.cancel(true); // closes the connection of an exchange that is still going on
     }
   }
 
-  private static final class TooLarge extends IOException {}
+  private static final class BodyTooLarge extends IOException {}
 
   /** Collects a body up to a limit: an endless one would otherwise fill the heap. */
   private static final class LimitedBody implements HttpResponse.BodySubscriber<byte[]> {
@@ -529,7 +533,7 @@ public final class ClerkApi {
     public void onNext(List<ByteBuffer> buffers) {
       for (ByteBuffer buffer : buffers) {
         if (bytes.size() + buffer.remaining() > limit) {
-          body.completeExceptionally(new TooLarge());
+          body.completeExceptionally(new BodyTooLarge());
           subscription.cancel();
           return;
         }

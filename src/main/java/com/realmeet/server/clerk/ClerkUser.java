@@ -112,7 +112,7 @@ public record ClerkUser(
       String key = json.currentName();
       json.nextToken();
       if (KEYS.contains(key) || fields.contains(key)) {
-        user.set(key, ClerkApi.VALUE.readTree(json));
+        user.set(key, ClerkApi.VALUE_READER.readTree(json));
       } else {
         json.skipChildren();
       }

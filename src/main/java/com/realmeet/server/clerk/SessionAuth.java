@@ -102,7 +102,7 @@ public final class SessionAuth implements Handler {
     checkTimes(jwt);
     checkSession(jwt);
     ctx.attribute(Access.USER_ID_ATTRIBUTE, subject(jwt));
-    warnings.goodToken();
+    warnings.tokenAccepted();
   }
 
   /** The user whose token this handler has verified: the only identity that a request has. */
@@ -178,7 +178,7 @@ public final class SessionAuth implements Handler {
     if (isSigned(jwt, current)) {
       return;
     }
-    JwkSet newer = newerThan(current, jwt, deadline);
+    JwkSet newer = refreshedAfter(current, jwt, deadline);
     if (newer == current || !isSigned(jwt, newer)) {
       String id = keyId(jwt);
       warnings.foreignToken(jwt.getIssuer(), String.valueOf(id), keys.describeOthers(id));
@@ -187,7 +187,7 @@ public final class SessionAuth implements Handler {
   }
 
   /** The keys that Clerk has now: it may have rotated one. */
-  private JwkSet newerThan(JwkSet current, DecodedJWT jwt, Deadline deadline) {
+  private JwkSet refreshedAfter(JwkSet current, DecodedJWT jwt, Deadline deadline) {
     if (keyId(jwt) == null) {
       return current; // no key is without an id
     }

@@ -45,13 +45,13 @@ public final class SetupWarnings {
   private static final Pattern KEY_ID = Pattern.compile("[\\w-]{1,64}");
 
   private final Set<Kind> logged = ConcurrentHashMap.newKeySet();
-  private volatile boolean goodTokenSeen;
+  private volatile boolean tokenWasAccepted;
   private volatile Duration clockSkew;
 
   /** Notes a token that was accepted: the set-up is right. */
-  void goodToken() {
-    if (!goodTokenSeen) {
-      goodTokenSeen = true;
+  void tokenAccepted() {
+    if (!tokenWasAccepted) {
+      tokenWasAccepted = true;
     }
   }
 
@@ -148,10 +148,10 @@ public final class SetupWarnings {
    * Warns if this machine's clock is off, so that good tokens look expired or as if they came from
    * the future.
    *
-   * @param asked when a request was sent to Clerk, by this machine's clock
+   * @param sentAt when a request was sent to Clerk, by this machine's clock
    * @param date the response's Date header, in whole seconds (RFC 9110 §6.6.1)
    */
-  void compareClocks(Instant asked, String date) {
+  void compareClocks(Instant sentAt, String date) {
     Instant clerk;
     try {
       clerk = ZonedDateTime.parse(date, DateTimeFormatter.RFC_1123_DATE_TIME).toInstant();
@@ -160,7 +160,7 @@ public final class SetupWarnings {
     }
     // How long the response took is no difference.
     Duration behind = Duration.between(Instant.now(), clerk);
-    Duration ahead = Duration.between(clerk.plusSeconds(1), asked);
+    Duration ahead = Duration.between(clerk.plusSeconds(1), sentAt);
     clockSkew = Duration.ZERO;
     if (behind.compareTo(MAX_CLOCK_SKEW) > 0) {
       clockSkew = behind;
@@ -199,7 +199,7 @@ public final class SetupWarnings {
   }
 
   private void token(Kind kind, String line, Object... arguments) {
-    if (!goodTokenSeen) {
+    if (!tokenWasAccepted) {
       warn(kind, line, arguments);
     }
   }

@@ -55,19 +55,19 @@ public final class Failure extends RuntimeException {
   }
 
   /** Seconds after which a client may try again when the fault itself names no time. */
-  private static final int RETRY_AFTER = 5;
+  private static final int RETRY_AFTER_SECONDS = 5;
 
   private final Kind kind;
   private final String sentence;
   private final int retryAfter;
-  private final boolean pause;
+  private final boolean throttled;
 
-  private Failure(Kind kind, String sentence, String reason, int retryAfter, boolean pause) {
+  private Failure(Kind kind, String sentence, String reason, int retryAfter, boolean throttled) {
     super(reason, null, false, false);
     this.kind = kind;
     this.sentence = sentence;
     this.retryAfter = retryAfter;
-    this.pause = pause;
+    this.throttled = throttled;
   }
 
   /**
@@ -95,7 +95,7 @@ public final class Failure extends RuntimeException {
   }
 
   private static Failure sentence(Kind kind, String sentence) {
-    return new Failure(kind, sentence, sentence, RETRY_AFTER, false);
+    return new Failure(kind, sentence, sentence, RETRY_AFTER_SECONDS, false);
   }
 
   /** A failure of which nothing more is to be said. */
@@ -109,7 +109,7 @@ public final class Failure extends RuntimeException {
    * @param reason never part of an answer, and free of secrets and personal data
    */
   public static Failure of(Kind kind, String reason) {
-    return new Failure(kind, kind.message, reason, RETRY_AFTER, false);
+    return new Failure(kind, kind.message, reason, RETRY_AFTER_SECONDS, false);
   }
 
   /** Clerk throttles us, or we ourselves, until {@code wait} has passed. */
@@ -131,7 +131,7 @@ public final class Failure extends RuntimeException {
 
   /** Whether nothing is broken, and only time has to pass. */
   public boolean isThrottled() {
-    return pause;
+    return throttled;
   }
 
   /** Seconds, 1 to 60, for the {@code Retry-After} header of a 503. */

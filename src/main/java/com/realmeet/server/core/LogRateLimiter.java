@@ -11,18 +11,18 @@ public final class LogRateLimiter {
   /** Keys are names of a schema, and so few; this bounds the memory whatever they are. */
   private static final int MAX_KEYS = 1000;
 
-  private final Map<String, Deadline> silences = new HashMap<>();
+  private final Map<String, Deadline> silencedUntil = new HashMap<>();
 
   /** Whether a line may be written now; if so, the next only after a minute. */
   public synchronized boolean allows(String key) {
-    Deadline silence = silences.get(key);
-    if (silence != null && !silence.remaining().isZero()) {
+    Deadline end = silencedUntil.get(key);
+    if (end != null && !end.remaining().isZero()) {
       return false;
     }
-    if (silences.size() >= MAX_KEYS) {
-      silences.clear();
+    if (silencedUntil.size() >= MAX_KEYS) {
+      silencedUntil.clear();
     }
-    silences.put(key, Deadline.in(INTERVAL));
+    silencedUntil.put(key, Deadline.in(INTERVAL));
     return true;
   }
 }

@@ -18,15 +18,15 @@ public final class Outage {
   private record State(boolean down, long beganNanos, long loggedNanos, boolean announced) {}
 
   private final Logger log;
-  private final String what;
+  private final String name;
   private final AtomicReference<State> state;
 
   /**
-   * @param what the name of the thing, as the subject of a sentence: "Clerk", "Database"
+   * @param name the name of the thing, as the subject of a sentence: "Clerk", "Database"
    */
-  public Outage(Logger log, String what) {
+  public Outage(Logger log, String name) {
     this.log = log;
-    this.what = what;
+    this.name = name;
     state =
         new AtomicReference<>(new State(false, 0, System.nanoTime() - REMINDER.toNanos(), false));
   }
@@ -52,9 +52,9 @@ public final class Outage {
     // Of many threads that fail at once, the one that gets its value in writes the line.
     if (state.compareAndSet(before, after) && due) {
       if (before.announced) {
-        log.error("{} is still unavailable after {} s: {}", what, seconds(after, now), reason);
+        log.error("{} is still unavailable after {} s: {}", name, seconds(after, now), reason);
       } else {
-        log.error("{} is unavailable: {}", what, reason);
+        log.error("{} is unavailable: {}", name, reason);
       }
     }
   }
@@ -65,7 +65,7 @@ public final class Outage {
     if (before.down
         && state.compareAndSet(before, new State(false, 0, before.loggedNanos, false))
         && before.announced) {
-      log.info("{} is available again after {} s", what, seconds(before, System.nanoTime()));
+      log.info("{} is available again after {} s", name, seconds(before, System.nanoTime()));
     }
   }
 

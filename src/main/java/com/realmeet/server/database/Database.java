@@ -84,9 +84,9 @@ public final class Database implements AutoCloseable {
   private final Outage readOnly;
 
   /** Whether statements that are used often are prepared in Postgres, under a name. */
-  private final AtomicBoolean preparing;
+  private final AtomicBoolean preparedStatements;
 
-  private final AtomicBoolean lookedForPooler;
+  private final AtomicBoolean poolerChecked;
   private final LogRateLimiter warnings;
 
   /** One for each connection that features may use at once; null for the server's own work. */
@@ -100,8 +100,8 @@ public final class Database implements AutoCloseable {
   public Database(DatabaseUrl url, int poolSize, MeterRegistry meters) {
     source = url.dataSource((int) LIMIT.toSeconds());
     source.setCancelSignalTimeout(2); // seconds
-    preparing = new AtomicBoolean(!url.isPooled());
-    lookedForPooler = new AtomicBoolean(url.isPooled());
+    preparedStatements = new AtomicBoolean(!url.isPooled());
+    poolerChecked = new AtomicBoolean(url.isPooled());
     HikariConfig config = new HikariConfig();
     config.setPoolName("database");
     config.setDataSource(source);
@@ -137,8 +137,8 @@ public final class Database implements AutoCloseable {
     canceller = shared.canceller;
     outage = shared.outage;
     readOnly = shared.readOnly;
-    preparing = shared.preparing;
-    lookedForPooler = shared.lookedForPooler;
+    preparedStatements = shared.preparedStatements;
+    poolerChecked = shared.poolerChecked;
     warnings = shared.warnings;
     lastUseNanos = shared.lastUseNanos;
     featurePermits = null;
@@ -260,19 +260,19 @@ public final class Database implements AutoCloseable {
     } catch (JdbiException e) {
       SQLException cause = sqlException(e);
       if (SqlErrors.isPreparedStatementLost(cause)) {
-        stopPreparing(describe(cause));
+        disablePreparedStatements(describe(cause));
       } else if (isTransient(cause) && !SqlErrors.isRolledBack(cause)) {
         // The other pooled connections were cut, made read-only or outdated by the same event.
         pool.getHikariPoolMXBean().softEvictConnections();
       }
       if (!isTransient(cause) || retry.remaining().isZero() || !isSafe.test(cause)) {
-        throw failed(e, cause);
+        throw toException(e, cause);
       }
     }
     try {
       return tryOnce(work, deadline);
     } catch (JdbiException e) {
-      throw failed(e, sqlException(e));
+      throw toException(e, sqlException(e));
     }
   }
 
@@ -289,7 +289,7 @@ public final class Database implements AutoCloseable {
             handle -> {
               PGConnection postgres = prepare(handle, deadline);
               StatementCanceller.Watch watch =
-                  canceller.watch(postgres, timeout(deadline).minus(CANCEL_MARGIN));
+                  canceller.watch(postgres, networkTimeout(deadline).minus(CANCEL_MARGIN));
               try {
                 return work.withHandle(handle);
               } finally {
@@ -312,7 +312,7 @@ public final class Database implements AutoCloseable {
   }
 
   /** When the network timeout ends a statement that begins now. */
-  private static Deadline timeout(Deadline deadline) {
+  private static Deadline networkTimeout(Deadline deadline) {
     Duration left = deadline.remaining();
     if (left.compareTo(VALIDATION_TIMEOUT) < 0) {
       return Deadline.in(VALIDATION_TIMEOUT);
@@ -324,12 +324,13 @@ public final class Database implements AutoCloseable {
     Connection connection = handle.getConnection();
     try {
       // Until the connection returns to the pool, which sets it back.
-      connection.setNetworkTimeout(Runnable::run, (int) timeout(deadline).remaining().toMillis());
+      connection.setNetworkTimeout(
+          Runnable::run, (int) networkTimeout(deadline).remaining().toMillis());
       PGConnection postgres = connection.unwrap(PGConnection.class);
-      if (lookedForPooler.compareAndSet(false, true)) {
-        lookForPooler(handle, postgres);
+      if (poolerChecked.compareAndSet(false, true)) {
+        detectPooler(handle, postgres);
       }
-      if (!preparing.get()) {
+      if (!preparedStatements.get()) {
         postgres.setPrepareThreshold(0); // one that was being opened when it was turned off
       }
       return postgres;
@@ -342,20 +343,20 @@ public final class Database implements AutoCloseable {
    * A pooler tells each client a process id of its own making. Behind one in transaction mode, a
    * prepared statement's name may mean another client's statement, and not always fail.
    */
-  private void lookForPooler(Handle handle, PGConnection postgres) {
+  private void detectPooler(Handle handle, PGConnection postgres) {
     try {
       int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
       if (pid != postgres.getBackendPID()) {
-        stopPreparing("its process id is not the one that Postgres knows");
+        disablePreparedStatements("its process id is not the one that Postgres knows");
       }
     } catch (JdbiException e) {
-      lookedForPooler.set(false); // the database has just gone, for example
+      poolerChecked.set(false); // the database has just gone, for example
       throw e;
     }
   }
 
-  private void stopPreparing(String sign) {
-    if (preparing.compareAndSet(true, false)) {
+  private void disablePreparedStatements(String sign) {
+    if (preparedStatements.compareAndSet(true, false)) {
       source.setPrepareThreshold(0);
       pool.getHikariPoolMXBean().softEvictConnections();
       log.warn(
@@ -365,7 +366,7 @@ public final class Database implements AutoCloseable {
     }
   }
 
-  private RuntimeException failed(JdbiException e, SQLException cause) {
+  private RuntimeException toException(JdbiException e, SQLException cause) {
     if (!(e instanceof ConnectionException) && !isUnavailable(cause)) {
       return e;
     }

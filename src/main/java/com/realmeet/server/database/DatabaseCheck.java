@@ -23,7 +23,7 @@ import org.jdbi.v3.core.Handle;
 /** The part of the command {@code check} that looks at Postgres itself: all but the rows. */
 public final class DatabaseCheck implements AutoCloseable {
   /** The oldest version on which the migrations are tested. */
-  private static final int OLDEST_VERSION = 14;
+  private static final int MIN_VERSION = 14;
 
   private static final String SERVER =
       """
@@ -96,7 +96,7 @@ public final class DatabaseCheck implements AutoCloseable {
       """
           .replace("@HISTORY@", Migrations.HISTORY);
 
-  private static final String TO_REPEAT =
+  private static final String MIGRATIONS_TO_REPEAT =
       "SELECT version FROM " + Migrations.HISTORY + " WHERE " + Migrations.TO_REPEAT;
 
   private record Server(String version, int major, boolean isReadOnly) {}
@@ -186,10 +186,10 @@ public final class DatabaseCheck implements AutoCloseable {
               + ", but it is read-only, a standby for example: name the primary in DATABASE_URL, or"
               + " add target_session_attrs=read-write");
     }
-    if (server.major < OLDEST_VERSION) {
+    if (server.major < MIN_VERSION) {
       return warn(
           "database",
-          sentence + ", on which this server is not tested: use " + OLDEST_VERSION + " or later");
+          sentence + ", on which this server is not tested: use " + MIN_VERSION + " or later");
     }
     return ok("database", sentence);
   }
@@ -412,7 +412,7 @@ public final class DatabaseCheck implements AutoCloseable {
 
   private static Set<String> toRepeat(Handle handle) {
     return isTrue(handle, "to_regclass('" + Migrations.HISTORY + "') IS NOT NULL")
-        ? Set.copyOf(handle.createQuery(TO_REPEAT).mapTo(String.class).list())
+        ? Set.copyOf(handle.createQuery(MIGRATIONS_TO_REPEAT).mapTo(String.class).list())
         : Set.of();
   }
 

@@ -124,10 +124,10 @@ public record DatabaseUrl(
     Map<String, String> values = split(url.substring(url.indexOf("://") + 3));
     List<String> warnings = new ArrayList<>();
     return new DatabaseUrl(
-        hosts(taken(values, "host"), taken(values, "port")),
-        taken(values, "dbname"),
-        taken(values, "user"),
-        taken(values, "password"),
+        hosts(take(values, "host"), take(values, "port")),
+        take(values, "dbname"),
+        take(values, "user"),
+        take(values, "password"),
         DatabaseParameters.takeProperties(values, warnings),
         optional(values, "schema", DatabaseUrl::schemaName),
         optional(values, "connection_limit", DatabaseUrl::connectionLimit),
@@ -238,7 +238,7 @@ public record DatabaseUrl(
     return decoded;
   }
 
-  private static String taken(Map<String, String> values, String name) {
+  private static String take(Map<String, String> values, String name) {
     String value = values.remove(name);
     return value == null ? "" : value;
   }

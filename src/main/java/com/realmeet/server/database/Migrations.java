@@ -27,13 +27,13 @@ public final class Migrations {
   private static final Logger log = LoggerFactory.getLogger(Migrations.class);
 
   /** How long the start waits for a database that is not there yet. */
-  private static final Duration START_WAIT = Duration.ofSeconds(30);
+  private static final Duration STARTUP_TIMEOUT = Duration.ofSeconds(30);
 
   /** Seconds that one statement of a migration may take, such as an index on a large table. */
-  private static final int MIGRATION_SECONDS = 600;
+  private static final int STATEMENT_TIMEOUT_SECONDS = 600;
 
   /** Any number that no other application in the same database takes for its own lock. */
-  private static final long MIGRATION_LOCK = 0x7265616c6d656574L; // "realmeet"
+  private static final long MIGRATION_LOCK_ID = 0x7265616c6d656574L; // "realmeet"
 
   /** Flyway's: a table of our own, since an application may have a Flyway too. */
   static final String HISTORY = "real_meet_server_migrations";
@@ -92,8 +92,8 @@ public final class Migrations {
    *     migration fails
    */
   public static void migrate(DatabaseUrl url, String... locations) {
-    DataSource source = url.dataSource(MIGRATION_SECONDS);
-    Deadline deadline = Deadline.in(START_WAIT);
+    DataSource source = url.dataSource(STATEMENT_TIMEOUT_SECONDS);
+    Deadline deadline = Deadline.in(STARTUP_TIMEOUT);
     for (int attempt = 1; ; attempt++) {
       try {
         Migrated result = migrateAlone(source, url, locations);
@@ -135,7 +135,7 @@ public final class Migrations {
       throws SQLException {
     try (Connection connection = source.getConnection()) {
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
-      query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK + ")");
+      query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")");
       setSchema(connection, url);
       for (String problem : RowSecurity.missingPolicies(connection)) {
         throw new StartupException("Migration of the database failed: " + problem);

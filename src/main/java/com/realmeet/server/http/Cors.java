@@ -44,7 +44,7 @@ public final class Cors {
   /** Foreign origins that are logged, one line each: anybody can make them up. */
   private static final int MAX_LOGGED_ORIGINS = 10;
 
-  private final Set<String> entries;
+  private final Set<String> clientUrl;
   private final Origins origins;
   private final Set<String> logged = ConcurrentHashMap.newKeySet();
 
@@ -52,7 +52,7 @@ public final class Cors {
    * @param origins as {@link Origins} takes them
    */
   public Cors(Set<String> origins) {
-    this.entries = origins;
+    this.clientUrl = origins;
     this.origins = new Origins(origins);
   }
 
@@ -80,7 +80,7 @@ public final class Cors {
       log.warn(
           "A page of {} may not read answers: if it is yours, add it to CLIENT_URL, now {}",
           origin,
-          String.join(",", entries));
+          String.join(",", clientUrl));
     }
   }
 
@@ -90,7 +90,7 @@ public final class Cors {
    * @param methods those of the route, separated by commas
    * @return false if the request is something else
    */
-  boolean answersPreflight(Context ctx, String methods) {
+  boolean respondToPreflight(Context ctx, String methods) {
     if (!ctx.method().name().equals("OPTIONS")
         || ctx.header("Access-Control-Request-Method") == null
         || !ctx.res().containsHeader(ALLOWED)) {
@@ -110,11 +110,11 @@ public final class Cors {
    * anybody in.
    */
   private static String headers(Context ctx) {
-    String asked = ctx.header("Access-Control-Request-Headers");
-    return asked != null
-            && asked.length() <= MAX_HEADER_NAMES
-            && HEADER_NAMES.matcher(asked).matches()
-        ? asked
+    String requested = ctx.header("Access-Control-Request-Headers");
+    return requested != null
+            && requested.length() <= MAX_HEADER_NAMES
+            && HEADER_NAMES.matcher(requested).matches()
+        ? requested
         : USUAL_HEADERS;
   }
 

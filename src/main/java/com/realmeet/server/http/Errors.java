@@ -95,7 +95,7 @@ public final class Errors {
   /** An OPTIONS request comes here too, for every route that exists. */
   private void methodNotAllowed(MethodNotAllowedResponse e, Context ctx) {
     String methods = String.join(", ", e.getDetails().values()).replace("GET", "GET, HEAD");
-    if (!cors.answersPreflight(ctx, methods)) {
+    if (!cors.respondToPreflight(ctx, methods)) {
       ctx.header("Allow", methods);
       respond(ctx, 405, null);
     }

@@ -14,40 +14,40 @@ public final class Health {
 
   private static final int MAX_WAITING = 8;
 
-  private record Alive(String status, Instant timestamp, String service) {}
+  private record Liveness(String status, Instant timestamp, String service) {}
 
   private record Readiness(String status, String database) {}
 
-  private final Predicate<Duration> databaseAnswersWithin;
+  private final Predicate<Duration> pingDatabase;
   private final BooleanSupplier stopping;
   private final Semaphore waiting = new Semaphore(MAX_WAITING);
-  private volatile boolean answered;
+  private volatile boolean lastResult;
 
-  public Health(Predicate<Duration> databaseAnswersWithin, BooleanSupplier stopping) {
-    this.databaseAnswersWithin = databaseAnswersWithin;
+  public Health(Predicate<Duration> pingDatabase, BooleanSupplier stopping) {
+    this.pingDatabase = pingDatabase;
     this.stopping = stopping;
   }
 
   /** Touches neither database nor Clerk: an uptime monitor must let a Neon database sleep. */
   public void alive(Context ctx) {
-    ctx.json(new Alive("ok", Instant.now(), "real-meet-server"));
+    ctx.json(new Liveness("ok", Instant.now(), "real-meet-server"));
   }
 
   /** For a load balancer: 503 while requests had better go to another server. */
   public void ready(Context ctx) {
-    boolean databaseAnswers = databaseAnswers();
-    boolean ready = databaseAnswers && !stopping.getAsBoolean();
-    ctx.status(ready ? 200 : 503).json(new Readiness(word(ready), word(databaseAnswers)));
+    boolean databaseUp = isDatabaseUp();
+    boolean ready = databaseUp && !stopping.getAsBoolean();
+    ctx.status(ready ? 200 : 503).json(new Readiness(word(ready), word(databaseUp)));
   }
 
   /** Only a few requests wait for a hanging database; to the others the last result must do. */
-  private boolean databaseAnswers() {
+  private boolean isDatabaseUp() {
     if (!waiting.tryAcquire()) {
-      return answered;
+      return lastResult;
     }
     try {
-      answered = databaseAnswersWithin.test(READY_TIMEOUT);
-      return answered;
+      lastResult = pingDatabase.test(READY_TIMEOUT);
+      return lastResult;
     } finally {
       waiting.release();
     }

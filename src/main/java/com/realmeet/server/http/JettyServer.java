@@ -38,13 +38,13 @@ import org.eclipse.jetty.util.thread.QueuedThreadPool;
  */
 public final class JettyServer {
   /** Bytes of a request's headers, as in Node. */
-  private static final int MAX_HEADERS = 16 << 10;
+  private static final int MAX_HEADER_BYTES = 16 << 10;
 
   /**
    * Bytes of a response that are buffered. A response that fits is written without a thread, so
    * that clients which do not read it hold none.
    */
-  private static final int RESPONSE_BUFFER = 64 << 10;
+  private static final int RESPONSE_BUFFER_BYTES = 64 << 10;
 
   /** Connections that may wait to be accepted: a restart brings all clients at once. */
   private static final int BACKLOG = 1024;
@@ -62,7 +62,7 @@ public final class JettyServer {
    * Requests of an application's routes that are handled at once. The rest of the threads is for
    * health and readiness, and for Jetty itself.
    */
-  private static final int MAX_OTHER_REQUESTS = Threads.areVirtual() ? 1000 : 60;
+  private static final int MAX_APPLICATION_REQUESTS = Threads.areVirtual() ? 1000 : 60;
 
   /** Routes of the server's own that may wait for Clerk or the database. */
   private static final List<String> OWN_PATHS = List.of("/api/user/*", "/api/webhooks/*");
@@ -74,7 +74,7 @@ public final class JettyServer {
    * Bytes of the heap for each connection: 4096 of them with -Xmx128m. One that has sent the
    * beginning of a request takes half of it.
    */
-  private static final int CONNECTION_MEMORY = 32 << 10;
+  private static final int CONNECTION_BYTES = 32 << 10;
 
   /** How long a graceful shutdown waits for the requests that are under way. */
   public static final Duration STOP_TIMEOUT = Duration.ofSeconds(10);
@@ -125,8 +125,9 @@ public final class JettyServer {
   /** Applies all this to a Javalin app that is being made. */
   public static void configure(
       JavalinConfig javalin, String host, int port, boolean development, Cors cors, Errors errors) {
-    JettyWorkarounds.FirstAlone firstAlone = new JettyWorkarounds.FirstAlone();
-    javalin.routes.before(firstAlone::onPrepared);
+    JettyWorkarounds.SerializedFirstRequest firstRequest =
+        new JettyWorkarounds.SerializedFirstRequest();
+    javalin.routes.before(firstRequest::onPrepared);
     javalin.startup.showJavalinBanner = false;
     javalin.startup.showOldJavalinVersionWarning = false;
     javalin.startup.startupWatcherEnabled = false;
@@ -152,7 +153,7 @@ public final class JettyServer {
           server.setStopTimeout(STOP_TIMEOUT.toMillis());
           server.removeBean(server.getBean(LowResourceMonitor.class));
           server.addBean(connectionLimit(server));
-          server.setHandler(handlers(firstAlone));
+          server.setHandler(handlers(firstRequest));
           if (development) {
             Slf4jRequestLogWriter requestLog = new Slf4jRequestLogWriter();
             requestLog.setLoggerName("RequestLog");
@@ -167,9 +168,9 @@ public final class JettyServer {
   }
 
   private static void configure(HttpConfiguration http, Cors cors) {
-    JettyWorkarounds.configure(http, MAX_HEADERS);
-    http.setOutputBufferSize(RESPONSE_BUFFER);
-    http.setOutputAggregationSize(RESPONSE_BUFFER);
+    JettyWorkarounds.configure(http, MAX_HEADER_BYTES);
+    http.setOutputBufferSize(RESPONSE_BUFFER_BYTES);
+    http.setOutputAggregationSize(RESPONSE_BUFFER_BYTES);
     http.addCustomizer(
         (request, headers) -> {
           JettyWorkarounds.onHeaders(request);
@@ -187,7 +188,7 @@ public final class JettyServer {
     // A request passes one of the two bulkheads: slow routes of an application do not delay sync.
     QoSHandler own = bulkhead(MAX_OWN_REQUESTS);
     OWN_PATHS.forEach(own::includePath);
-    QoSHandler others = bulkhead(MAX_OTHER_REQUESTS);
+    QoSHandler others = bulkhead(MAX_APPLICATION_REQUESTS);
     OWN_PATHS.forEach(others::excludePath);
     others.excludePath("/api/health");
     others.excludePath("/api/ready");
@@ -202,7 +203,7 @@ public final class JettyServer {
 
   /** Beyond it, idle connections are closed soon, and new ones wait until others have ended. */
   private static NetworkConnectionLimit connectionLimit(Server server) {
-    long max = Runtime.getRuntime().maxMemory() / CONNECTION_MEMORY;
+    long max = Runtime.getRuntime().maxMemory() / CONNECTION_BYTES;
     NetworkConnectionLimit limit =
         new NetworkConnectionLimit((int) Math.min(max, Integer.MAX_VALUE), server);
     limit.setEndPointIdleTimeout(Duration.ofSeconds(1).toMillis());
@@ -235,14 +236,14 @@ public final class JettyServer {
   }
 
   private static void refuseLargeHead(Request request) {
-    if (request.getHttpURI().asString().length() > MAX_HEADERS) {
+    if (request.getHttpURI().asString().length() > MAX_HEADER_BYTES) {
       throw new HttpException.RuntimeException(414);
     }
     int length = 0;
     for (HttpField header : request.getHeaders()) {
       length += length(header);
     }
-    if (length > MAX_HEADERS) {
+    if (length > MAX_HEADER_BYTES) {
       throw new HttpException.RuntimeException(431);
     }
   }

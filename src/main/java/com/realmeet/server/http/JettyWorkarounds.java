@@ -55,15 +55,15 @@ public final class JettyWorkarounds {
    * without a lock, and another one that comes at the same moment may get an empty 500. Delete when
    * JavalinServlet.servletContextConfig is a synchronized lazy value.
    */
-  static final class FirstAlone extends Handler.Wrapper {
-    private final Semaphore turn = new Semaphore(1);
+  static final class SerializedFirstRequest extends Handler.Wrapper {
+    private final Semaphore permit = new Semaphore(1);
     private volatile boolean prepared;
 
     /** A before-handler, which runs in a servlet that is prepared. */
     void onPrepared(Context ctx) {
       if (!prepared) {
         prepared = true;
-        turn.release();
+        permit.release();
       }
     }
 
@@ -72,15 +72,15 @@ public final class JettyWorkarounds {
       if (prepared) {
         return super.handle(request, response, callback);
       }
-      turn.acquire();
+      permit.acquire();
       if (prepared) {
-        turn.release();
+        permit.release();
         return super.handle(request, response, callback);
       }
       try {
         return super.handle(request, response, callback);
       } finally {
-        turn.release(); // OPTIONS * prepares nothing: no servlet gets it
+        permit.release(); // OPTIONS * prepares nothing: no servlet gets it
       }
     }
   }
@@ -216,10 +216,10 @@ public final class JettyWorkarounds {
 
   private static final class Connector extends ServerConnector {
     /** Bytes: one head is at most 64 KB, but Jetty does not limit all of them together. */
-    static final int MAX_HEADS = 8 << 20;
+    static final int MAX_INCOMPLETE_HEAD_BYTES = 8 << 20;
 
-    /** Bytes of all heads that are not complete yet. */
-    private final AtomicInteger heads = new AtomicInteger();
+    /** Bytes received of request heads that are not complete yet, over all connections. */
+    private final AtomicInteger incompleteHeadBytes = new AtomicInteger();
 
     Connector(Server server, HttpConfiguration http) {
       super(server, new HttpConnectionFactory(http));
@@ -249,7 +249,8 @@ public final class JettyWorkarounds {
     private volatile boolean betweenRequests;
     private volatile boolean inRequest;
     private volatile int expired;
-    private final AtomicInteger head = new AtomicInteger(); // bytes of one that is not complete
+    private final AtomicInteger headBytes =
+        new AtomicInteger(); // bytes of one that is not complete
     private final Connector connector;
 
     EndPoint(
@@ -288,8 +289,10 @@ public final class JettyWorkarounds {
 
     /** A head that arrives in one piece, as almost all do, is never refused. */
     private int fillHead(ByteBuffer buffer, int bytes) {
-      boolean inPieces = head.addAndGet(bytes) > bytes;
-      boolean tooMuch = connector.heads.addAndGet(bytes) > Connector.MAX_HEADS && inPieces;
+      boolean inPieces = headBytes.addAndGet(bytes) > bytes;
+      boolean tooMuch =
+          connector.incompleteHeadBytes.addAndGet(bytes) > Connector.MAX_INCOMPLETE_HEAD_BYTES
+              && inPieces;
       if (tooMuch) {
         close();
         BufferUtil.clear(buffer);
@@ -301,7 +304,7 @@ public final class JettyWorkarounds {
     }
 
     private void releaseHead() {
-      connector.heads.addAndGet(-head.getAndSet(0));
+      connector.incompleteHeadBytes.addAndGet(-headBytes.getAndSet(0));
     }
 
     @Override

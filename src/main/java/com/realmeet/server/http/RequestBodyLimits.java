@@ -28,16 +28,16 @@ import org.eclipse.jetty.util.thread.Scheduler;
  * users who are signed in. A body that no handler reads costs nothing.
  */
 final class RequestBodyLimits extends Handler.Wrapper {
-  private static final int MAX_BODY = 1 << 20;
+  private static final int MAX_BODY_BYTES = 1 << 20;
 
   /**
    * Bytes that a chunk (RFC 9112 §7.1) counts at least: a megabyte of one-byte chunks would take a
    * second of processor time.
    */
-  private static final int MIN_CHUNK = 256;
+  private static final int MIN_CHUNK_COST = 256;
 
   /** Bytes by which a budget may be exceeded until the bodies that are given up have ended. */
-  private static final int MAX_EXCESS = 2 << 20;
+  private static final int MAX_EXCESS_BYTES = 2 << 20;
 
   // Handlers need up to five times as much of the heap.
   private final Budget anonymous = new Budget(2 << 20, 16);
@@ -77,7 +77,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
     if (!hasBody(request)) {
       return super.handle(request, response, callback);
     }
-    if (request.getLength() > MAX_BODY) {
+    if (request.getLength() > MAX_BODY_BYTES) {
       Response.writeError(request, response, callback, HttpStatus.PAYLOAD_TOO_LARGE_413);
       return true;
     }
@@ -139,15 +139,15 @@ final class RequestBodyLimits extends Handler.Wrapper {
       if (unaccounted == 0) {
         return;
       }
-      size += getLength() < 0 ? Math.max(unaccounted, MIN_CHUNK) : unaccounted;
+      size += getLength() < 0 ? Math.max(unaccounted, MIN_CHUNK_COST) : unaccounted;
       bytes += unaccounted;
       int total = budget().bytes.addAndGet(unaccounted);
       if (total > budget.maxBytes) {
         budget.giveUpOldest();
       }
-      if (total > budget.maxBytes + MAX_EXCESS) {
+      if (total > budget.maxBytes + MAX_EXCESS_BYTES) {
         refuse(HttpStatus.SERVICE_UNAVAILABLE_503);
-      } else if (size > MAX_BODY) {
+      } else if (size > MAX_BODY_BYTES) {
         refuse(HttpStatus.PAYLOAD_TOO_LARGE_413);
       } else if (Deadline.of(this).remaining().isZero()) {
         refuse(HttpStatus.REQUEST_TIMEOUT_408);

@@ -39,7 +39,7 @@ public final class Backfill {
   private static final Logger log = LoggerFactory.getLogger(Backfill.class);
 
   /** The most users that Clerk lists at once. */
-  private static final int PAGE = 500;
+  private static final int PAGE_SIZE = 500;
 
   /**
    * For a page of full users, metadata included, or up to 10 s in which the rate limiter holds it
@@ -59,7 +59,7 @@ public final class Backfill {
   private static final int MAX_LISTED_IDS = 10_000;
 
   /** How many skipped users are listed. */
-  private static final int MAX_LISTED = 1000;
+  private static final int MAX_SKIPPED_LOGGED = 1000;
 
   /** What the command line asks for beside the listing. */
   public record Options(boolean deleteMissing, boolean revive, boolean dryRun, boolean force) {
@@ -149,10 +149,10 @@ public final class Backfill {
       CompletableFuture<List<ClerkUser>> next = fetch("");
       while (next != null) {
         List<ClerkUser> page = Threads.join(next);
-        List<ClerkUser> certain = page.size() < PAGE ? dropDeletedTail(before) : page;
-        boolean last = certain == before;
-        next = last ? null : fetch(cursor(certain, cursors)); // while this page is stored
-        before = certain;
+        List<ClerkUser> confirmed = page.size() < PAGE_SIZE ? dropDeletedTail(before) : page;
+        boolean last = confirmed == before;
+        next = last ? null : fetch(cursor(confirmed, cursors)); // while this page is stored
+        before = confirmed;
         store(page);
         bar.stepBy(page.size());
       }
@@ -189,7 +189,7 @@ public final class Backfill {
 
   private CompletableFuture<List<ClerkUser>> fetch(String cursor) {
     return Threads.supply(
-        () -> withRetries(() -> clerk.users(cursor, PAGE, Deadline.in(CALL_TIMEOUT))));
+        () -> withRetries(() -> clerk.users(cursor, PAGE_SIZE, Deadline.in(CALL_TIMEOUT))));
   }
 
   private void store(List<ClerkUser> page) {
@@ -244,7 +244,7 @@ public final class Backfill {
 
   private void skip(String id, String reason) {
     skippedCount++;
-    if (skipped.size() < MAX_LISTED) {
+    if (skipped.size() < MAX_SKIPPED_LOGGED) {
       skipped.add(id + " " + reason);
     }
   }
@@ -321,7 +321,7 @@ public final class Backfill {
       try {
         return call.get();
       } catch (Failure e) {
-        if (!e.isThrottled() && ++failures >= tries(e.kind())) {
+        if (!e.isThrottled() && ++failures >= maxAttempts(e.kind())) {
           throw e;
         }
         Threads.sleep(Duration.ofSeconds(e.retryAfter()));
@@ -330,7 +330,7 @@ public final class Backfill {
   }
 
   /** Nonsense may come once, from a proxy in Clerk's place. */
-  private static int tries(Kind kind) {
+  private static int maxAttempts(Kind kind) {
     return switch (kind) {
       case CLERK_UNAVAILABLE, DATABASE_UNAVAILABLE -> MAX_ATTEMPTS;
       case CLERK_BAD_RESPONSE -> 2;

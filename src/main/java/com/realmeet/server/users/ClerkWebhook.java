@@ -53,7 +53,7 @@ public final class ClerkWebhook {
   private final UserSync users;
   private final Supplier<Set<String>> instances;
   private final AtomicBoolean otherInstanceLogged = new AtomicBoolean();
-  private final WebhookMetrics counts;
+  private final WebhookMetrics metrics;
 
   /**
    * @param secrets the keys in use: several while one is being replaced
@@ -64,7 +64,7 @@ public final class ClerkWebhook {
     this.secrets = secrets;
     this.users = users;
     this.instances = instances;
-    this.counts = new WebhookMetrics(meters);
+    this.metrics = new WebhookMetrics(meters);
   }
 
   /**
@@ -84,9 +84,9 @@ public final class ClerkWebhook {
       JsonNode event = parse(body);
       type = event.get("type").asText();
       apply(event);
-      counts.good(type);
+      metrics.succeeded(type);
     } catch (RuntimeException e) {
-      counts.bad(type, e);
+      metrics.failed(type, e);
       throw e;
     }
     ctx.json(new Received(true));

@@ -100,21 +100,21 @@ public final class InstanceCheck {
    * @throws Failure a fault of Clerk or the database
    */
   Verdict check(Collection<String> except, Instant before, Deadline deadline) {
-    Instant start = wrongSince;
-    Instant limit = start != null && start.isBefore(before) ? start : before;
+    Instant wrongFrom = wrongSince;
+    Instant limit = wrongFrom != null && wrongFrom.isBefore(before) ? wrongFrom : before;
     List<String> ids = users.sample(SAMPLE_SIZE, except, limit, deadline);
-    if (ids.isEmpty() || ids.size() < MIN_SAMPLE && start == null) {
+    if (ids.isEmpty() || ids.size() < MIN_SAMPLE && wrongFrom == null) {
       return Verdict.TOO_FEW_USERS;
     }
-    if (clerk.lookup(ids, UserSync.clerkShare(deadline)).isEmpty()) {
-      noteWrong(ids.size());
+    if (clerk.lookup(ids, UserSync.clerkDeadline(deadline)).isEmpty()) {
+      reportOtherInstance(ids.size());
       return Verdict.OTHER_INSTANCE;
     }
-    noteRight();
+    reportSameInstance();
     return Verdict.SAME_INSTANCE;
   }
 
-  private synchronized void noteWrong(int sampleSize) {
+  private synchronized void reportOtherInstance(int sampleSize) {
     long now = System.nanoTime();
     if (!wrong || now - loggedNanos >= REMINDER.toNanos()) {
       log.error(
@@ -127,7 +127,7 @@ public final class InstanceCheck {
     wrong = true;
   }
 
-  private synchronized void noteRight() {
+  private synchronized void reportSameInstance() {
     wrongSince = null;
     if (wrong) {
       log.info("CLERK_SECRET_KEY is of the same Clerk instance as the users in the table");

@@ -42,13 +42,13 @@ import org.slf4j.LoggerFactory;
 public final class Poll implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Poll.class);
 
-  private static final int PAGE = 100;
+  private static final int PAGE_SIZE = 100;
 
   /** Users at the end of a page who are asked for again: deletions move the next page up. */
   private static final int PAGE_OVERLAP = 10;
 
   /** 50 pages: more is the work of a backfill. */
-  private static final int MAX_CHANGES = 5000;
+  private static final int MAX_CHANGED_USERS = 5000;
 
   /** Characters of CLERK_FIELDS among the changes; bounds the memory. */
   private static final int MAX_FIELDS_LENGTH = 32 << 20;
@@ -57,7 +57,7 @@ public final class Poll implements AutoCloseable {
   private static final int MAX_REPEATED_PAGES = 3;
 
   /** Users stored by one statement. */
-  private static final int BATCH = 500;
+  private static final int BATCH_SIZE = 500;
 
   /** Missing rows of one audit: a key of another instance, or a fault at Clerk, looks like more. */
   private static final int MAX_MISSING = 5;
@@ -80,9 +80,10 @@ public final class Poll implements AutoCloseable {
   private static final Duration AWAKE = Duration.ofMinutes(1);
 
   /** The least time between two errors about too many missing rows. */
-  private static final Duration REMINDER = Duration.ofHours(1);
+  private static final Duration REMINDER_INTERVAL = Duration.ofHours(1);
 
-  private static final Set<Change> HEALED = Set.of(Change.INSERT, Change.UPDATE, Change.DELETE);
+  private static final Set<Change> REPORTED_CHANGES =
+      Set.of(Change.INSERT, Change.UPDATE, Change.DELETE);
 
   private final ClerkApi clerk;
   private final UserDao users;
@@ -100,9 +101,9 @@ public final class Poll implements AutoCloseable {
   private Instant since; // Clerk's clock: what is older has been seen; null: not known yet
   private final Map<String, Instant> seen = new HashMap<>(); // versions at or after since
   private boolean isOurInstance;
-  private String audited = ""; // the last id of the last audit
+  private String lastAuditedId = ""; // the last id of the last audit
   private long databaseUseNanos; // of the database's last use at the end of the last poll
-  private Deadline silence = Deadline.in(Duration.ZERO);
+  private Deadline remindAfter = Deadline.in(Duration.ZERO);
 
   public Poll(
       ClerkApi clerk,
@@ -128,7 +129,7 @@ public final class Poll implements AutoCloseable {
       log.debug("The newest row is not known yet: {}", e.getMessage());
     }
     databaseUseNanos = database.lastUseNanos();
-    HEALED.forEach(this::counter); // an alert cannot see a first increase
+    REPORTED_CHANGES.forEach(this::counter); // an alert cannot see a first increase
     TimeGauge.builder("clerk.poll.age", this, TimeUnit.NANOSECONDS, Poll::age)
         .description("Time since the last successful poll, or since the start before the first")
         .register(meters);
@@ -190,8 +191,8 @@ public final class Poll implements AutoCloseable {
   }
 
   private void report(Map<Change, Integer> counts) {
-    HEALED.forEach(change -> counter(change).increment(counts.getOrDefault(change, 0)));
-    if (HEALED.stream().anyMatch(change -> counts.getOrDefault(change, 0) > 0)) {
+    REPORTED_CHANGES.forEach(change -> counter(change).increment(counts.getOrDefault(change, 0)));
+    if (REPORTED_CHANGES.stream().anyMatch(change -> counts.getOrDefault(change, 0) > 0)) {
       log.info(
           "Caught up with Clerk: {} inserted, {} updated, {} deleted",
           counts.getOrDefault(Change.INSERT, 0),
@@ -224,12 +225,12 @@ public final class Poll implements AutoCloseable {
     if (changes.tooMany) {
       log.warn(
           "More than {} users have changed at Clerk since {}: run backfill",
-          Math.min(MAX_CHANGES, users.size() - 1),
+          Math.min(MAX_CHANGED_USERS, users.size() - 1),
           since);
     } else if (!users.isEmpty() && !isClosed()) {
       requireInstance();
-      for (int i = 0; i < users.size() && !isClosed(); i += BATCH) {
-        store(users.subList(i, Math.min(users.size(), i + BATCH)), counts);
+      for (int i = 0; i < users.size() && !isClosed(); i += BATCH_SIZE) {
+        store(users.subList(i, Math.min(users.size(), i + BATCH_SIZE)), counts);
       }
     }
     users.forEach(user -> seen.put(user.id(), user.updatedAt()));
@@ -263,10 +264,10 @@ public final class Poll implements AutoCloseable {
     long length = 0;
     for (int number = 1, repeated = 0; ; number++) {
       long known = page.stream().filter(user -> listed.contains(user.id())).count();
-      boolean isRepeated = page.size() >= PAGE && known == page.size();
+      boolean isRepeated = page.size() >= PAGE_SIZE && known == page.size();
       repeated = isRepeated ? repeated + 1 : 0;
       isComplete &= !isRepeated && (known > 0 || listed.isEmpty() || page.isEmpty());
-      boolean goesOn = page.size() >= PAGE && repeated < MAX_REPEATED_PAGES;
+      boolean goesOn = page.size() >= PAGE_SIZE && repeated < MAX_REPEATED_PAGES;
       for (ClerkUser user : page) {
         if (user.updatedAt().isBefore(since)) {
           goesOn = false;
@@ -278,7 +279,7 @@ public final class Poll implements AutoCloseable {
           length += user.fields() == null ? 0 : user.fields().length();
         }
       }
-      boolean tooMany = unseen.size() > MAX_CHANGES || length > MAX_FIELDS_LENGTH;
+      boolean tooMany = unseen.size() > MAX_CHANGED_USERS || length > MAX_FIELDS_LENGTH;
       if (!goesOn || tooMany) {
         return new Changes(newest, unseen, tooMany, isComplete);
       }
@@ -287,8 +288,8 @@ public final class Poll implements AutoCloseable {
   }
 
   private List<ClerkUser> page(int number) {
-    int offset = number * (PAGE - PAGE_OVERLAP);
-    return clerk.recentlyUpdated(offset, PAGE, Deadline.in(CALL_TIMEOUT));
+    int offset = number * (PAGE_SIZE - PAGE_OVERLAP);
+    return clerk.recentlyUpdated(offset, PAGE_SIZE, Deadline.in(CALL_TIMEOUT));
   }
 
   private static ClerkUser newer(ClerkUser a, ClerkUser b) {
@@ -355,15 +356,15 @@ public final class Poll implements AutoCloseable {
   // Audit
 
   private void audit(Map<Change, Integer> counts) {
-    List<String> rows = users.listIds(audited, Instant.now(), ClerkApi.MAX_LOOKUP);
-    if (rows.isEmpty() && !audited.isEmpty()) {
+    List<String> rows = users.listIds(lastAuditedId, Instant.now(), ClerkApi.MAX_LOOKUP);
+    if (rows.isEmpty() && !lastAuditedId.isEmpty()) {
       rows = users.listIds("", Instant.now(), ClerkApi.MAX_LOOKUP);
     }
     List<String> ids = rows.stream().filter(ClerkUser::isId).toList();
     if (!ids.isEmpty()) {
       compare(ids, counts);
     }
-    audited = rows.size() < ClerkApi.MAX_LOOKUP ? "" : rows.get(rows.size() - 1);
+    lastAuditedId = rows.size() < ClerkApi.MAX_LOOKUP ? "" : rows.get(rows.size() - 1);
   }
 
   private void compare(List<String> ids, Map<Change, Integer> counts) {
@@ -389,13 +390,13 @@ public final class Poll implements AutoCloseable {
 
   private void refuseToDelete(int missing, int rows) {
     instance.require(List.of(), Deadline.in(Deadline.REQUEST_TIMEOUT));
-    if (silence.remaining().isZero()) {
+    if (remindAfter.remaining().isZero()) {
       log.error(
           "Clerk does not have {} of {} users: nobody is deleted. If that is right, run backfill"
               + " --delete-missing",
           missing,
           rows);
-      silence = Deadline.in(REMINDER);
+      remindAfter = Deadline.in(REMINDER_INTERVAL);
     }
   }
 

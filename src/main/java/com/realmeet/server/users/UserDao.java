@@ -133,7 +133,7 @@ public final class UserDao {
       """;
 
   /** Frees an address whose holder Clerk does not have. */
-  private static final String RELEASE_HOLDER =
+  private static final String RELEASE_EMAIL_OF_MISSING_USER =
       """
       UPDATE <schema>users
       SET email = id || '@moved.invalid'
@@ -233,7 +233,7 @@ public final class UserDao {
       LIMIT :limit
       """;
 
-  private static final String NEWEST =
+  private static final String NEWEST_CLERK_UPDATE =
       """
       SELECT max(clerk_updated_at)
       FROM <schema>users
@@ -387,7 +387,7 @@ public final class UserDao {
                   released.ifPresent(
                       id ->
                           handle
-                              .createUpdate(RELEASE_HOLDER)
+                              .createUpdate(RELEASE_EMAIL_OF_MISSING_USER)
                               .bind("id", id)
                               .bind("email", email)
                               .execute());
@@ -438,7 +438,9 @@ public final class UserDao {
   /** The latest time, by Clerk's clock, of which a row is; none if there are no rows. */
   Optional<Instant> newestClerkUpdate(Deadline deadline) {
     return database
-        .read(deadline, handle -> handle.createQuery(NEWEST).mapTo(OffsetDateTime.class).findOne())
+        .read(
+            deadline,
+            handle -> handle.createQuery(NEWEST_CLERK_UPDATE).mapTo(OffsetDateTime.class).findOne())
         .map(OffsetDateTime::toInstant);
   }
 

@@ -57,14 +57,14 @@ public final class UserSync implements AutoCloseable {
    *     of Clerk or the database
    */
   public User sync(String id, Deadline deadline) {
-    return usable(lookups.load(id, deadline))
+    return usableRow(lookups.load(id, deadline))
         .orElseGet(() -> firstSyncs.join(id, deadline, () -> create(id, deadline)));
   }
 
   /** Another request, or another server, may have been faster. */
   private User create(String id, Deadline deadline) {
-    return usable(lookups.load(id, deadline))
-        .orElseGet(() -> storeAlive(fetch(id, deadline), deadline));
+    return usableRow(lookups.load(id, deadline))
+        .orElseGet(() -> storeNotDeleted(fetchWithEmail(id, deadline), deadline));
   }
 
   /**
@@ -73,8 +73,8 @@ public final class UserSync implements AutoCloseable {
    *
    * @throws Failure USER_DELETED if it is a tombstone
    */
-  private static Optional<User> usable(Optional<User> row) {
-    return row.map(UserSync::alive)
+  private static Optional<User> usableRow(Optional<User> row) {
+    return row.map(UserSync::requireNotDeleted)
         .filter(user -> !user.email().equals(user.id() + "@moved.invalid"));
   }
 
@@ -85,13 +85,13 @@ public final class UserSync implements AutoCloseable {
    * @throws Failure USER_NOT_AT_CLERK, NO_EMAIL, a fault of Clerk, or DATABASE_UNAVAILABLE if that
    *     has left no time
    */
-  ClerkUser fetch(String id, Deadline deadline) {
-    return fetch(id, deadline, culprit(deadline));
+  ClerkUser fetchWithEmail(String id, Deadline deadline) {
+    return fetchWithEmail(id, deadline, culprit(deadline));
   }
 
-  private ClerkUser fetch(String id, Deadline deadline, Kind culprit) {
+  private ClerkUser fetchWithEmail(String id, Deadline deadline, Kind culprit) {
     ClerkUser user =
-        ask(id, deadline, culprit).orElseThrow(() -> Failure.of(Kind.USER_NOT_AT_CLERK));
+        fetchFromClerk(id, deadline, culprit).orElseThrow(() -> Failure.of(Kind.USER_NOT_AT_CLERK));
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
@@ -112,10 +112,10 @@ public final class UserSync implements AutoCloseable {
 
   /** Like {@link #refresh(String)}, for who has more or less time than a request. */
   public User refresh(String id, Deadline deadline) {
-    users.find(id, deadline).ifPresent(UserSync::alive);
+    users.find(id, deadline).ifPresent(UserSync::requireNotDeleted);
     Kind culprit = culprit(deadline);
     return refreshes.joinNext(
-        id, deadline, () -> storeAlive(fetch(id, deadline, culprit), deadline));
+        id, deadline, () -> storeNotDeleted(fetchWithEmail(id, deadline, culprit), deadline));
   }
 
   /**
@@ -164,8 +164,8 @@ public final class UserSync implements AutoCloseable {
    *
    * @throws Failure also USER_DELETED, if there is a tombstone
    */
-  User storeAlive(ClerkUser user, Deadline deadline) {
-    return alive(store(user, deadline));
+  User storeNotDeleted(ClerkUser user, Deadline deadline) {
+    return requireNotDeleted(store(user, deadline));
   }
 
   /**
@@ -177,41 +177,42 @@ public final class UserSync implements AutoCloseable {
   User store(ClerkUser user, Deadline deadline) {
     // Two upserts of one user can collide on the address; the second try meets the finished first.
     Optional<User> row = users.upsert(user, deadline).or(() -> users.upsert(user, deadline));
-    for (int tries = 0; row.isEmpty() && tries < MAX_EMAIL_ATTEMPTS; tries++) {
+    for (int attempts = 0; row.isEmpty() && attempts < MAX_EMAIL_ATTEMPTS; attempts++) {
       row = resolveEmailConflict(user, deadline);
     }
-    return row.orElseThrow(() -> taken(user, deadline));
+    return row.orElseThrow(() -> emailConflict(user, deadline));
   }
 
   /** Where no row has the address, an index of the application's own has another idea of it. */
-  private Failure taken(ClerkUser user, Deadline deadline) {
+  private Failure emailConflict(ClerkUser user, Deadline deadline) {
     return users.findIdByEmail(user.email(), List.of(user.id()), deadline).isEmpty()
         ? Failure.of(Kind.EMAIL_IN_USE)
         : Failure.of(Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try");
   }
 
-  /** Follows the address from holder to holder, since several users may have swapped theirs. */
+  /** Follows the address from owner to owner, since several users may have swapped theirs. */
   private Optional<User> resolveEmailConflict(ClerkUser user, Deadline deadline) {
     List<ClerkUser> moved = new ArrayList<>(List.of(user));
     String email = user.email();
     while (email != null) {
       List<String> ids = new ArrayList<>(moved.stream().map(ClerkUser::id).toList());
-      Optional<String> holder = users.findIdByEmail(email, ids, deadline);
-      if (holder.isEmpty()) {
+      Optional<String> owner = users.findIdByEmail(email, ids, deadline);
+      if (owner.isEmpty()) {
         break;
       }
-      if (!ClerkUser.isId(holder.get())) {
+      if (!ClerkUser.isId(owner.get())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // somebody else's row: Clerk cannot be asked about it
       }
-      Optional<ClerkUser> current = ask(holder.get(), deadline, Kind.DATABASE_UNAVAILABLE);
+      Optional<ClerkUser> current =
+          fetchFromClerk(owner.get(), deadline, Kind.DATABASE_UNAVAILABLE);
       if (current.isEmpty()) {
-        ids.add(holder.get());
+        ids.add(owner.get());
         instance.require(ids, deadline);
-        Optional<User> row = users.upsertMovedEmails(moved, holder, deadline);
+        Optional<User> row = users.upsertMovedEmails(moved, owner, deadline);
         row.ifPresent(
             stored ->
                 log.info(
-                    "{} has lost the email address: Clerk does not have the user", holder.get()));
+                    "{} has lost the email address: Clerk does not have the user", owner.get()));
         return row;
       }
       if (email.equalsIgnoreCase(current.get().email())) {
@@ -233,15 +234,15 @@ public final class UserSync implements AutoCloseable {
         : Kind.CLERK_UNAVAILABLE;
   }
 
-  private Optional<ClerkUser> ask(String id, Deadline deadline, Kind culprit) {
-    Deadline share = deadline.minus(DATABASE_RESERVE);
-    if (share.remaining().isZero()) {
+  private Optional<ClerkUser> fetchFromClerk(String id, Deadline deadline, Kind culprit) {
+    Deadline clerkDeadline = deadline.minus(DATABASE_RESERVE);
+    if (clerkDeadline.remaining().isZero()) {
       throw Failure.of(culprit, "no time is left to ask Clerk");
     }
-    boolean fair = share.remaining().compareTo(ClerkApi.FAIR_TIME) >= 0;
+    boolean fair = clerkDeadline.remaining().compareTo(ClerkApi.FAIR_TIME) >= 0;
     Optional<ClerkUser> user;
     try {
-      user = clerk.user(id, share);
+      user = clerk.user(id, clerkDeadline);
     } catch (Failure e) {
       throw fair || e.isThrottled() || e.kind() != Kind.CLERK_UNAVAILABLE
           ? e
@@ -258,12 +259,12 @@ public final class UserSync implements AutoCloseable {
    *
    * @throws Failure DATABASE_UNAVAILABLE if that is nothing, since the database has used it up
    */
-  static Deadline clerkShare(Deadline deadline) {
-    Deadline share = deadline.minus(DATABASE_RESERVE);
-    if (share.remaining().isZero()) { // which is not Clerk's fault
+  static Deadline clerkDeadline(Deadline deadline) {
+    Deadline clerkDeadline = deadline.minus(DATABASE_RESERVE);
+    if (clerkDeadline.remaining().isZero()) { // which is not Clerk's fault
       throw Failure.of(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
     }
-    return share;
+    return clerkDeadline;
   }
 
   /** Ends the lookup threads. */
@@ -272,7 +273,7 @@ public final class UserSync implements AutoCloseable {
     lookups.close();
   }
 
-  private static User alive(User user) {
+  private static User requireNotDeleted(User user) {
     if (user.deletedAt() != null) {
       throw Failure.of(Kind.USER_DELETED);
     }

@@ -17,7 +17,7 @@ final class WebhookMetrics {
 
   private final MeterRegistry meters;
   private final AtomicBoolean hasAge = new AtomicBoolean();
-  private volatile long lastGoodNanos;
+  private volatile long lastSuccessNanos;
 
   /** All that matters is there from the start: an alert cannot see a first increase. */
   WebhookMetrics(MeterRegistry meters) {
@@ -30,9 +30,9 @@ final class WebhookMetrics {
   }
 
   /** Notes a webhook that was answered with 200. */
-  void good(String type) {
+  void succeeded(String type) {
     counter(type, "ok").increment();
-    lastGoodNanos = System.nanoTime();
+    lastSuccessNanos = System.nanoTime();
     if (hasAge.compareAndSet(false, true)) {
       TimeGauge.builder("clerk.webhook.age", this, TimeUnit.NANOSECONDS, WebhookMetrics::age)
           .description("Time since the last good webhook; absent before the first since the start")
@@ -41,13 +41,13 @@ final class WebhookMetrics {
   }
 
   /** Notes a webhook that was refused with a 400, or that Clerk is to send again. */
-  void bad(String type, RuntimeException reason) {
+  void failed(String type, RuntimeException reason) {
     boolean refused = reason instanceof Failure failure && failure.kind().status == 400;
     counter(type, refused ? "refused" : "failed").increment();
   }
 
   private double age() {
-    return System.nanoTime() - lastGoodNanos;
+    return System.nanoTime() - lastSuccessNanos;
   }
 
   private Counter counter(String type, String outcome) {
