@@ -105,7 +105,8 @@ class SwapTest {
       assertEquals(
           Optional.empty(),
           new UserDao(database)
-              .upsertMovedEmails(users, Optional.of("user_undo_x"), Deadline.in(Database.LIMIT)));
+              .upsertMovedEmails(
+                  users, Optional.of("user_undo_x"), Deadline.in(Deadline.REQUEST_TIMEOUT)));
     }
 
     assertEquals(before, servers.table());

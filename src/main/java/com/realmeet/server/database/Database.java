@@ -1,5 +1,6 @@
 package com.realmeet.server.database;
 
+import static com.realmeet.server.core.Deadline.REQUEST_TIMEOUT;
 import static com.realmeet.server.database.SqlErrors.READ_ONLY;
 import static com.realmeet.server.database.SqlErrors.describe;
 import static com.realmeet.server.database.SqlErrors.isTransient;
@@ -51,9 +52,6 @@ import org.slf4j.LoggerFactory;
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
 
-  /** The longest that any work waits; a little less than the 5 s in which a request is answered. */
-  public static final Duration LIMIT = Duration.ofMillis(4500);
-
   /** For a connection, and so for a Neon database that is just waking up. */
   private static final Duration CONNECTION_TIMEOUT = Duration.ofSeconds(3);
 
@@ -98,7 +96,7 @@ public final class Database implements AutoCloseable {
 
   /** A pool that is empty at first: nothing is connected before the first use. */
   public Database(DatabaseUrl url, int poolSize, MeterRegistry meters) {
-    source = url.dataSource((int) LIMIT.toSeconds());
+    source = url.dataSource((int) REQUEST_TIMEOUT.toSeconds());
     source.setCancelSignalTimeout(2); // seconds
     preparedStatements = new AtomicBoolean(!url.isPooled());
     poolerChecked = new AtomicBoolean(url.isPooled());
@@ -159,7 +157,7 @@ public final class Database implements AutoCloseable {
 
   /** Like {@link #read(Deadline, HandleCallback)}, within 4.5 s. */
   public <T> T read(HandleCallback<T, RuntimeException> work) {
-    return read(Deadline.in(LIMIT), work);
+    return read(Deadline.in(REQUEST_TIMEOUT), work);
   }
 
   /**
@@ -175,7 +173,7 @@ public final class Database implements AutoCloseable {
 
   /** Like {@link #write(Deadline, HandleCallback)}, within 4.5 s. */
   public <T> T write(HandleCallback<T, RuntimeException> work) {
-    return write(Deadline.in(LIMIT), work);
+    return write(Deadline.in(REQUEST_TIMEOUT), work);
   }
 
   /**
@@ -317,7 +315,7 @@ public final class Database implements AutoCloseable {
     if (left.compareTo(VALIDATION_TIMEOUT) < 0) {
       return Deadline.in(VALIDATION_TIMEOUT);
     }
-    return left.compareTo(LIMIT) > 0 ? Deadline.in(LIMIT) : deadline;
+    return left.compareTo(REQUEST_TIMEOUT) > 0 ? Deadline.in(REQUEST_TIMEOUT) : deadline;
   }
 
   private PGConnection prepare(Handle handle, Deadline deadline) {

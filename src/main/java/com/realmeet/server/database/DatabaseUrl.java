@@ -255,7 +255,7 @@ public record DatabaseUrl(
   }
 
   /** Prisma's {@code pool_timeout} in milliseconds, if that is less than the given limit. */
-  public long poolTimeoutMillis(long limit) {
+  long poolTimeoutMillis(long limit) {
     return poolTimeout == null ? limit : Math.min(limit, poolTimeout * 1000L);
   }
 

@@ -65,7 +65,7 @@ public final class ReadOnlyDatabase implements AutoCloseable {
   }
 
   /** Runs queries in a transaction that is read-only. */
-  public <T> T read(Function<Handle, T> work) {
+  <T> T read(Function<Handle, T> work) {
     handle.begin();
     try {
       handle.createQuery(LIMITS).bind("schema", schema).mapTo(String.class).one();

@@ -248,8 +248,6 @@ public final class UserDao {
     REVIVE
   }
 
-  private static final String UNIQUE_VIOLATION = "23505";
-
   private static final RowMapper<User> USER = (row, ctx) -> user(row);
 
   private final Database database;
@@ -266,7 +264,7 @@ public final class UserDao {
    */
   public void requireTable() {
     try {
-      find("", Deadline.in(Database.LIMIT));
+      find("", Deadline.in(Deadline.REQUEST_TIMEOUT));
     } catch (Failure e) {
       log.warn("Starting without the database: {}", e.getMessage());
     } catch (JdbiException e) {
@@ -282,7 +280,7 @@ public final class UserDao {
   }
 
   /** The rows of those users who have one, by id, tombstones included. */
-  public Map<String, User> findAll(List<String> ids, Deadline deadline) {
+  Map<String, User> findAll(List<String> ids, Deadline deadline) {
     return database.read(deadline, handle -> findAll(handle, ids));
   }
 
@@ -351,7 +349,7 @@ public final class UserDao {
    */
   boolean revive(ClerkUser user) {
     return database.writeIdempotent(
-        Deadline.in(Database.LIMIT),
+        Deadline.in(Deadline.REQUEST_TIMEOUT),
         handle -> bind(handle.createUpdate(REVIVE), user).execute() == 1);
   }
 
@@ -413,7 +411,7 @@ public final class UserDao {
         () -> {
           List<String> changes =
               database.writeIdempotent(
-                  Deadline.in(Database.LIMIT),
+                  Deadline.in(Deadline.REQUEST_TIMEOUT),
                   handle ->
                       bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
           Map<Change, Integer> counts = new EnumMap<>(Change.class);

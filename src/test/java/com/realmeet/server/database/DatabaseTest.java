@@ -133,7 +133,7 @@ class DatabaseTest {
         Failure.class,
         () ->
             database.writeIdempotent(
-                Deadline.in(Database.LIMIT),
+                Deadline.in(Deadline.REQUEST_TIMEOUT),
                 handle -> {
                   runs.incrementAndGet();
                   return insert(handle, "dies at the commit");
