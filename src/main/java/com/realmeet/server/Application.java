@@ -5,12 +5,12 @@ import com.realmeet.server.users.UserSync;
 import io.javalin.router.JavalinDefaultRoutingApi;
 
 /**
- * Tables and routes beside those of the server, for tests: they start the README's example, which
- * is no part of the jar, by way of {@link Main#start(Config, Application)}. A team's own routes
- * stand in {@link Main}, its own migrations in {@code db/migration}.
+ * Adds tables and routes to the server in tests: they start the README's example, which is not in
+ * the jar, by {@link Main#start(Config, Application)}. A team declares its own routes in {@link
+ * Main} and puts its migrations into {@code db/migration}.
  */
 public interface Application {
-  /** The server alone. */
+  /** Adds nothing: the server alone. */
   Application NONE =
       new Application() {
         @Override
@@ -23,9 +23,9 @@ public interface Application {
             JavalinDefaultRoutingApi routes, Database database, UserSync userSync) {}
       };
 
-  /** Where Flyway finds its migrations, such as {@code classpath:example/migration}. */
+  /** Returns where Flyway finds the migrations, such as {@code classpath:example/migration}. */
   String[] migrations();
 
-  /** Declares its routes, as {@code Main.declareRoutes} does. */
+  /** Declares the routes, as {@code Main.declareRoutes} does. */
   void declareRoutes(JavalinDefaultRoutingApi routes, Database database, UserSync userSync);
 }

@@ -33,22 +33,26 @@ import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /**
- * The command {@code check}: looks at everything that can be wrong, and says it in one list. It
- * changes nothing, and ends within 10 s whatever is down.
+ * Runs the command {@code check}: verifies the settings, the database, Clerk and the rows, and
+ * prints the results as one list. It changes nothing and ends within 10 s even if a dependency
+ * hangs.
  */
 final class Check {
+  /** Time for all checks: 1 s less than the 10 s in which the command ends. */
   static final Duration TIMEOUT = Duration.ofSeconds(9);
 
-  /** Of this Java on, handlers run on virtual threads that nothing pins. */
+  /**
+   * First LTS version of Java in which {@code synchronized} does not pin virtual threads (JEP 491).
+   */
   private static final int RECOMMENDED_JAVA = 25;
 
-  /** MB of heap with which the server has been tested, as in {@code jvm.options}. */
+  /** Heap size in MB for which the server is tested, as in {@code jvm.options}. */
   private static final int RECOMMENDED_HEAP_MB = 128;
 
-  /** MB below which the server collects garbage more than it works. */
+  /** Heap size in MB below which garbage collection takes most of the processor time. */
   private static final int MIN_HEAP_MB = 48;
 
-  /** What {@code check --json} prints. */
+  /** JSON that {@code check --json} prints. */
   private record Report(Level level, List<CheckLine> lines) {}
 
   private final Duration timeout;
@@ -64,9 +68,9 @@ final class Check {
   }
 
   /**
-   * Checks and prints.
+   * Runs all checks and prints their lines.
    *
-   * @param timeout after which the lines that there are get printed
+   * @param timeout of all checks together; the lines found until then are printed
    * @return 0; 1 if something fails; 2 if settings are wrong
    */
   static int run(Supplier<Config> settings, boolean json, Duration timeout, PrintStream out) {
@@ -105,7 +109,10 @@ final class Check {
     return Stream.of(process, database, clerk, users).flatMap(List::stream);
   }
 
-  /** Whatever hangs, such as a name server, the lines that there are get printed. */
+  /**
+   * Waits for a part of the checks until the deadline: if it hangs, for example at a name server,
+   * the lines found so far are still printed.
+   */
   private void await(CompletableFuture<?> work, String subject, List<CheckLine> lines) {
     try {
       work.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
@@ -123,7 +130,7 @@ final class Check {
     }
   }
 
-  // What needs nothing but this process
+  // Checks within this process
 
   private static CheckLine java() {
     int version = Runtime.version().feature();
@@ -155,7 +162,7 @@ final class Check {
         .anyMatch(option -> option.matches("-Xmx.*|-XX:(MaxHeapSize|MaxRAMPercentage)=.*"));
   }
 
-  /** More to say about settings alone goes here. */
+  /** Adds the warnings about settings that need no connection. */
   private void settings(Config config) {
     int before = process.size();
     config.warnings().forEach(warning -> process.add(warn("settings", warning)));
@@ -206,7 +213,7 @@ final class Check {
     }
   }
 
-  // What others have to respond to
+  // Checks that call Clerk and the database
 
   private Optional<ClerkApi> clerk(Config config) {
     ClerkCheck check = new ClerkCheck(config.clerkApiUrl(), config.clerkSecretKey(), clerk::add);

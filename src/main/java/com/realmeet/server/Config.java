@@ -28,25 +28,26 @@ import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
 /**
- * The settings, under the names that the Node server's {@code .env} had; the README has the table.
+ * Settings of the server. The variables have the names of the Node server's {@code .env}; the
+ * README has the table.
  *
- * @param databaseUrl for requests
- * @param directUrl for migrations: never a pooler where that can be known
+ * @param databaseUrl database for requests
+ * @param directUrl database for migrations: the host behind the pooler if it is known
  * @param clerkSecretKey {@code sk_test_…} or {@code sk_live_…}
  * @param port 0 picks a free one
  * @param environment the value of NODE_ENV
- * @param origins front ends that may read our answers, as {@link Origins} takes them
+ * @param origins front ends that may read our responses (CORS), in the form of {@link Origins}
  * @param host address to listen on
- * @param poolSize the most connections to the database
- * @param authorizedParties accepted {@code azp} claims, as {@link SessionAuth} takes them; empty:
+ * @param poolSize maximum number of connections to the database
+ * @param authorizedParties accepted {@code azp} claims, in the form of {@link SessionAuth}; empty:
  *     any
- * @param clerkApiUrl without a slash at the end
- * @param clerkJwtKey verifies tokens without fetching keys, or null
- * @param webhookSecrets keys of which any may sign a webhook; empty: there is no webhook route
- * @param clerkFields keys of Clerk's user object that the column clerk_fields keeps
- * @param pollSeconds how often to look for changes at Clerk; 0: never
- * @param metricsPort where metrics are shown, 0 picks a free one; null: nowhere
- * @param contradictions warnings of variables that do not fit the settings
+ * @param clerkApiUrl base URL of Clerk's Backend API, without a trailing slash
+ * @param clerkJwtKey public key that verifies tokens, so that none is fetched; or null
+ * @param webhookSecrets keys, any of which may sign a webhook; empty: no webhook route
+ * @param clerkFields keys of Clerk's user object to store in the column clerk_fields
+ * @param pollSeconds interval of the poll in seconds; 0: no poll
+ * @param metricsPort port of the metrics page, 0 picks a free one; null: no page
+ * @param contradictions warnings about variables that contradict the settings
  */
 public record Config(
     DatabaseUrl databaseUrl,
@@ -75,15 +76,19 @@ public record Config(
 
   private static final String REQUIRED = " is required: ";
 
-  /** Bytes; Svix's own secrets have 24. */
+  /** Minimum length of a webhook key in bytes; the secrets that Svix generates have 24. */
   private static final int MIN_WEBHOOK_KEY_BYTES = 16;
 
-  /** A development instance of Clerk takes 100 calls in 10 s from all servers and laptops. */
+  /**
+   * Minimum interval of the poll. A development instance of Clerk allows 100 calls per 10 s, shared
+   * by all servers and laptops.
+   */
   private static final int MIN_POLL_SECONDS = 10;
 
+  /** Variable with the webhook's signing secret. */
   static final String WEBHOOK_SECRET = "CLERK_WEBHOOK_SIGNING_SECRET";
 
-  /** What Clerk's guides called it before; taken where the other is not set. */
+  /** Former name in Clerk's guides; read only if {@link #WEBHOOK_SECRET} is not set. */
   private static final String OLD_WEBHOOK_SECRET = "CLERK_WEBHOOK_SECRET";
 
   private static final Pattern API_URL =
@@ -111,7 +116,8 @@ public record Config(
   }
 
   /**
-   * The environment over a {@code .env} in the working directory.
+   * Returns the variables of a {@code .env} in the working directory, overridden by the
+   * environment.
    *
    * @throws StartupException if the file is there but cannot be read
    */
@@ -142,6 +148,11 @@ public record Config(
     return from(environment, DotEnv.NONE);
   }
 
+  /**
+   * Reads all settings from an environment and, for what it does not set, from a file.
+   *
+   * @throws StartupException with every problem there is, and exit code 2
+   */
   public static Config from(Map<String, String> environment, DotEnv file) {
     return new Reader(environment, file).read();
   }
@@ -154,7 +165,7 @@ public record Config(
     return environment == Environment.PRODUCTION;
   }
 
-  /** What is odd but usable, one line each. */
+  /** Returns warnings about settings that are usable but look wrong, one line each. */
   List<String> warnings() {
     List<String> warnings = new ArrayList<>(contradictions);
     databaseUrl.warnings().forEach(warning -> warnings.add("DATABASE_URL: " + warning));
@@ -165,13 +176,13 @@ public record Config(
     return warnings;
   }
 
-  /** Shows no secret. */
+  /** Returns a text without secrets. */
   @Override
   public String toString() {
     return "Config[" + environment + ", database " + databaseUrl + ", Clerk " + clerkApiUrl + "]";
   }
 
-  /** Reads one variable after the other and collects what is wrong with them. */
+  /** Parses the variables and collects all problems, so that they are reported at once. */
   private static final class Reader {
     private final Map<String, String> environment;
     private final DotEnv file;
@@ -224,13 +235,18 @@ public record Config(
       return config;
     }
 
-    /** Adds where a variable, the first word of a problem, stands in the file. */
+    /**
+     * Appends the line of the file that defines the variable, whose name is the first word of the
+     * problem.
+     */
     private String located(String problem) {
       String name = problem.substring(0, problem.indexOf(' '));
       return problem + (environment.containsKey(name) ? file.overridden(name) : file.hint(name));
     }
 
-    /** An allowed front end must be named in production: its default is a developer's machine. */
+    /**
+     * Parses CLIENT_URL. It is required in production, since the default is a developer's machine.
+     */
     private Set<String> origins(boolean required) {
       if (required) {
         return required("CLIENT_URL", "https://app.example.com", this::originList);
@@ -281,7 +297,7 @@ public record Config(
           .collect(Collectors.toCollection(LinkedHashSet::new));
     }
 
-    /** An address or a name; with a scheme or a port it would be looked up in vain. */
+    /** Checks an address or a host name; a scheme or a port in it would only fail in DNS. */
     private String host(String text) {
       if (!text.matches(
           "[\\w.-]+|\\[?[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[\\w.-]+)?]?")) {
@@ -339,14 +355,14 @@ public record Config(
       }
     }
 
-    /** The older name counts where the newer one is not set. */
+    /** Returns the name of the variable to read: the older one only if the newer is not set. */
     private String webhookSecretName() {
       return value(WEBHOOK_SECRET).isEmpty() && !value(OLD_WEBHOOK_SECRET).isEmpty()
           ? OLD_WEBHOOK_SECRET
           : WEBHOOK_SECRET;
     }
 
-    /** What is set, but does not fit what is read. */
+    /** Returns warnings about variables that contradict each other. */
     private List<String> contradictions() {
       List<String> warnings = new ArrayList<>();
       String old = value(OLD_WEBHOOK_SECRET);
@@ -415,7 +431,7 @@ public record Config(
     }
 
     private int number(String text, int least, int most) {
-      if (text.matches("(tcp|udp|sctp)://.*")) { // such as METRICS_PORT, for a Service "metrics"
+      if (text.matches("(tcp|udp|sctp)://.*")) { // METRICS_PORT, if there is a Service "metrics"
         throw new IllegalArgumentException(
             "must be a number between "
                 + least
@@ -452,7 +468,10 @@ public record Config(
       }
     }
 
-    /** Without the newline of a secrets file and the quotes that Docker's env files keep. */
+    /**
+     * Returns a value without the newline of a secrets file and without the quotes that Docker
+     * keeps in env files.
+     */
     private String value(String name) {
       String value = variables.getOrDefault(name, "").strip();
       boolean quoted =

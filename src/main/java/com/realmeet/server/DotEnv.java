@@ -17,41 +17,48 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * A {@code .env} file, read as the npm package dotenv 18 reads it, so that a file of the Node
- * server means the same here. Where dotenv skips a line, so does this class; it remembers where
- * everything stood, for the messages about settings that cannot be used.
+ * Parser of {@code .env} files. It follows the npm package dotenv 18, so that a file of the Node
+ * server has the same meaning: it also skips the lines that dotenv skips. It records line numbers
+ * for the messages about invalid settings.
  *
- * <p>dotenv's one regular expression is a pattern and a loop here: in Java, alternatives within a
- * repeated group overflow the stack on long values.
+ * <p>dotenv uses one regular expression; this class uses a pattern and a loop, because in Java
+ * alternatives within a repeated group overflow the stack on long values.
  */
 public final class DotEnv {
-  /** What {@code \s} means in JavaScript, the byte order mark U+FEFF included. */
+  /** Characters that {@code \s} matches in JavaScript, including the byte order mark U+FEFF. */
   private static final String SPACE =
       "\t\n\u000b\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009"
           + "\u200a\u2028\u2029\u202f\u205f\u3000\ufeff";
 
   /**
-   * What ends a line for JavaScript's {@code ^} and {@code $}; carriage returns are gone by then.
+   * Line terminators of JavaScript's {@code ^} and {@code $}, less the carriage return, which is
+   * replaced first.
    */
   private static final String LINE_END = "\n\u2028\u2029";
 
   private static final String LINE_STARTS = "(?<![^" + LINE_END + "])";
   private static final String LINE_ENDS = "(?![^" + LINE_END + "])";
 
-  /** {@code NAME=}, {@code export NAME =} or {@code NAME: } at the start of a line. */
+  /** Matches {@code NAME=}, {@code export NAME =} or {@code NAME: } at the start of a line. */
   private static final Pattern NAME =
       Pattern.compile(
           (LINE_STARTS + "[S&&[^" + LINE_END + "]]*+(?:export[S]++)?([\\w.-]++)(?:[S]*+=|:[S])")
               .replace("S", SPACE));
 
-  /** The quotes around a value; more than one pair only where U+2028 or U+2029 parts its lines. */
+  /**
+   * Matches the quotes around a value; there is more than one pair only if U+2028 or U+2029
+   * separates its lines.
+   */
   private static final Pattern QUOTED =
       Pattern.compile(LINE_STARTS + "(['\"`])(.*)\\1" + LINE_ENDS, Pattern.DOTALL);
 
-  /** No file, or an empty one. */
+  /** File without values: it is empty or does not exist. */
   static final DotEnv NONE = new DotEnv(new byte[0]);
 
-  /** Lines of a definition, counted from 1, and that of the one that it overrides, or 0. */
+  /**
+   * First and last line of a definition, counted from 1, and the line of the definition that it
+   * overrides, or 0.
+   */
   private record Place(int first, int last, int overridden) {}
 
   private final String text;
@@ -59,9 +66,9 @@ public final class DotEnv {
   private final Map<String, Place> places = new HashMap<>();
 
   /**
-   * Reads a file; one that does not exist has no values.
+   * Reads a file; if it does not exist, there are no values.
    *
-   * @throws IOException if it exists but cannot be read; its message is for a person
+   * @throws IOException if it exists but cannot be read; its message is meant for the user
    */
   public static DotEnv read(Path file) throws IOException {
     try {
@@ -100,7 +107,10 @@ public final class DotEnv {
     places.put(name, new Place(first, last, before == null ? 0 : before.first));
   }
 
-  /** The end of a value: behind its closing quote, or else before a {@code #} or the line's end. */
+  /**
+   * Returns the end of a value: after its closing quote, or else before a {@code #} or the end of
+   * the line.
+   */
   private int valueEnd(int start) {
     int opening = skipSpace(start);
     if (opening < text.length() && "'\"`".indexOf(text.charAt(opening)) >= 0) {
@@ -117,8 +127,9 @@ public final class DotEnv {
   }
 
   /**
-   * The quote that closes a value: the first without a backslash before it, or else the last with
-   * one, behind which the line has nothing but a comment. -1 if there is none.
+   * Returns the index of the quote that closes a value: the first one without a backslash before
+   * it, or else the last one with a backslash, after which the line has nothing but a comment; -1
+   * if there is none.
    */
   private int closingQuote(int opening) {
     char quote = text.charAt(opening);
@@ -172,12 +183,15 @@ public final class DotEnv {
     return trimmed.startsWith("\"") ? value.replace("\\n", "\n").replace("\\r", "\r") : value;
   }
 
-  /** The values by name; of two definitions of a name, the later counts. */
+  /** Returns the values by name; a later definition of a name overrides an earlier one. */
   public Map<String, String> values() {
     return Collections.unmodifiableMap(values);
   }
 
-  /** Says of a setting whose value comes from elsewhere that a line of this file does not count. */
+  /**
+   * Returns a note that the environment overrides this file's line for a setting; empty if the file
+   * has none.
+   */
   String overridden(String name) {
     Place place = places.get(name);
     return place == null
@@ -186,9 +200,9 @@ public final class DotEnv {
   }
 
   /**
-   * Says where this file names a setting that cannot be used, and what may be wrong there.
+   * Returns a note about where this file defines an invalid setting, and what may be wrong there.
    *
-   * @return a text in parentheses that quotes nothing of the file; empty if it has nothing to say
+   * @return a text in parentheses that quotes no value; empty if there is nothing to note
    */
   String hint(String name) {
     String hint = places.containsKey(name) ? definition(name) : skipped(name);
@@ -219,7 +233,7 @@ public final class DotEnv {
     return !next.isEmpty() && !next.startsWith("#") && !NAME.matcher(next).find();
   }
 
-  /** Looks for a line that begins with a name and yet does not define it. */
+  /** Finds a line that begins with a name but does not define it. */
   private String skipped(String name) {
     if (text.indexOf('\0') >= 0) {
       return " is not UTF-8 text: save it as UTF-8"; // PowerShell's > writes UTF-16

@@ -41,8 +41,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * The server: its commands, its parts wired by hand, its routes, its start and stop. Tests start
- * this very class, on a free port.
+ * Runs the commands, wires the parts of the server by hand, declares its routes, and starts and
+ * stops it. Tests start this class on a free port.
  */
 public final class Main implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Main.class);
@@ -67,10 +67,10 @@ public final class Main implements AutoCloseable {
       Settings come from the environment and from a .env file in the working directory.
       """;
 
-  /** The longest that a stop takes, requests under way included. */
+  /** Maximum duration of a stop: the graceful shutdown of Jetty, and 1.5 s to close the rest. */
   private static final Duration CLOSE_TIMEOUT = JettyServer.STOP_TIMEOUT.plusMillis(1500);
 
-  /** Such as {@code 1.0.0 (be9be96)}; in the jar's manifest, and so nowhere else. */
+  /** Version and commit such as {@code 1.0.0 (be9be96)}, from the jar's manifest. */
   private static final String VERSION =
       Optional.ofNullable(Main.class.getPackage().getImplementationVersion())
           .map(version -> version.replaceFirst(" \\(\\$.*", "")) // built without .git
@@ -83,14 +83,18 @@ public final class Main implements AutoCloseable {
   private final InstanceCheck instance;
   private final UserSync userSync;
 
-  /** Public for tests, which do not wait for its time. */
+  /** Public for tests, which poll without waiting for the interval. */
   public final Poll poll;
 
   private final SetupWarnings warnings = new SetupWarnings();
   private final SessionAuth auth;
+
+  /** Public for tests, which inspect Javalin and Jetty. */
   public final Javalin app;
+
   private final AtomicBoolean stopping = new AtomicBoolean();
 
+  /** Runs the command that the arguments name, and exits with its code. */
   public static void main(String[] args) {
     System.exit(run(args, Config::load));
   }
@@ -98,7 +102,7 @@ public final class Main implements AutoCloseable {
   /**
    * Runs a command.
    *
-   * @param settings read only by a command that needs them
+   * @param settings called only by a command that needs settings
    * @return 0 done, 1 failed, 2 wrong usage or settings
    */
   public static int run(String[] args, Supplier<Config> settings) {
@@ -131,10 +135,10 @@ public final class Main implements AutoCloseable {
     } catch (StartupException e) {
       e.lines().forEach(e.exitCode() == 2 ? System.err::println : log::error);
       return e.exitCode();
-    } catch (JdbiException e) { // of a backfill, by a constraint of the application for example
+    } catch (JdbiException e) { // a backfill may violate a constraint of the application
       SqlErrors.explain(e).ifPresentOrElse(log::error, () -> log.error("Unhandled exception", e));
       return 1;
-    } catch (Throwable e) { // without this, threads still at work would keep the process
+    } catch (Throwable e) { // otherwise non-daemon threads would keep the process alive
       log.error("Unhandled exception", e);
       return 1;
     }
@@ -163,7 +167,7 @@ public final class Main implements AutoCloseable {
     }
   }
 
-  /** Serves until the process is told to stop. */
+  /** Serves until the process receives a signal such as SIGTERM. */
   private static void serve(Config config) {
     Main server = start(config);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
@@ -174,7 +178,10 @@ public final class Main implements AutoCloseable {
     }
   }
 
-  /** Ends in time whatever hangs, such as a frozen database: the process ends with this thread. */
+  /**
+   * Closes the server within {@link #CLOSE_TIMEOUT} even if a database hangs: the process ends when
+   * this shutdown hook returns.
+   */
   private static void stop(Main server) {
     Thread closing = new Thread(server::close, "close");
     closing.setDaemon(true);
@@ -187,16 +194,20 @@ public final class Main implements AutoCloseable {
   }
 
   /**
-   * Makes the table ready, then listens.
+   * Migrates the database, then listens.
    *
-   * @throws StartupException if the port is taken, the database cannot be used, or Clerk rejects
-   *     the key
+   * @throws StartupException if another process has the port, the database cannot be used, or Clerk
+   *     rejects the key
    */
   public static Main start(Config config) {
     return start(config, Application.NONE);
   }
 
-  /** Like {@link #start(Config)}, with more tables and routes. */
+  /**
+   * Starts the server with additional tables and routes.
+   *
+   * @throws StartupException as {@link #start(Config)}
+   */
   public static Main start(Config config, Application application) {
     JettyServer.requireFreePort(config.host(), config.port(), "PORT");
     Metrics metrics = Metrics.start(config);
@@ -256,7 +267,7 @@ public final class Main implements AutoCloseable {
     metrics.observe(javalin);
     javalin.jsonMapper(Json.javalin());
     javalin.routes.beforeMatched(JettyWorkarounds::refuseMalformedChunks);
-    javalin.routes.beforeMatched(auth); // every route but those that are public
+    javalin.routes.beforeMatched(auth); // skips public routes
     declareRoutes(javalin.routes, config);
     application.declareRoutes(javalin.routes, database, userSync);
     if (config.isDevelopment()) {
@@ -264,7 +275,10 @@ public final class Main implements AutoCloseable {
     }
   }
 
-  /** A route demands a session token unless it is public; its handler may block. */
+  /**
+   * Declares the server's routes. A route requires a session token unless its role is PUBLIC; a
+   * handler may block.
+   */
   private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
     Health health = new Health(database::ping, stopping::get);
     ApiDocument document = new ApiDocument();
@@ -291,12 +305,15 @@ public final class Main implements AutoCloseable {
     ctx.json(Success.of(userSync.refresh(SessionAuth.userId(ctx), Deadline.of(ctx))));
   }
 
-  /** The port that the server listens on: the one asked for, or the free one that was found. */
+  /**
+   * Returns the port that the server listens on: PORT, or the free port that was chosen if that is
+   * 0.
+   */
   public int port() {
     return app.port();
   }
 
-  /** Finishes the requests under way, for 10 s at most, and closes everything. */
+  /** Finishes the requests in flight, for at most 10 s, and closes everything. */
   @Override
   public void close() {
     if (stopping.compareAndSet(false, true)) {

@@ -37,8 +37,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Measures requests and the JVM, and serves the page that Prometheus reads: on a port of its own,
- * since it is not for everybody. Without METRICS_PORT nothing is measured or opened.
+ * Measures requests and the JVM, and serves the page that Prometheus scrapes. It has its own port,
+ * since metrics are not public. Without METRICS_PORT nothing is measured and no port is opened.
  *
  * @see <a href="https://prometheus.io/docs/instrumenting/exposition_formats/">The text format</a>
  */
@@ -47,12 +47,15 @@ public final class Metrics implements AutoCloseable {
 
   private static final String CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
-  /** The label of all paths that no route has: anybody may make up any number of them. */
+  /**
+   * Label of all paths without a route: clients can invent any number of them, and each label costs
+   * memory.
+   */
   private static final String OTHER = "other";
 
   private static final String ROUTE_ATTRIBUTE = "route";
 
-  /** A request ends in 5 s. */
+  /** Histogram buckets, up to the 5 s in which a request ends. */
   private static final Duration[] BUCKETS = {
     Duration.ofMillis(5),
     Duration.ofMillis(10),
@@ -66,7 +69,7 @@ public final class Metrics implements AutoCloseable {
     Duration.ofSeconds(5)
   };
 
-  /** Where the parts of the server register their metrics. */
+  /** Registry to which the parts of the server add their metrics. */
   final MeterRegistry registry;
 
   private final Runnable stop;
@@ -76,13 +79,13 @@ public final class Metrics implements AutoCloseable {
     this.stop = stop;
   }
 
-  /** A registry that measures nothing. */
+  /** Returns a registry that discards all measurements. */
   public static MeterRegistry none() {
     return new CompositeMeterRegistry();
   }
 
   /**
-   * Begins to measure, and listens on METRICS_PORT, if that is set.
+   * Starts measuring, and listens on METRICS_PORT if that is set.
    *
    * @throws StartupException if another process has the port
    */
@@ -119,7 +122,9 @@ public final class Metrics implements AutoCloseable {
   private static void respond(HttpExchange exchange, PrometheusMeterRegistry registry)
       throws IOException {
     try (exchange) {
-      exchange.getResponseHeaders().set("Connection", "close"); // a scrape comes every minute
+      exchange
+          .getResponseHeaders()
+          .set("Connection", "close"); // Prometheus scrapes about once a minute
       if (!exchange.getRequestURI().getPath().equals("/metrics")) {
         exchange.sendResponseHeaders(404, -1);
         return;
@@ -131,7 +136,10 @@ public final class Metrics implements AutoCloseable {
     }
   }
 
-  /** What is returned listens to the JVM until it is closed. */
+  /**
+   * Registers the metrics of the JVM; the returned one receives garbage collection events until it
+   * is closed.
+   */
   private static JvmGcMetrics measureJvm(MeterRegistry registry) {
     new JvmMemoryMetrics().bindTo(registry);
     new JvmThreadMetrics().bindTo(registry);
@@ -143,7 +151,7 @@ public final class Metrics implements AutoCloseable {
     return gcMetrics;
   }
 
-  /** Measures the requests of an app; to be called before its routes are declared. */
+  /** Measures the requests of an app. Must be called before its routes are declared. */
   void observe(JavalinConfig javalin) {
     if (!(registry instanceof PrometheusMeterRegistry)) {
       return;
@@ -171,16 +179,19 @@ public final class Metrics implements AutoCloseable {
   }
 
   /**
-   * Times requests, from their headers to the end of the response, by the pattern of the route and
-   * by status. A request log, since Jetty itself responds to some.
+   * Measures the time from the headers of a request to the end of its response, by route pattern
+   * and status. It is a Jetty request log because Jetty itself responds to some requests.
    */
   private static final class RequestTimes implements RequestLog {
     private final MeterRegistry registry;
 
-    /** By route, then by status: a lookup by labels would take longer than the measuring. */
+    /**
+     * Timers by route, then by status (0 to 599): a lookup by labels in the registry takes longer
+     * than the measurement.
+     */
     private final Map<String, AtomicReferenceArray<Timer>> timers = new HashMap<>();
 
-    /** What paths a route matches. */
+    /** Pattern of the paths that a route matches, by route. */
     private final Map<String, Pattern> patterns = new HashMap<>();
 
     RequestTimes(MeterRegistry registry) {
@@ -206,7 +217,7 @@ public final class Metrics implements AutoCloseable {
       timer.record(nanos, TimeUnit.NANOSECONDS);
     }
 
-    /** The matched route; where only the method does not match, a route of that path. */
+    /** Returns the matched route; if only the method did not match, a route with this path. */
     private String route(Request request) {
       if (request.getAttribute(ROUTE_ATTRIBUTE) instanceof String matched) {
         return matched;

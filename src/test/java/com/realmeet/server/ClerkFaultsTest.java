@@ -254,7 +254,7 @@ class ClerkFaultsTest {
       }
     }
 
-    assertEquals(1, lines("Clerk is unavailable: it sent an unexpected answer, status 400"));
+    assertEquals(1, lines("Clerk is unavailable: it sent an unexpected response, status 400"));
     assertEquals(1, lines("Clerk is available again"));
     assertEquals(2, lines("ClerkApi"));
   }

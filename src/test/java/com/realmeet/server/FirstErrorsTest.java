@@ -380,7 +380,7 @@ class FirstErrorsTest {
       preflight(server, "http://localhost:5173");
       assertEquals(
           List.of(
-              "WARN Cors - A page of http://localhost:5173 may not read answers: if it is yours, add"
+              "WARN Cors - A page of http://localhost:5173 may not read responses: if it is yours, add"
                   + " it to CLIENT_URL, now http://localhost:3000,https://app.test"),
           warnings());
 

@@ -49,50 +49,55 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Clerk's Backend API. Whatever Clerk or the network does, a call ends by its deadline, reads a
- * limited answer, follows no redirect, and spares Clerk while it throttles us.
+ * Client of Clerk's Backend API. A call always ends by its deadline, reads a response of limited
+ * size, follows no redirect, and is not made while Clerk rate-limits us.
  *
  * @see <a href="https://clerk.com/docs/reference/backend-api">Clerk's Backend API</a>
  */
 public final class ClerkApi {
   private static final Logger log = LoggerFactory.getLogger(ClerkApi.class);
 
-  /** Clerk's JSON: snake_case. */
+  /** JSON mapper for Clerk's snake_case keys. */
   public static final JsonMapper JSON =
       JsonMapper.builder()
           .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
-          // Numbers in metadata keep all their digits.
+          // numbers in metadata keep all digits
           .enable(DeserializationFeature.USE_BIG_DECIMAL_FOR_FLOATS)
           .disable(JsonNodeFeature.STRIP_TRAILING_BIGDECIMAL_ZEROES)
           .build();
 
-  /** Reads a value after which others may follow. */
+  /** Reader that does not require the value to be the last one of the input. */
   static final ObjectReader VALUE_READER =
       JSON.reader().without(DeserializationFeature.FAIL_ON_TRAILING_TOKENS);
 
   /** The version of the API whose fields {@link ClerkUser} reads. */
   private static final String API_VERSION = "2026-05-12";
 
+  /** Allows for one lost SYN packet, which TCP repeats after 1 s. */
   private static final Duration CONNECT_TIMEOUT = Duration.ofSeconds(2);
 
-  /** Far above any user object, and Clerk's key sets are a thousandth of it. */
+  /** Maximum size of a response with one user: 1 MB, far more than a user object has. */
   private static final int MAX_BYTES = 1 << 20;
 
-  /** 500 users with 30 KB of metadata each. */
+  /** Maximum size of a page: 16 MB, enough for 500 users with 30 KB of metadata each. */
   private static final int MAX_PAGE_BYTES = 16 << 20;
 
-  /** The most {@code user_id} parameters that Clerk takes in one call. */
+  /** Maximum {@code user_id} parameters that Clerk accepts in one call. */
   public static final int MAX_LOOKUP = 100;
 
+  /** Maximum size of a key set: 64 KB; Clerk's have about 1 KB. */
   private static final int MAX_KEY_SET_BYTES = 64 << 10;
 
-  /** More calls than this at once only queue up at Clerk: 1000 in 10 s is all it allows. */
+  /**
+   * Concurrency limit of calls about users (bulkhead). Clerk allows 1000 in 10 s, so more of them
+   * would only be rate-limited.
+   */
   private static final int MAX_CONCURRENT_CALLS = 32;
 
   /**
-   * Requests that wait for a permit, as in a burst of new users. On platform threads, enough of
-   * those that JettyServer gives to sync are left for users who have a row.
+   * Maximum requests that wait for a permit, as in a burst of new users. On platform threads, it
+   * leaves enough of the threads that JettyServer gives to sync for users who have a row.
    */
   private static final int MAX_WAITING_CALLS = Threads.areVirtual() ? 900 : 80;
 
@@ -100,17 +105,18 @@ public final class ClerkApi {
   private static final Duration PERMIT_TIMEOUT = Duration.ofMillis(500);
 
   /**
-   * Clerk answers within 0.3 s when it is well; that it needs longer than less time says nothing.
+   * Minimum time after which a timeout counts as Clerk's fault. A healthy Clerk responds within 0.3
+   * s; a shorter timeout proves nothing.
    */
   public static final Duration FAIR_TIME = Duration.ofSeconds(1);
 
-  /** For what HttpClient does between reading and writing. By default it wakes one per call. */
+  /** HttpClient's executor. The default is a cached pool, which wakes one thread per response. */
   private static final Executor EXECUTOR = Executors.newFixedThreadPool(2, Threads.named("clerk"));
 
   static {
-    // HttpClient (17 to 25) would repeat a GET whose connection breaks before the first byte, and a
-    // connection that fails, and so double the calls of this class, which has a retry of its own.
-    // It reads this once, with the first request of the JVM.
+    // HttpClient (Java 17 to 25) retries a GET whose connection breaks before the first byte, and a
+    // failed connection attempt. That would double the calls of this class, which has its own
+    // retry. The properties are read once, with the first request of the JVM.
     System.setProperty("jdk.httpclient.redirects.retrylimit", "1"); // attempts, the first included
     System.setProperty("jdk.httpclient.disableRetryConnect", "true");
   }
@@ -120,7 +126,8 @@ public final class ClerkApi {
           .executor(EXECUTOR)
           .version(HttpClient.Version.HTTP_1_1)
           .connectTimeout(CONNECT_TIMEOUT)
-          .followRedirects(HttpClient.Redirect.NEVER) // Java 17 would send the key along
+          .followRedirects(
+              HttpClient.Redirect.NEVER) // Java 17 would send the secret key to the other host
           .build();
   private final Semaphore permits = new Semaphore(MAX_CONCURRENT_CALLS);
   private final Outage outage = new Outage(log, "Clerk");
@@ -132,13 +139,17 @@ public final class ClerkApi {
   private final ClerkCallMetrics times;
   private final SetupWarnings warnings;
 
-  /** Until when Clerk wants no calls: its quota is one for all of them. */
+  /**
+   * No calls before this time: {@code Retry-After} of the last 429. Clerk's rate limit applies to
+   * the instance, not to an endpoint.
+   */
   private volatile Deadline throttledUntil = Deadline.in(Duration.ZERO);
 
   /**
-   * For a server: it calls when it must.
+   * Creates a client for a server, which limits its calls only after a 429.
    *
-   * @param fields the keys of Clerk's user object to keep, see {@link ClerkUser#fields}
+   * @param url base URL without a trailing slash
+   * @param fields keys of Clerk's user object to keep, see {@link ClerkUser#fields}
    */
   public ClerkApi(
       String url,
@@ -150,18 +161,19 @@ public final class ClerkApi {
   }
 
   /**
-   * For a backfill, which nobody watches.
+   * Creates a client for a backfill: without metrics, and rate-limited.
    *
-   * @param fields as for a server
-   * @param rateLimiter called before each call to Clerk; may wait
+   * @param url base URL without a trailing slash
+   * @param fields keys of Clerk's user object to keep, see {@link ClerkUser#fields}
+   * @param rateLimiter called before each call to Clerk; may block
    */
   public ClerkApi(String url, String secretKey, Set<String> fields, Runnable rateLimiter) {
     this(url, secretKey, fields, new CompositeMeterRegistry(), new SetupWarnings(), rateLimiter);
   }
 
   /**
-   * @param url without a slash at the end
-   * @param rateLimiter called before each call; may wait
+   * @param url base URL without a trailing slash
+   * @param rateLimiter called before each call; may block
    */
   private ClerkApi(
       String url,
@@ -205,7 +217,12 @@ public final class ClerkApi {
     }
   }
 
-  /** While Clerk is down, nobody waits: the calls that are under way show when it is back. */
+  /**
+   * Acquires one of the permits. While Clerk is down it does not wait: the calls in flight will
+   * show when Clerk is back.
+   *
+   * @throws Failure throttled, if there is no permit in time
+   */
   private void acquirePermit() {
     if (permits.tryAcquire()) {
       return;
@@ -225,9 +242,9 @@ public final class ClerkApi {
   }
 
   /**
-   * Lists users, oldest first.
+   * Lists users in order of creation, oldest first.
    *
-   * @param after the last user of the page before, or empty
+   * @param after id of the last user of the previous page, or empty
    * @param limit 1 to 500; a shorter page is the last
    * @throws Failure as {@link #user}
    */
@@ -239,9 +256,9 @@ public final class ClerkApi {
   }
 
   /**
-   * Lists users, the most recently updated first. Clerk has no cursor for this order.
+   * Lists users, most recently updated first. Clerk has no cursor for this order.
    *
-   * @param offset how many are left out
+   * @param offset number of users to skip
    * @param limit 1 to 500; a shorter page is the last
    * @throws Failure as {@link #user}
    */
@@ -256,7 +273,7 @@ public final class ClerkApi {
    * Looks up several users in one call.
    *
    * @param ids 1 to {@link #MAX_LOOKUP}, of the form that {@link ClerkUser#isId} accepts
-   * @return those whom Clerk has, in any order
+   * @return the users whom Clerk has, in any order
    * @throws Failure as {@link #user}
    */
   public List<ClerkUser> lookup(Collection<String> ids, Deadline deadline) {
@@ -269,7 +286,7 @@ public final class ClerkApi {
             () ->
                 trackOutage(
                     "lookup", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
-    // A proxy that drops the filter would answer with anybody.
+    // a proxy that drops the query would return other users
     return users.stream().filter(user -> ids.contains(user.id())).toList();
   }
 
@@ -287,7 +304,7 @@ public final class ClerkApi {
   }
 
   /**
-   * Counts the users.
+   * Returns the number of users.
    *
    * @throws Failure as {@link #user}
    */
@@ -307,13 +324,13 @@ public final class ClerkApi {
 
   private void requireNotThrottled() {
     if (!throttledUntil.remaining().isZero()) {
-      throw Failure.throttled("Clerk asked for a pause", throttledUntil.remaining());
+      throw Failure.throttled("Clerk rate-limits us (429)", throttledUntil.remaining());
     }
   }
 
   /**
-   * Fetches the instance's signing keys. Clerk does not count these calls, so no throttledUntil
-   * holds them up.
+   * Fetches the instance's signing keys. Clerk's rate limit does not count these calls, so they
+   * ignore {@link #throttledUntil}.
    *
    * @return the JSON Web Key Set (RFC 7517 §5)
    * @throws Failure CLERK_UNAVAILABLE by the deadline, CLERK_UNAUTHORIZED, or CLERK_BAD_RESPONSE
@@ -324,8 +341,10 @@ public final class ClerkApi {
   }
 
   /**
-   * Tells the log when Clerk's troubles begin and end. Without a fair time to respond in, Clerk is
-   * not to blame for being late.
+   * Makes a call, and logs the begin and the end of an outage of Clerk. A timeout counts as an
+   * outage only if the call had at least {@link #FAIR_TIME}.
+   *
+   * @param what label of the call in the metrics
    */
   private <T> T trackOutage(String what, Deadline deadline, Supplier<T> call) {
     boolean fair = deadline.remaining().compareTo(FAIR_TIME) >= 0;
@@ -344,7 +363,8 @@ public final class ClerkApi {
   private Optional<ClerkUser> readUser(String id, HttpResponse<byte[]> response) {
     if (response.statusCode() == 404) {
       if (!parse(response).path("errors").isArray()) {
-        throw badResponse("a 404 that is not Clerk's"); // a proxy's must not look like a deletion
+        throw badResponse(
+            "a 404 that is not Clerk's"); // a 404 of a proxy must not look like a deletion
       }
       return Optional.empty();
     }
@@ -359,7 +379,11 @@ public final class ClerkApi {
     return parse(response, VALUE_READER::readTree);
   }
 
-  /** Reads the one JSON value of a body, from its first token on. */
+  /**
+   * Parses the single JSON value of a body.
+   *
+   * @throws Failure CLERK_BAD_RESPONSE if it is not what the reader expects
+   */
   private static <T> T parse(HttpResponse<byte[]> response, JsonReader<T> reader) {
     try (JsonParser json = JSON.createParser(response.body())) {
       T value = json.nextToken() == null ? null : reader.read(json);
@@ -367,12 +391,12 @@ public final class ClerkApi {
         return value;
       }
     } catch (IOException e) {
-      log.debug("Clerk's answer is not the JSON that was asked for"); // e may quote the body
+      log.debug("Clerk's response is not the expected JSON"); // e's message may quote the body
     }
     throw badResponse("not the JSON that was asked for");
   }
 
-  /** Reads a value, null if it is not the one expected. */
+  /** Reads a value; returns null if it has another type than expected. */
   private interface JsonReader<T> {
     T read(JsonParser json) throws IOException;
   }
@@ -395,7 +419,7 @@ public final class ClerkApi {
     throw status == 403 || status >= 500 ? unavailable(reason) : badResponse(reason);
   }
 
-  /** The longest pause counts, whichever of several calls under way is answered last. */
+  /** Postpones further calls. The longest {@code Retry-After} of concurrent calls wins. */
   private synchronized void throttleFor(Duration retryAfter) {
     if (retryAfter.compareTo(throttledUntil.remaining()) > 0) {
       throttledUntil = Deadline.in(retryAfter);
@@ -403,7 +427,7 @@ public final class ClerkApi {
   }
 
   private static Duration retryAfter(HttpResponse<byte[]> response) {
-    double seconds = // of any size
+    double seconds = // a long could overflow
         response
             .headers()
             .firstValue("Retry-After")
@@ -418,10 +442,10 @@ public final class ClerkApi {
   }
 
   private static Failure badResponse(String reason) {
-    return Failure.of(Kind.CLERK_BAD_RESPONSE, "it sent an unexpected answer, " + reason);
+    return Failure.of(Kind.CLERK_BAD_RESPONSE, "it sent an unexpected response, " + reason);
   }
 
-  /** Sends a GET, and a second one if the first was lost or met a broken server. */
+  /** Sends a GET, and retries once if the connection broke or the status is 5xx. */
   private HttpResponse<byte[]> get(String path, int maxBytes, Deadline deadline) {
     HttpRequest request =
         HttpRequest.newBuilder(URI.create(url + path))
@@ -447,19 +471,19 @@ public final class ClerkApi {
     }
   }
 
-  /** In the JDK's words, unless they may quote what came. */
+  /** Returns CLERK_UNAVAILABLE with the JDK's message, unless that may quote the response. */
   private static Failure connectionLost(IOException e) {
     boolean noConnection =
         e instanceof ConnectException
             || e instanceof HttpConnectTimeoutException
             || e instanceof SSLException;
-    return unavailable(noConnection ? e.toString() : "the answer broke off");
+    return unavailable(noConnection ? e.toString() : "the connection broke during the response");
   }
 
   /**
-   * Spreads the second tries of many requests.
+   * Waits 50 to 250 ms before a retry; the jitter spreads the retries of many requests.
    *
-   * @return false if there must be none: too little time is left, or Clerk has asked for a pause
+   * @return false if there must be no retry: too little time is left, or Clerk rate-limits us
    */
   private boolean waitBeforeRetry(Deadline deadline) {
     long millis = ThreadLocalRandom.current().nextLong(50, 250);
@@ -475,7 +499,10 @@ public final class ClerkApi {
     }
   }
 
-  /** The deadline covers the whole exchange: the JDK's own timeout ends at the headers. */
+  /**
+   * Sends a request and reads the whole response by the deadline; the JDK's own timeout covers only
+   * the headers.
+   */
   private HttpResponse<byte[]> exchange(HttpRequest request, int maxBytes, Deadline deadline)
       throws IOException {
     rateLimiter.run();
@@ -488,7 +515,7 @@ public final class ClerkApi {
       response.headers().firstValue("Date").ifPresent(date -> warnings.compareClocks(sentAt, date));
       return response;
     } catch (TimeoutException e) {
-      throw unavailable("no answer in time");
+      throw unavailable("no response in time");
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw unavailable("interrupted");
@@ -499,15 +526,15 @@ public final class ClerkApi {
       if (e.getCause() instanceof IOException io && !(io instanceof ProtocolException)) {
         throw io;
       }
-      throw badResponse("not HTTP"); // the message may quote what came
+      throw badResponse("not HTTP"); // the message may quote the response
     } finally {
-      future.cancel(true); // closes the connection of an exchange that is still going on
+      future.cancel(true); // closes the connection of an unfinished exchange
     }
   }
 
   private static final class BodyTooLarge extends IOException {}
 
-  /** Collects a body up to a limit: an endless one would otherwise fill the heap. */
+  /** Collects a response body up to a limit, so that an endless one does not fill the heap. */
   private static final class LimitedBody implements HttpResponse.BodySubscriber<byte[]> {
     private final ByteArrayOutputStream bytes = new ByteArrayOutputStream();
     private final CompletableFuture<byte[]> body = new CompletableFuture<>();

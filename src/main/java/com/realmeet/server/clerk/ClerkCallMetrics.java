@@ -9,12 +9,12 @@ import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 
-/** How long calls to Clerk take, a second try included, by what was asked and what came of it. */
+/** Measures the duration of calls to Clerk, including a retry, by type of call and outcome. */
 final class ClerkCallMetrics {
   private enum Outcome {
     OK,
     NOT_FOUND,
-    /** A 429. While Clerk wants no calls, none is made. */
+    /** Clerk responded 429. Calls that the back-off prevents are not counted. */
     THROTTLED,
     /** Clerk rejects the secret key. */
     REFUSED,
@@ -22,6 +22,7 @@ final class ClerkCallMetrics {
     UNEXPECTED
   }
 
+  /** Histogram buckets, up to about the time that a request leaves for Clerk. */
   private static final Duration[] BUCKETS = {
     Duration.ofMillis(50),
     Duration.ofMillis(100),
@@ -33,14 +34,16 @@ final class ClerkCallMetrics {
 
   private final MeterRegistry meters;
 
-  /** What a server asks is there from the start: an alert cannot see a first increase. */
+  /**
+   * Registers the series at start: Prometheus' increase() ignores the first sample of a new series.
+   */
   ClerkCallMetrics(MeterRegistry meters) {
     this.meters = meters;
     timer("user", Outcome.OK);
     timer("keys", Outcome.OK);
   }
 
-  /** Makes a call, and notes how long it took and how it ended. */
+  /** Makes a call, and records its duration and outcome. */
   <T> T measure(String call, Supplier<T> work) {
     long began = System.nanoTime();
     Outcome outcome = Outcome.UNEXPECTED;

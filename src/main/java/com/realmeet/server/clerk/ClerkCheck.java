@@ -15,8 +15,9 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.function.Consumer;
 
-/** The part of the command {@code check} that looks at Clerk: all but the users. */
+/** Checks Clerk for the command {@code check}: reachability, secret key, signing keys and clock. */
 public final class ClerkCheck {
+  /** Of the 9 s of the whole check, so that the comparison of the rows has time, too. */
   private static final Duration TIMEOUT = Duration.ofSeconds(4);
 
   private final SetupWarnings warnings = new SetupWarnings();
@@ -26,7 +27,7 @@ public final class ClerkCheck {
   private final Consumer<CheckLine> lines;
 
   /**
-   * @param lines gets what is found
+   * @param lines receives the results
    */
   public ClerkCheck(String url, String secretKey, Consumer<CheckLine> lines) {
     this.url = url;
@@ -35,15 +36,17 @@ public final class ClerkCheck {
     clerk = new ClerkApi(url, secretKey, Set.of(), new CompositeMeterRegistry(), warnings);
   }
 
+  /** Returns the client, for further checks with the same key. */
   public ClerkApi clerk() {
     return clerk;
   }
 
   /**
-   * Fetches the key set, within 4 s.
+   * Fetches the key set, within 4 s, and adds the lines about it.
    *
    * @param jwtKey CLERK_JWT_KEY, or null
-   * @return whether Clerk accepts the secret key, so that more can be asked
+   * @return true unless Clerk is unreachable or rejects the secret key, so that further calls make
+   *     sense
    */
   public boolean run(RSAPublicKey jwtKey) {
     JwkSet keys = null;

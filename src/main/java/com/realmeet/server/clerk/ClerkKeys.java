@@ -27,18 +27,18 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Cache of Clerk's signing keys. A background thread refreshes them, so that requests wait only
- * when there are none; they survive an outage of Clerk for an hour; tokens with invented key ids
- * cause at most two fetches in 30 s.
+ * Caches Clerk's signing keys (JWKS). A background thread refreshes them, so that requests wait
+ * only if there are none. During an outage of Clerk they are used for an hour. Tokens with invented
+ * key ids cause at most two fetches in 30 s.
  *
- * <p>An own cache, because Clerk may rotate a key and keep its id: a wrong signature under a known
- * id must cause a fetch, too. jwks-rsa does not do that, its rate limit refuses valid users after
- * ten invented key ids, and it serves a removed key for ever.
+ * <p>No library is used because Clerk may rotate a key and keep its id: a wrong signature under a
+ * known id must also cause a fetch. jwks-rsa does not do that, its rate limit rejects valid users
+ * after ten invented key ids, and it keeps a removed key.
  */
 public final class ClerkKeys implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(ClerkKeys.class);
 
-  /** Age at which the background thread fetches the keys again. */
+  /** Age at which the background thread refetches the keys. */
   private static final Duration REFRESH_INTERVAL = Duration.ofSeconds(270);
 
   /** Age up to which keys are used while they cannot be fetched (stale-if-error). */
@@ -47,27 +47,29 @@ public final class ClerkKeys implements AutoCloseable {
   /** How often the background thread checks whether a refresh is due. */
   private static final Duration CHECK_INTERVAL = Duration.ofSeconds(10);
 
-  /** How long a request waits for a fetch, and how long the fetch itself may take. */
+  /** Time that a request waits for a fetch. */
   private static final Duration WAIT_TIMEOUT = Duration.ofSeconds(2);
 
+  /** Time that a fetch may take; it goes on for later requests when the first has given up. */
   private static final Duration FETCH_TIMEOUT = Duration.ofSeconds(5);
 
-  /** Between a failed fetch and the next, however many requests want one. */
+  /** Minimum delay between a failed fetch and the next. */
   private static final Duration RETRY_DELAY = Duration.ofMillis(250);
 
-  /** Fetches for tokens that no known key verifies: at most this many in the window. */
+  /** Maximum fetches in {@link #EXTRA_FETCH_WINDOW} for tokens that no known key verifies. */
   private static final int MAX_EXTRA_FETCHES = 2;
 
   private static final Duration EXTRA_FETCH_WINDOW = Duration.ofSeconds(30);
 
   /**
-   * Requests that may wait for such a fetch: junk must not occupy all threads while Clerk hangs.
+   * Maximum requests that wait for such a fetch, so that invalid tokens do not occupy all threads
+   * while Clerk hangs.
    */
   private static final int MAX_EXTRA_WAITERS = 16;
 
   private final ClerkApi clerk;
 
-  /** Whether CLERK_JWT_KEY is the only key. */
+  /** True if CLERK_JWT_KEY is the only key. */
   private final boolean fixed;
 
   private final LongSupplier nanoTime;
@@ -83,8 +85,9 @@ public final class ClerkKeys implements AutoCloseable {
   private final Deque<Long> extraFetches = new ArrayDeque<>();
 
   /**
-   * @param fixedKey verifies all tokens without asking Clerk; null: Clerk's key set does
-   * @param nanoTime the clock by which keys age
+   * @param fixedKey CLERK_JWT_KEY, which verifies all tokens without a fetch; null: use Clerk's key
+   *     set
+   * @param nanoTime clock that determines the age of keys
    */
   public ClerkKeys(
       ClerkApi clerk, RSAPublicKey fixedKey, LongSupplier nanoTime, MeterRegistry meters) {
@@ -109,8 +112,8 @@ public final class ClerkKeys implements AutoCloseable {
   /**
    * Fetches the keys and starts to refresh them in the background.
    *
-   * @throws StartupException if Clerk rejects the secret key; that Clerk cannot be reached is no
-   *     reason not to start
+   * @throws StartupException if Clerk rejects the secret key; if Clerk is unreachable, the server
+   *     starts without keys
    */
   void prefetch() {
     if (fixed) {
@@ -131,21 +134,21 @@ public final class ClerkKeys implements AutoCloseable {
     }
   }
 
-  /** Starts a fetch if the keys are old or the last one failed. */
+  /** Starts a fetch if the keys are due or the last fetch failed. */
   void refreshIfDue() {
     if (outage.isDown() || !isYounger(keys, REFRESH_INTERVAL)) {
       fetch();
     }
   }
 
-  /** One of the keys, if there are any yet. */
+  /** Returns any one of the keys; empty before the first fetch. */
   Optional<RSAPublicKey> any() {
     JwkSet current = keys;
     return current == null ? Optional.empty() : current.any();
   }
 
   /**
-   * Returns the keys: at once, unless there are none yet or they are too old.
+   * Returns the keys; blocks only if there are none yet or they are older than an hour.
    *
    * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_UNAUTHORIZED, if there are none
    */
@@ -162,11 +165,11 @@ public final class ClerkKeys implements AutoCloseable {
   }
 
   /**
-   * Fetches the keys again, rate-limited, because none of {@code seen} verifies a token: Clerk may
-   * have a new key, even under the id of an old one.
+   * Refetches the keys (rate-limited) because none of {@code seen} verifies a token: Clerk may have
+   * rotated a key and kept its id.
    *
    * @return {@code seen} itself if there is nothing newer and no fetch is allowed
-   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_UNAUTHORIZED, if Clerk cannot be asked
+   * @throws Failure within 2 s, CLERK_UNAVAILABLE or CLERK_UNAUTHORIZED, if the fetch fails
    */
   JwkSet refreshFor(JwkSet seen, Deadline deadline) {
     Future<JwkSet> fetch;
@@ -174,7 +177,8 @@ public final class ClerkKeys implements AutoCloseable {
       if (fixed || keys != seen) {
         return keys;
       }
-      boolean joins = inFlight != null && !outage.isDown(); // while Clerk hangs, nobody joins
+      boolean joins =
+          inFlight != null && !outage.isDown(); // while Clerk is down, do not wait for it
       if (!joins && !isExtraFetchAllowed()) {
         if (outage.isDown()) {
           throw unavailable("no fetch is allowed now");
@@ -243,7 +247,7 @@ public final class ClerkKeys implements AutoCloseable {
     try {
       return fetch.get(timeout.toNanos(), TimeUnit.NANOSECONDS);
     } catch (TimeoutException e) {
-      throw unavailable("no answer in time");
+      throw unavailable("no response in time");
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw unavailable("interrupted");
@@ -256,14 +260,17 @@ public final class ClerkKeys implements AutoCloseable {
     return Failure.of(Kind.CLERK_UNAVAILABLE, "no signing keys: " + reason);
   }
 
-  /** The ids of the keys, each that of an instance of Clerk; none if CLERK_JWT_KEY is the key. */
+  /**
+   * Returns the ids of the keys, each of which is the id of a Clerk instance; empty if
+   * CLERK_JWT_KEY is used.
+   */
   public Set<String> ids() {
     JwkSet current = keys;
     return current == null ? Set.of() : current.byKid().keySet();
   }
 
   /**
-   * Describes, for the log, which keys there are instead of one.
+   * Describes, for the log, which keys there are instead of a missing one.
    *
    * @return the rest of a sentence, or null if there is a key of that id
    */
@@ -279,7 +286,9 @@ public final class ClerkKeys implements AutoCloseable {
     return "CLERK_SECRET_KEY's instance has " + ids;
   }
 
-  /** After {@link #close}, a failed fetch is no outage: it was cut off. */
+  /**
+   * Returns true after {@link #close}: a fetch that fails then was cancelled, which is no outage.
+   */
   private boolean isClosed() {
     return fetcher.isShutdown();
   }

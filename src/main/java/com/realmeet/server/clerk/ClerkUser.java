@@ -19,15 +19,15 @@ import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /**
- * What we keep of a Clerk user.
+ * Version of a Clerk user, reduced to what the table stores.
  *
  * @param id Clerk's user id
  * @param email primary email, or null for a user who signed up by phone or username
  * @param name first and last name, or null
- * @param imageUrl or null
- * @param updatedAt Clerk's clock: orders two copies of one user
- * @param fields what CLERK_FIELDS names of Clerk's object, as the text of a JSON object that jsonb
- *     can hold; null if it names nothing
+ * @param imageUrl URL of the profile image, or null
+ * @param updatedAt time of the last change by Clerk's clock: orders two versions of a user
+ * @param fields fields of Clerk's object that CLERK_FIELDS names, as text of a JSON object that
+ *     jsonb can store; null if it names none
  * @see <a href="https://clerk.com/docs/reference/backend-api/tag/users">Clerk's user object</a>
  */
 public record ClerkUser(
@@ -35,22 +35,31 @@ public record ClerkUser(
 
   private static final Pattern ID = Pattern.compile("user_[A-Za-z0-9_-]{1,64}");
 
-  /** In UTF-8: a row of a B-tree index in Postgres holds 2,704 bytes. */
+  /**
+   * Maximum length of an address in UTF-8: an entry of a B-tree index in Postgres holds 2,704
+   * bytes.
+   */
   private static final int MAX_EMAIL_BYTES = 2000;
 
-  /** In characters; a name is cut off here. */
+  /** Maximum characters of a name; a longer one is truncated. */
   private static final int MAX_NAME_LENGTH = 1000;
 
-  /** In characters; a URL that is cut off would be of no use, so that a longer one is none. */
+  /**
+   * Maximum characters of an image URL; a longer one becomes null, since a truncated URL is
+   * useless.
+   */
   private static final int MAX_IMAGE_URL_LENGTH = 2000;
 
-  /** The end of the year 9999, in milliseconds: Postgres could not store much more. */
+  /** End of the year 9999 in milliseconds, the last year that RFC 3339 can express. */
   private static final long END_OF_TIME = 253_402_300_800_000L;
 
-  /** Postgres' numeric, in which jsonb keeps numbers, has up to 16,383 digits after the point. */
+  /**
+   * Maximum decimal exponent of a number. jsonb stores numbers as numeric, which has at most 16,383
+   * digits after the decimal point.
+   */
   private static final int MAX_EXPONENT = 10_000;
 
-  /** The keys of {@link Wire}. */
+  /** Keys that {@link Wire} reads. */
   private static final Set<String> KEYS =
       Set.of(
           "id",
@@ -61,8 +70,11 @@ public record ClerkUser(
           "email_addresses",
           "updated_at");
 
-  /** Clerk's user object as it comes, less the fields that we do not read; in milliseconds. */
-  @JsonIgnoreProperties(ignoreUnknown = true) // by the mapper's setting they would be buffered
+  /**
+   * Clerk's user object in its own form, reduced to the fields that are read; times in
+   * milliseconds.
+   */
+  @JsonIgnoreProperties(ignoreUnknown = true) // the mapper's setting would buffer them
   record Wire(
       String id,
       String firstName,
@@ -72,34 +84,37 @@ public record ClerkUser(
       List<EmailAddress> emailAddresses,
       Long updatedAt) {}
 
-  /** One of a user's addresses. */
+  /** Email address of a user. */
   @JsonIgnoreProperties(ignoreUnknown = true)
   record EmailAddress(String id, String emailAddress) {}
 
-  /** Whether Postgres can index the address, if there is one. */
+  /** Returns true if there is no address or Postgres can index it. */
   public boolean hasStorableEmail() {
     return email == null || email.getBytes(StandardCharsets.UTF_8).length <= MAX_EMAIL_BYTES;
   }
 
-  /** Whether a user object as it comes has an email address that would be stored. */
+  /** Returns true if a user object of Clerk has a primary email address. */
   public static boolean hasEmail(JsonNode user) {
     try {
       return primaryEmail(ClerkApi.JSON.convertValue(user, Wire.class)) != null;
-    } catch (IllegalArgumentException e) { // it is no user object
+    } catch (IllegalArgumentException e) { // not a user object
       return false;
     }
   }
 
-  /** Whether this may become part of a URL: anything else could ask Clerk for something else. */
+  /**
+   * Returns true if a text has the form of a user id and is safe in a URL: another text could
+   * change the path of a call to Clerk.
+   */
   public static boolean isId(String text) {
     return ID.matcher(text).matches();
   }
 
   /**
-   * Reads Clerk's object from its first token on. Of the keys that nobody needs no objects are
-   * made: metadata may be large, and a page has 500 users.
+   * Parses Clerk's user object, beginning at its first token. Keys that are not needed are skipped
+   * without creating objects, since metadata may be large and a page has 500 users.
    *
-   * @param fields the keys to keep, beside those that every row has
+   * @param fields keys to keep in addition to those of every row
    * @throws Failure CLERK_BAD_RESPONSE if the id or the time is missing
    * @throws IOException if it is not the JSON of a user
    */
@@ -141,7 +156,10 @@ public record ClerkUser(
         fields);
   }
 
-  /** A value as jsonb can hold it: without what text lacks; a number that is too large is text. */
+  /**
+   * Returns a value that jsonb can store: texts without invalid characters, and too large numbers
+   * as texts.
+   */
   private static JsonNode storable(JsonNode value) {
     if (value.isObject()) {
       ObjectNode object = ClerkApi.JSON.createObjectNode();
@@ -168,7 +186,7 @@ public record ClerkUser(
     return millis != null && millis >= 0 && millis < END_OF_TIME;
   }
 
-  /** The address that Clerk calls primary: there is no fallback to the first. */
+  /** Returns the primary email address, or null; there is no fallback to the first address. */
   private static String primaryEmail(Wire wire) {
     if (wire.primaryEmailAddressId == null || wire.emailAddresses == null) {
       return null;
@@ -182,13 +200,13 @@ public record ClerkUser(
         .orElse(null);
   }
 
-  /** Trimmed text that Postgres can store, or null. */
+  /** Returns a trimmed text that Postgres can store, or null if it is empty. */
   private static String text(String value) {
     String text = value == null ? "" : storable(value).strip();
     return text.isEmpty() ? null : text;
   }
 
-  /** Postgres' text type has no NUL and no half pairs. */
+  /** Removes U+0000 and unpaired surrogates, which Postgres' text type cannot store. */
   private static String storable(String text) {
     return text.codePoints()
         .filter(c -> c != 0 && !(c >= Character.MIN_SURROGATE && c <= Character.MAX_SURROGATE))

@@ -15,20 +15,20 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * The keys of a JSON Web Key Set (RFC 7517) that can verify a session token.
+ * Public keys of a JSON Web Key Set (RFC 7517) that can verify session tokens.
  *
- * @param byKid by key id
+ * @param byKid keys by key id
  * @param forAnyKid CLERK_JWT_KEY, which verifies all tokens whatever their key id; or null
- * @param fetchedNanos when, by the clock of {@link ClerkKeys}
+ * @param fetchedNanos time of the fetch in nanoseconds, by the clock of {@link ClerkKeys}
  */
 public record JwkSet(Map<String, RSAPublicKey> byKid, RSAPublicKey forAnyKid, long fetchedNanos) {
   private static final Logger log = LoggerFactory.getLogger(JwkSet.class);
 
-  /** What RFC 7518 §3.3 demands for RS256. */
+  /** Minimum key size for RS256 (RFC 7518 §3.3). */
   public static final int MIN_RSA_BITS = 2048;
 
   /**
-   * Reads a set; one bad entry spoils only itself.
+   * Parses a set and ignores invalid entries.
    *
    * @throws Failure CLERK_BAD_RESPONSE if it has no key that can be used
    */
@@ -55,18 +55,18 @@ public record JwkSet(Map<String, RSAPublicKey> byKid, RSAPublicKey forAnyKid, lo
     return new JwkSet(Map.copyOf(byKid), null, fetchedNanos);
   }
 
-  /** A key that verifies all tokens. */
+  /** Returns a set of one key that verifies all tokens. */
   static JwkSet of(RSAPublicKey key) {
     return new JwkSet(Map.of(), key, 0);
   }
 
-  /** One of the keys. */
+  /** Returns any one of the keys. */
   Optional<RSAPublicKey> any() {
     return forAnyKid != null ? Optional.of(forAnyKid) : byKid.values().stream().findAny();
   }
 
   /**
-   * The key of a key id.
+   * Returns the key of a key id.
    *
    * @param kid null if a token has none
    * @return null if there is none

@@ -35,21 +35,25 @@ public final class SessionAuth implements Handler {
   private static final String SCHEME = "Bearer ";
 
   /**
-   * Clerk's mark of a session token; JWT templates and machine tokens are signed with the same key.
+   * Values of the header {@code cat} by which Clerk marks session tokens; tokens of JWT templates
+   * and of machines are signed with the same key.
    */
   private static final Set<String> SESSION_CATEGORIES =
       Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
 
-  /** In CLERK_AUTHORIZED_PARTIES: tokens without {@code azp}, as native apps have them. */
+  /**
+   * Entry of CLERK_AUTHORIZED_PARTIES that accepts tokens without {@code azp}, which native apps
+   * have.
+   */
   public static final String NO_PARTY = "none";
 
-  /** What JavaScript makes of a token that is not there, or not there yet. */
+  /** Texts into which JavaScript converts a missing token or a pending promise. */
   private static final Set<String> NO_TOKENS =
       Set.of("null", "undefined", "[object Promise]", "[object Object]");
 
   private static final JsonFactory JSON = new JsonFactory();
 
-  /** A token in form only: its signature is of the right length. */
+  /** Well-formed token with an invalid signature, for the warm-up. */
   private static final String UNSIGNED = "eyJhbGciOiJSUzI1NiJ9.e30." + "A".repeat(342);
 
   private final ClerkKeys keys;
@@ -58,8 +62,8 @@ public final class SessionAuth implements Handler {
   private final SetupWarnings warnings;
 
   /**
-   * @param authorizedParties accepted {@code azp} claims, as {@link Origins} takes them; {@link
-   *     #NO_PARTY} among them: tokens without one, too; empty: any
+   * @param authorizedParties accepted {@code azp} claims, in the form of {@link Origins}; {@link
+   *     #NO_PARTY} accepts tokens without one; empty: all tokens
    */
   public SessionAuth(ClerkKeys keys, Set<String> authorizedParties, SetupWarnings warnings) {
     this.keys = keys;
@@ -73,8 +77,8 @@ public final class SessionAuth implements Handler {
   }
 
   /**
-   * Fetches the keys and verifies a token, so that the first request need not wait for that, nor
-   * for classes to load.
+   * Fetches the keys and verifies a token once (warm-up), so that the first request waits neither
+   * for keys nor for class loading.
    *
    * @throws StartupException if Clerk rejects the secret key
    */
@@ -84,11 +88,11 @@ public final class SessionAuth implements Handler {
   }
 
   /**
-   * Verifies the token of a request and notes its user. Waits, for 2 s at most, only if Clerk's
-   * keys have to be fetched.
+   * Verifies the token of a request and stores its user id in the context. Blocks only if Clerk's
+   * keys have to be fetched, for at most 2 s per fetch.
    *
    * @throws Failure AMBIGUOUS_AUTHORIZATION, MISSING_TOKEN, INVALID_TOKEN, or CLERK_UNAVAILABLE if
-   *     there is no key to verify it with
+   *     there is no key to verify the token
    */
   @Override
   public void handle(Context ctx) {
@@ -105,7 +109,11 @@ public final class SessionAuth implements Handler {
     warnings.tokenAccepted();
   }
 
-  /** The user whose token this handler has verified: the only identity that a request has. */
+  /**
+   * Returns the id of the user whose token was verified.
+   *
+   * @throws IllegalStateException if the route is public
+   */
   public static String userId(Context ctx) {
     String id = ctx.attribute(Access.USER_ID_ATTRIBUTE);
     if (id == null) {
@@ -145,7 +153,8 @@ public final class SessionAuth implements Handler {
       return jwt;
     } catch (Failure e) {
       throw e;
-    } catch (IOException | RuntimeException e) { // whatever is made of junk; its message quotes it
+    } catch (IOException
+        | RuntimeException e) { // of an invalid token; its message quotes the token
       throw invalid(e.getClass().getSimpleName());
     }
   }
@@ -154,12 +163,15 @@ public final class SessionAuth implements Handler {
     return Base64.getUrlDecoder().decode(part);
   }
 
-  /** java-jwt takes the word null for an object, and ignores what stands behind one. */
+  /**
+   * Requires a part to be one JSON object: java-jwt accepts {@code null}, and ignores trailing
+   * text.
+   */
   private static void requireOneObject(String part) throws IOException {
     try (JsonParser json = JSON.createParser(decoded(part))) {
       require(json.nextToken() == JsonToken.START_OBJECT, "not a JSON object");
       json.skipChildren();
-      require(json.nextToken() == null, "something stands behind the JSON object");
+      require(json.nextToken() == null, "text follows the JSON object");
     }
   }
 
@@ -186,16 +198,16 @@ public final class SessionAuth implements Handler {
     }
   }
 
-  /** The keys that Clerk has now: it may have rotated one. */
+  /** Returns the keys that Clerk has now, since it may have rotated one. */
   private JwkSet refreshedAfter(JwkSet current, DecodedJWT jwt, Deadline deadline) {
     if (keyId(jwt) == null) {
-      return current; // no key is without an id
+      return current; // every key has an id
     }
     try {
       return keys.refreshFor(current, deadline);
     } catch (Failure e) {
       if (current.get(keyId(jwt)) != null) {
-        return current; // no outage excuses a wrong signature
+        return current; // an outage does not turn a wrong signature into a 503
       }
       throw e;
     }
@@ -259,7 +271,7 @@ public final class SessionAuth implements Handler {
     return subject;
   }
 
-  /** A time in seconds since 1970 (RFC 7519 §2, NumericDate), or null if absent. */
+  /** Returns a time in seconds since 1970 (RFC 7519 §2, NumericDate), or null if it is absent. */
   private static Double seconds(DecodedJWT jwt, String name) {
     Claim claim = jwt.getClaim(name);
     require(claim.isMissing() || claim.asDouble() != null, name + " is not a number");
@@ -277,9 +289,9 @@ public final class SessionAuth implements Handler {
   }
 
   /**
-   * Refuses a token that one of our keys has signed.
+   * Rejects a token that one of our keys has signed.
    *
-   * @param warning says what to do, since the fault may lie in the set-up
+   * @param warning logs what to do, since the cause may be a wrong configuration
    */
   private static void require(boolean holds, String fault, Runnable warning) {
     if (!holds) {

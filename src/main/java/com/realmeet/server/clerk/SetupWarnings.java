@@ -15,11 +15,11 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Warns of a set-up with which good users are refused: one line for each kind, with what to do.
+ * Logs warnings about configurations that reject valid users: once per kind, with what to do.
  *
- * <p>Anybody can make up a token, and anybody who has signed in has an expired one. So a token is
- * spoken of only until a good one has come; of one that none of our keys has signed, nothing is
- * quoted but what looks like Clerk's.
+ * <p>Invalid and expired tokens also come from attackers and from normal use. So warnings about
+ * tokens are logged only until the first valid token arrives, and of a token that none of our keys
+ * has signed only an issuer and a key id in Clerk's form are quoted.
  */
 public final class SetupWarnings {
   private static final Logger log = LoggerFactory.getLogger(SetupWarnings.class);
@@ -36,10 +36,10 @@ public final class SetupWarnings {
     NO_WEBHOOK_SECRET
   }
 
-  /** By how much this machine's clock and Clerk's may differ. */
+  /** Accepted clock skew between this machine and Clerk. */
   static final Duration MAX_CLOCK_SKEW = Duration.ofSeconds(5);
 
-  /** Such as {@code https://clerk.example.com}, or behind a proxy with a path. */
+  /** Issuer such as {@code https://clerk.example.com}; behind a proxy it has a path. */
   private static final Pattern ISSUER = Pattern.compile("https://[\\w.:/-]{1,200}");
 
   private static final Pattern KEY_ID = Pattern.compile("[\\w-]{1,64}");
@@ -48,7 +48,7 @@ public final class SetupWarnings {
   private volatile boolean tokenWasAccepted;
   private volatile Duration clockSkew;
 
-  /** Notes a token that was accepted: the set-up is right. */
+  /** Records that a token was accepted, which proves that the configuration is right. */
   void tokenAccepted() {
     if (!tokenWasAccepted) {
       tokenWasAccepted = true;
@@ -56,9 +56,9 @@ public final class SetupWarnings {
   }
 
   /**
-   * Warns of a word that JavaScript writes where there is no token.
+   * Warns of a request with a text such as {@code undefined} instead of a token.
    *
-   * @param word one of a few that we know
+   * @param word one of the texts that {@link SessionAuth} knows
    */
   void noToken(String word) {
     token(
@@ -71,7 +71,7 @@ public final class SetupWarnings {
   /**
    * Warns of a token of another Clerk instance.
    *
-   * @param ourKeys which keys we have instead, or null if we have one of that id
+   * @param ourKeys the keys that there are instead, or null if there is one of that id
    */
   void foreignToken(String issuer, String keyId, String ourKeys) {
     if (ourKeys != null
@@ -88,9 +88,9 @@ public final class SetupWarnings {
     }
   }
 
-  // Of tokens that one of our keys has signed
+  // Tokens that one of our keys has signed
 
-  /** Warns of a token that is not a session's. */
+  /** Warns of a token that is not a session token. */
   void otherCategory() {
     token(
         Kind.OTHER_CATEGORY,
@@ -98,7 +98,7 @@ public final class SetupWarnings {
             + " the front end must call getToken() without a template");
   }
 
-  /** Warns of a token that came too late. */
+  /** Warns of an expired token. */
   void expired(long seconds) {
     token(
         Kind.EXPIRED,
@@ -113,7 +113,7 @@ public final class SetupWarnings {
     wrongClock(seconds, "behind");
   }
 
-  /** Warns of a session that Clerk calls pending. */
+  /** Warns of a token of a pending session. */
   void pendingSession() {
     token(
         Kind.PENDING_SESSION,
@@ -122,7 +122,7 @@ public final class SetupWarnings {
   }
 
   /**
-   * Warns of a token of a front end that is not accepted.
+   * Warns of a token of a front end that is not an authorized party.
    *
    * @param party its {@code azp}, or null
    * @param accepted the value of CLERK_AUTHORIZED_PARTIES
@@ -145,8 +145,7 @@ public final class SetupWarnings {
   }
 
   /**
-   * Warns if this machine's clock is off, so that good tokens look expired or as if they came from
-   * the future.
+   * Warns of a clock skew, because of which valid tokens look expired or not yet valid.
    *
    * @param sentAt when a request was sent to Clerk, by this machine's clock
    * @param date the response's Date header, in whole seconds (RFC 9110 §6.6.1)
@@ -156,9 +155,9 @@ public final class SetupWarnings {
     try {
       clerk = ZonedDateTime.parse(date, DateTimeFormatter.RFC_1123_DATE_TIME).toInstant();
     } catch (DateTimeParseException e) {
-      return; // no date of Clerk's
+      return; // not a date in the form of RFC 9110
     }
-    // How long the response took is no difference.
+    // The time of the exchange is not a skew.
     Duration behind = Duration.between(Instant.now(), clerk);
     Duration ahead = Duration.between(clerk.plusSeconds(1), sentAt);
     clockSkew = Duration.ZERO;
@@ -172,8 +171,8 @@ public final class SetupWarnings {
   }
 
   /**
-   * By how much this machine's clock was behind Clerk's at the last comparison, negative if it was
-   * ahead: zero up to 5 s; empty before the first.
+   * Returns the clock skew of the last comparison: positive if this machine's clock was behind
+   * Clerk's, negative if it was ahead, zero up to 5 s; empty before the first comparison.
    */
   Optional<Duration> clockSkew() {
     return Optional.ofNullable(clockSkew);
@@ -187,7 +186,11 @@ public final class SetupWarnings {
         direction);
   }
 
-  /** Warns of an event that gets a 404, as there is no webhook route without a secret. */
+  /**
+   * Warns of a webhook that gets 404 because no signing secret is set.
+   *
+   * @param method of the request; only a POST can be an event
+   */
   public void webhookWithoutSecret(HandlerType method) {
     if (method == HandlerType.POST) {
       warn(

@@ -2,9 +2,9 @@ package com.realmeet.server.core;
 
 import io.javalin.security.RouteRole;
 
-/** Who may call a route. A route that names nothing demands a session token. */
+/** Role of a route: who may call it. A route without a role requires a session token. */
 public enum Access implements RouteRole {
-  /** Anybody: no token is looked at. */
+  /** The route is open: {@code SessionAuth} does not verify a token. */
   PUBLIC;
 
   /** Attribute of a request whose session token was verified: the caller's Clerk user id. */

@@ -6,36 +6,39 @@ import org.eclipse.jetty.ee10.servlet.ServletContextRequest;
 import org.eclipse.jetty.server.Request;
 
 /**
- * The moment until which somebody is willing to wait.
+ * Point in time until which a caller waits. It is passed down through all calls of a request, so
+ * that their timeouts cannot add up (as gRPC's deadline).
  *
- * @param nanoTime on the clock of {@link System#nanoTime}
+ * @param nanoTime that point, on the clock of {@link System#nanoTime}
  */
 public record Deadline(long nanoTime) {
   /**
-   * For all that a request waits for, from its headers on. The rest of the 5 s in which it is
-   * answered is for writing the response.
+   * Time that a request may spend waiting, counted from its headers; also the limit of a database
+   * call without a request. A response is due within 5 s: the other 0.5 s is for writing it.
    */
   public static final Duration REQUEST_TIMEOUT = Duration.ofMillis(4500);
 
-  /** The deadline of a request. */
+  /** Returns the deadline of a request. */
   public static Deadline of(Context ctx) {
     return of(ServletContextRequest.getServletContextRequest(ctx.req()));
   }
 
-  /** Like {@link #of(Context)}, below Javalin. */
+  /** Returns the deadline of a request on the level of Jetty, where there is no Javalin context. */
   public static Deadline of(Request request) {
     return new Deadline(request.getHeadersNanoTime() + REQUEST_TIMEOUT.toNanos());
   }
 
+  /** Returns the deadline that is {@code time} from now. */
   public static Deadline in(Duration time) {
     return new Deadline(System.nanoTime() + time.toNanos());
   }
 
+  /** Returns a deadline that is earlier by {@code time}. */
   public Deadline minus(Duration time) {
     return new Deadline(nanoTime - time.toNanos());
   }
 
-  /** What is left, never negative. */
+  /** Returns the time that remains; zero if the deadline has passed. */
   public Duration remaining() {
     return Duration.ofNanos(Math.max(0, nanoTime - System.nanoTime()));
   }

@@ -3,16 +3,20 @@ package com.realmeet.server.core;
 import java.time.Duration;
 
 /**
- * Everything that can go wrong on purpose; whatever else is thrown is a bug and answered with 500.
+ * Closed set of the errors that the server expects, each with its HTTP status. Any other exception
+ * is a bug and becomes a 500.
  *
- * <p>A failure is a value that travels as an exception: it has no stack trace, because a stranger's
- * junk token must cost next to nothing and because its kind says all there is to know.
+ * <p>The exception has no stack trace: filling one in would make requests with invalid tokens
+ * expensive, and the kind identifies the place.
  */
 public final class Failure extends RuntimeException {
 
-  /** The status and the sentence that a client sees for each kind of failure. */
+  /** Kind of failure, with the status and the sentence that a client receives. */
   public enum Kind {
-    /** The four kinds that a route of the application's own has a sentence for. */
+    /**
+     * Raised by a route of the application with its own sentence, see {@link Failure#badRequest};
+     * the same holds for the next three kinds.
+     */
     BAD_REQUEST(400, "Bad request"),
     FORBIDDEN(403, "Forbidden"),
     NOT_FOUND(404, "Not found"),
@@ -23,29 +27,32 @@ public final class Failure extends RuntimeException {
     WEBHOOK_BAD_SIGNATURE(400, "Webhook signature is wrong"),
     WEBHOOK_MALFORMED(400, "Webhook body is not an event of Clerk"),
     MISSING_TOKEN(401, "Missing or invalid authorization header"),
-    /** One text for every fault of a token: it tells an attacker nothing. */
+    /** All faults of a token share this sentence, so that an attacker learns nothing from it. */
     INVALID_TOKEN(401, "Invalid or expired token"),
-    /** The row is a tombstone. */
+    /** The row is a tombstone (soft-deleted). */
     USER_DELETED(401, "User no longer exists"),
-    /** Clerk does not have the user, which alone deletes nobody. */
+    /** Clerk responds 404 for the user; that alone does not delete the row. */
     USER_NOT_AT_CLERK(401, "User no longer exists"),
     EMAIL_IN_USE(409, "Email address is already in use by another user"),
     NO_EMAIL(422, "User has no email address"),
     CLERK_BAD_RESPONSE(502, "Clerk sent an unexpected answer"),
     CLERK_UNAVAILABLE(503, "Clerk is unavailable"),
-    /** Our fault, but one that a new key heals; clients cannot tell it from any other. */
+    /** Clerk rejects CLERK_SECRET_KEY; clients see the same response as for an outage. */
     CLERK_UNAUTHORIZED(503, "Clerk is unavailable"),
-    /** Likewise: Clerk accepts the key, but has none of the users in the table. */
+    /** Clerk accepts the key but has none of the users in the table; also reported as an outage. */
     CLERK_OTHER_INSTANCE(503, "Clerk is unavailable"),
     DATABASE_UNAVAILABLE(503, "Database is unavailable"),
-    /** Too many requests at once; neither Clerk nor the database is at fault. */
+    /** A concurrency limit of the server is reached; Clerk and the database are not at fault. */
     OVERLOADED(503, "Server is overloaded"),
-    // The same faults in webhooks, of which Svix shows the answers: a 503 makes it send them again.
+    // The same faults in webhooks. Svix shows these sentences in its log, and retries after a 503.
     WEBHOOK_USER_NOT_AT_CLERK(503, "Clerk does not have the user of this event"),
     WEBHOOK_EMAIL_IN_USE(503, "Email address of this user is already in use by another user"),
     WEBHOOK_OTHER_INSTANCE(503, "CLERK_SECRET_KEY is of another Clerk instance than the users");
 
+    /** HTTP status of the response. */
     public final int status;
+
+    /** Sentence of the response, unless the failure has its own. */
     public final String message;
 
     Kind(int status, String message) {
@@ -54,7 +61,7 @@ public final class Failure extends RuntimeException {
     }
   }
 
-  /** Seconds after which a client may try again when the fault itself names no time. */
+  /** Value of the {@code Retry-After} header, in seconds, where the fault itself names no time. */
   private static final int RETRY_AFTER_SECONDS = 5;
 
   private final Kind kind;
@@ -71,25 +78,26 @@ public final class Failure extends RuntimeException {
   }
 
   /**
-   * 400: a request that a route cannot read.
+   * Returns a 400: the route cannot read the request.
    *
-   * @param sentence says which part, to the client; free of secrets and of others' data
+   * @param sentence tells the client which part is wrong; contains no secret and no data of other
+   *     users
    */
   public static Failure badRequest(String sentence) {
     return sentence(Kind.BAD_REQUEST, sentence);
   }
 
-  /** 403: a rule of the route forbids it. */
+  /** Returns a 403: a rule of the route forbids the request. */
   public static Failure forbidden(String sentence) {
     return sentence(Kind.FORBIDDEN, sentence);
   }
 
-  /** 404: what the path names is not there. */
+  /** Returns a 404: the resource that the path names does not exist. */
   public static Failure notFound(String sentence) {
     return sentence(Kind.NOT_FOUND, sentence);
   }
 
-  /** 409: the request contradicts what is there. */
+  /** Returns a 409: the request contradicts the stored state. */
   public static Failure conflict(String sentence) {
     return sentence(Kind.CONFLICT, sentence);
   }
@@ -98,21 +106,27 @@ public final class Failure extends RuntimeException {
     return new Failure(kind, sentence, sentence, RETRY_AFTER_SECONDS, false);
   }
 
-  /** A failure of which nothing more is to be said. */
+  /** Returns a failure without a further reason. */
   public static Failure of(Kind kind) {
     return of(kind, kind.message);
   }
 
   /**
-   * A failure with a reason for the log.
+   * Returns a failure with a reason for the log.
    *
-   * @param reason never part of an answer, and free of secrets and personal data
+   * @param reason never part of a response; contains no secret and no personal data
    */
   public static Failure of(Kind kind, String reason) {
     return new Failure(kind, kind.message, reason, RETRY_AFTER_SECONDS, false);
   }
 
-  /** Clerk throttles us, or we ourselves, until {@code wait} has passed. */
+  /**
+   * Returns a CLERK_UNAVAILABLE because Clerk rate-limits us (429), or because too many calls to
+   * Clerk are in flight.
+   *
+   * @param reason for the log, see {@link #of(Kind, String)}
+   * @param wait until the next try; the client sees it as {@code Retry-After}, 1 to 60 s
+   */
   public static Failure throttled(String reason, Duration wait) {
     long seconds = (wait.toMillis() + 999) / 1000;
     Kind kind = Kind.CLERK_UNAVAILABLE;
@@ -120,21 +134,22 @@ public final class Failure extends RuntimeException {
     return new Failure(kind, kind.message, reason, retryAfter, true);
   }
 
+  /** Returns the kind, which determines the status. */
   public Kind kind() {
     return kind;
   }
 
-  /** The sentence that the client sees. */
+  /** Returns the sentence that the client receives. */
   public String sentence() {
     return sentence;
   }
 
-  /** Whether nothing is broken, and only time has to pass. */
+  /** Returns true if a rate limit is the only cause, so that waiting resolves it. */
   public boolean isThrottled() {
     return throttled;
   }
 
-  /** Seconds, 1 to 60, for the {@code Retry-After} header of a 503. */
+  /** Returns the value of the {@code Retry-After} header of a 503, 1 to 60 seconds. */
   public int retryAfter() {
     return retryAfter;
   }

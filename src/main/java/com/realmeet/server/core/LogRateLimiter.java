@@ -4,16 +4,22 @@ import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
 
-/** Rate limiter for log lines about a fault that each request meets: one a minute for each key. */
+/** Limits log lines about a fault that every request meets to one per minute and key. */
 public final class LogRateLimiter {
   private static final Duration INTERVAL = Duration.ofMinutes(1);
 
-  /** Keys are names of a schema, and so few; this bounds the memory whatever they are. */
+  /**
+   * Bounds the memory: beyond this many keys all are forgotten, and a line may recur within its
+   * minute.
+   */
   private static final int MAX_KEYS = 1000;
 
   private final Map<String, Deadline> silencedUntil = new HashMap<>();
 
-  /** Whether a line may be written now; if so, the next only after a minute. */
+  /**
+   * Returns true if a line may be logged now; further calls with this key return false for a
+   * minute.
+   */
   public synchronized boolean allows(String key) {
     Deadline end = silencedUntil.get(key);
     if (end != null && !end.remaining().isZero()) {

@@ -8,7 +8,7 @@ import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
 /**
- * A set of web origins (RFC 6454), compared as text, of which some may have a wildcard for preview
+ * Set of web origins (RFC 6454), compared as text. An entry may have a wildcard for preview
  * deployments: {@code https://app-*.example.com}.
  */
 public final class Origins {
@@ -16,8 +16,8 @@ public final class Origins {
       Pattern.compile("[a-z][a-z0-9+.-]*://(\\[[0-9a-f:.]+]|[a-z0-9._-]+)(:(?<port>\\d{1,5}))?");
 
   /**
-   * One {@code *} in the first label of a host, behind a character that says whose it is, and in
-   * front of a domain; {@code https://app-*.com} would be anybody's.
+   * Allows one {@code *}, in the first label of a host and after at least one other character,
+   * followed by a registered domain: anybody can register a match of {@code https://app-*.com}.
    */
   private static final Pattern WILDCARD =
       Pattern.compile(
@@ -25,10 +25,10 @@ public final class Origins {
               + "\\.([a-z0-9_-]+\\.[a-z0-9-]*[a-z][a-z0-9-]*|localhost|local|internal|test|example)"
               + "(:(?<port>\\d{1,5}))?");
 
-  /** A label of a host name has no more characters (RFC 1035 §2.3.4). */
+  /** Maximum characters of a label of a host name (RFC 1035 §2.3.4). */
   private static final int MAX_LABEL = 63;
 
-  /** A host name has at most 253 characters. */
+  /** Maximum characters of an origin: a host name has at most 253, plus scheme and port. */
   private static final int MAX_LENGTH = 300;
 
   private record Wildcard(String prefix, String suffix) {
@@ -47,7 +47,10 @@ public final class Origins {
           && origin.chars().skip(prefix.length()).limit(length).allMatch(Wildcard::stands);
     }
 
-    /** Never a dot, which would let in another domain. */
+    /**
+     * Returns true for characters that {@code *} may match: never a dot, which would admit another
+     * domain.
+     */
     private static boolean stands(int c) {
       return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-';
     }
@@ -72,7 +75,7 @@ public final class Origins {
   }
 
   /**
-   * Whether this origin is one of these.
+   * Returns true if the set contains this origin.
    *
    * @param origin as browsers write it
    */
@@ -81,13 +84,13 @@ public final class Origins {
         || wildcards.stream().anyMatch(wildcard -> wildcard.matches(origin));
   }
 
-  /** Whether a text is an origin as browsers write it: safe to be logged. */
+  /** Returns true if a text is an origin as browsers write it, and so is safe to log. */
   public static boolean isOrigin(String text) {
     return text.length() < MAX_LENGTH && ORIGIN.matcher(text).matches();
   }
 
   /**
-   * Reads an entry of a setting.
+   * Parses an entry of a setting.
    *
    * @return the origin as browsers write it (RFC 6454 §6.2), perhaps with a wildcard
    * @throws IllegalArgumentException if it is neither; its message is the predicate of a sentence

@@ -5,15 +5,16 @@ import java.util.concurrent.atomic.AtomicReference;
 import org.slf4j.Logger;
 
 /**
- * Keeps the log readable while something we depend on is down: one line when a fault begins, at
- * most one a minute while it lasts, one when it ends. What comes and goes is one fault that lasts.
+ * Limits log lines about a dependency that is down: one line when an outage begins, at most one per
+ * minute while it lasts, one when it ends. A fault that recurs within a minute of the last line is
+ * not logged again until that minute has passed.
  */
 public final class Outage {
   private static final Duration REMINDER = Duration.ofMinutes(1);
 
   /**
-   * @param loggedNanos when the last line about a failure was written
-   * @param announced whether there was one about this fault
+   * @param loggedNanos when the last failure was logged
+   * @param announced whether this outage was logged
    */
   private record State(boolean down, long beganNanos, long loggedNanos, boolean announced) {}
 
@@ -22,7 +23,7 @@ public final class Outage {
   private final AtomicReference<State> state;
 
   /**
-   * @param name the name of the thing, as the subject of a sentence: "Clerk", "Database"
+   * @param name of the dependency, as the subject of a sentence: "Clerk", "Database"
    */
   public Outage(Logger log, String name) {
     this.log = log;
@@ -32,9 +33,9 @@ public final class Outage {
   }
 
   /**
-   * Notes that a use of the thing has just failed.
+   * Records that a use of the dependency failed.
    *
-   * @param reason free of secrets and personal data
+   * @param reason contains no secret and no personal data
    */
   public void failed(String reason) {
     long now = System.nanoTime();
@@ -49,7 +50,7 @@ public final class Outage {
             before.down ? before.beganNanos : now,
             due ? now : before.loggedNanos,
             due || before.down && before.announced);
-    // Of many threads that fail at once, the one that gets its value in writes the line.
+    // Many threads may fail at once: the one whose compare-and-set succeeds logs.
     if (state.compareAndSet(before, after) && due) {
       if (before.announced) {
         log.error("{} is still unavailable after {} s: {}", name, seconds(after, now), reason);
@@ -59,7 +60,7 @@ public final class Outage {
     }
   }
 
-  /** Notes that a use of the thing has just succeeded. */
+  /** Records that a use of the dependency succeeded. */
   public void succeeded() {
     State before = state.get();
     if (before.down
@@ -69,7 +70,7 @@ public final class Outage {
     }
   }
 
-  /** Whether the last use failed. */
+  /** Returns true if the last use failed. */
   public boolean isDown() {
     return state.get().down;
   }

@@ -9,20 +9,22 @@ import java.util.function.Supplier;
 import org.eclipse.jetty.util.VirtualThreads;
 
 /**
- * Daemon threads. What may block runs on a thread of its own, never on the JDK's common pool: on
- * two cores that has two threads, which complete the calls of HttpClient.
+ * Creates daemon threads. Blocking work gets its own thread and never runs on the JDK's common
+ * pool: on one or two processors that has two threads, and they complete the calls of HttpClient.
  */
 public final class Threads {
   private static final Executor THREADS = task -> named("background").newThread(task).start();
 
   private Threads() {}
 
-  /** Whether requests run on virtual threads, as from Java 21 on: then it is cheap to wait. */
+  /**
+   * Returns true if requests run on virtual threads (Java 21 or later), where blocking is cheap.
+   */
   public static boolean areVirtual() {
     return VirtualThreads.areSupported();
   }
 
-  /** A factory of threads of that name, which do not keep the process from ending. */
+  /** Returns a factory of daemon threads with this name; they do not keep the process alive. */
   public static ThreadFactory named(String name) {
     return task -> {
       Thread thread = new Thread(task, name);
@@ -32,7 +34,7 @@ public final class Threads {
   }
 
   /**
-   * Waits.
+   * Sleeps; returns at once if the time is negative.
    *
    * @throws IllegalStateException if the thread is interrupted, as when the process ends
    */
@@ -45,16 +47,23 @@ public final class Threads {
     }
   }
 
-  /** Runs work that has a result; its failure comes out of {@link #join}. */
+  /**
+   * Runs work on a new thread and returns its future result; {@link #join} rethrows its failure.
+   */
   public static <T> CompletableFuture<T> supply(Supplier<T> work) {
     return CompletableFuture.supplyAsync(work, THREADS);
   }
 
+  /** Runs work on a new thread; {@link #join} rethrows its failure. */
   public static CompletableFuture<Void> run(Runnable work) {
     return CompletableFuture.runAsync(work, THREADS);
   }
 
-  /** The result that another thread computes, or its failure as it was thrown there. */
+  /**
+   * Waits for the result of another thread.
+   *
+   * @throws RuntimeException the failure as it was thrown there
+   */
   public static <T> T join(CompletableFuture<T> result) {
     try {
       return result.join();

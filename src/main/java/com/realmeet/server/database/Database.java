@@ -40,36 +40,37 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * The connection pool, for any number of threads that may block. It lets an idle Neon database
- * suspend, ends every call within 5 s, cancels in Postgres what has run out of time, and repeats
- * what a failover broke if that is safe.
+ * Connection pool for any number of threads, which may block. It lets an idle Neon database
+ * suspend, ends every call within 5 s, cancels statements in Postgres that time out, and retries
+ * after a failover where that is safe.
  *
  * <p>A feature's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its SQL,
- * {@code <schema>} before the name of a table stands for the schema that the URL names. All
- * features together use at most the pool's size less two connections (a bulkhead), so that slow
- * queries of theirs stop neither sync nor readiness.
+ * {@code <schema>} before a table's name is replaced by the schema of the URL. All features
+ * together use at most the pool's size less two connections (a bulkhead), so that their slow
+ * queries block neither sync nor readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
 
-  /** For a connection, and so for a Neon database that is just waking up. */
+  /** Timeout for getting a connection, in which a suspended Neon database can resume. */
   private static final Duration CONNECTION_TIMEOUT = Duration.ofSeconds(3);
 
-  /**
-   * For finding out that a pooled connection is dead; also what is left for a statement at least.
-   */
+  /** HikariCP's validation timeout; also the minimum timeout of a statement. */
   private static final Duration VALIDATION_TIMEOUT = Duration.ofMillis(500);
 
   /**
-   * A failure later than this is not tried again: the second try could exceed the limit. Postgres
-   * needs 1 s to find a deadlock.
+   * Time within which a failure is retried; after it, the second try could exceed the deadline.
+   * Postgres needs 1 s to detect a deadlock.
    */
   private static final Duration RETRY_WINDOW = Duration.ofMillis(1500);
 
-  /** Before the network timeout, which closes the connection: then nothing can be cancelled. */
+  /**
+   * Time between the cancellation of a statement and the network timeout, which closes the
+   * connection.
+   */
   private static final Duration CANCEL_MARGIN = Duration.ofMillis(200);
 
-  /** Of the pool, for sync and readiness. */
+  /** Connections of the pool that are reserved for sync and readiness. */
   private static final int RESERVED_CONNECTIONS = 2;
 
   private final PGSimpleDataSource source;
@@ -78,23 +79,30 @@ public final class Database implements AutoCloseable {
   private final StatementCanceller canceller;
   private final Outage outage;
 
-  /** On its own, since a read-only database still answers most requests. */
+  /** Separate from {@link #outage}, since a read-only database still serves most requests. */
   private final Outage readOnly;
 
-  /** Whether statements that are used often are prepared in Postgres, under a name. */
+  /** True while frequent statements are prepared in Postgres (server-side prepared statements). */
   private final AtomicBoolean preparedStatements;
 
   private final AtomicBoolean poolerChecked;
   private final LogRateLimiter warnings;
 
-  /** One for each connection that features may use at once; null for the server's own work. */
+  /**
+   * Permits of the bulkhead, one for each connection that features may use; null for the server's
+   * own work.
+   */
   private final Semaphore featurePermits;
 
   private final AtomicLong lastUseNanos;
 
   private CompletableFuture<Void> ping = CompletableFuture.completedFuture(null); // guarded by this
 
-  /** A pool that is empty at first: nothing is connected before the first use. */
+  /**
+   * Creates an empty pool, which connects on first use.
+   *
+   * @param poolSize maximum number of connections
+   */
   public Database(DatabaseUrl url, int poolSize, MeterRegistry meters) {
     source = url.dataSource((int) REQUEST_TIMEOUT.toSeconds());
     source.setCancelSignalTimeout(2); // seconds
@@ -105,7 +113,7 @@ public final class Database implements AutoCloseable {
     config.setDataSource(source);
     config.setMaximumPoolSize(poolSize);
     config.setInitializationFailTimeout(-1);
-    // Idle connections would keep a Neon database awake, and be billed, for ever.
+    // Idle connections would keep a Neon database awake, which is billed.
     config.setMinimumIdle(0);
     config.setKeepaliveTime(0);
     config.setIdleTimeout(Duration.ofMinutes(1).toMillis());
@@ -115,9 +123,9 @@ public final class Database implements AutoCloseable {
     config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);
     jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
-    // A search path would be state of the connection, which poolers refuse or mix up.
+    // A search path is state of the connection, which poolers reject or mix up.
     jdbi.define("schema", url.qualified(""));
-    // By default a failed statement's message quotes its arguments, and so email addresses.
+    // By default the message of a failed statement quotes its arguments, such as email addresses.
     jdbi.getConfig(StatementExceptions.class)
         .setMessageRendering(StatementExceptions.MessageRendering.NONE);
     canceller = new StatementCanceller();
@@ -142,12 +150,15 @@ public final class Database implements AutoCloseable {
     featurePermits = null;
   }
 
-  /** The same pool without the bulkhead of features: for sync and readiness alone. */
+  /** Returns the same pool without the bulkhead, for the server's own work only. */
   public Database reserved() {
     return new Database(this);
   }
 
-  /** A connection to what was the primary before a failover: HikariCP itself would keep it. */
+  /**
+   * Evicts a connection to a server that has become read-only in a failover, which HikariCP itself
+   * would keep.
+   */
   private static final class EvictReadOnly implements SQLExceptionOverride {
     @java.lang.Override // HikariCP's type of that name hides it
     public Override adjudicate(SQLException e) {
@@ -155,15 +166,15 @@ public final class Database implements AutoCloseable {
     }
   }
 
-  /** Like {@link #read(Deadline, HandleCallback)}, within 4.5 s. */
+  /** Runs queries within 4.5 s, see {@link #read(Deadline, HandleCallback)}. */
   public <T> T read(HandleCallback<T, RuntimeException> work) {
     return read(Deadline.in(REQUEST_TIMEOUT), work);
   }
 
   /**
-   * Runs queries; once more if a failover has just cut the connection.
+   * Runs queries, and retries once after a transient error such as a failover.
    *
-   * @param deadline of the request: what runs longer is cancelled in Postgres
+   * @param deadline of the request: a statement that exceeds it is cancelled in Postgres
    * @throws Failure DATABASE_UNAVAILABLE, or OVERLOADED if too many slow queries run at once
    * @throws JdbiException if a statement itself is at fault, see {@link SqlErrors}
    */
@@ -171,15 +182,17 @@ public final class Database implements AutoCloseable {
     return withRetry(deadline, work, e -> true);
   }
 
-  /** Like {@link #write(Deadline, HandleCallback)}, within 4.5 s. */
+  /**
+   * Runs statements in one transaction within 4.5 s, see {@link #write(Deadline, HandleCallback)}.
+   */
   public <T> T write(HandleCallback<T, RuntimeException> work) {
     return write(Deadline.in(REQUEST_TIMEOUT), work);
   }
 
   /**
-   * Runs statements in one transaction. It is repeated only if the first one certainly was not
-   * committed, so that nothing is inserted twice; if the connection breaks during the commit,
-   * nobody knows, and it fails.
+   * Runs statements in one transaction. It is retried only if the first one certainly was not
+   * committed, so that nothing is inserted twice; if the connection breaks during the commit, it
+   * fails, although it may have been committed.
    *
    * @param work changes nothing but the database, since it may run twice
    * @throws Failure as {@link #read}
@@ -205,9 +218,8 @@ public final class Database implements AutoCloseable {
   }
 
   /**
-   * Runs statements that have the same effect twice as once, such as an upsert, without a
-   * transaction around them; like {@link #read}, once more after a failover, whether or not the
-   * first try took effect.
+   * Runs idempotent statements, such as an upsert, without a transaction. Retried like {@link
+   * #read}, whether or not the first try took effect.
    *
    * @throws Failure as {@link #read}
    * @throws JdbiException as {@link #read}
@@ -260,7 +272,7 @@ public final class Database implements AutoCloseable {
       if (SqlErrors.isPreparedStatementLost(cause)) {
         disablePreparedStatements(describe(cause));
       } else if (isTransient(cause) && !SqlErrors.isRolledBack(cause)) {
-        // The other pooled connections were cut, made read-only or outdated by the same event.
+        // the same event has cut, outdated or made read-only the other pooled connections
         pool.getHikariPoolMXBean().softEvictConnections();
       }
       if (!isTransient(cause) || retry.remaining().isZero() || !isSafe.test(cause)) {
@@ -275,7 +287,7 @@ public final class Database implements AutoCloseable {
   }
 
   private <T> T tryOnce(HandleCallback<T, RuntimeException> work, Deadline deadline) {
-    // While an outage lasts, a connection will probably take all of the time that it may.
+    // during an outage, getting a connection probably takes the whole connection timeout
     boolean down = outage.isDown();
     if (deadline.remaining().toMillis() <= (down ? pool.getConnectionTimeout() : 0)) {
       throw Failure.of(
@@ -302,14 +314,14 @@ public final class Database implements AutoCloseable {
   }
 
   /**
-   * When a statement has last succeeded, by {@link System#nanoTime}: a database that suspends while
-   * idle is awake for some minutes from then on.
+   * Returns the {@link System#nanoTime} of the last successful statement; a database that suspends
+   * when idle stays awake for some minutes after it.
    */
   public long lastUseNanos() {
     return lastUseNanos.get();
   }
 
-  /** When the network timeout ends a statement that begins now. */
+  /** Returns when the network timeout ends a statement that begins now. */
   private static Deadline networkTimeout(Deadline deadline) {
     Duration left = deadline.remaining();
     if (left.compareTo(VALIDATION_TIMEOUT) < 0) {
@@ -321,7 +333,7 @@ public final class Database implements AutoCloseable {
   private PGConnection prepare(Handle handle, Deadline deadline) {
     Connection connection = handle.getConnection();
     try {
-      // Until the connection returns to the pool, which sets it back.
+      // the pool resets it when the connection is returned
       connection.setNetworkTimeout(
           Runnable::run, (int) networkTimeout(deadline).remaining().toMillis());
       PGConnection postgres = connection.unwrap(PGConnection.class);
@@ -329,7 +341,8 @@ public final class Database implements AutoCloseable {
         detectPooler(handle, postgres);
       }
       if (!preparedStatements.get()) {
-        postgres.setPrepareThreshold(0); // one that was being opened when it was turned off
+        postgres.setPrepareThreshold(
+            0); // the connection was being opened when they were turned off
       }
       return postgres;
     } catch (SQLException e) {
@@ -338,8 +351,8 @@ public final class Database implements AutoCloseable {
   }
 
   /**
-   * A pooler tells each client a process id of its own making. Behind one in transaction mode, a
-   * prepared statement's name may mean another client's statement, and not always fail.
+   * Detects a pooler: it gives each client an invented process id. In transaction mode, the name of
+   * a prepared statement may refer to another client's statement, and that does not always fail.
    */
   private void detectPooler(Handle handle, PGConnection postgres) {
     try {
@@ -348,7 +361,7 @@ public final class Database implements AutoCloseable {
         disablePreparedStatements("its process id is not the one that Postgres knows");
       }
     } catch (JdbiException e) {
-      poolerChecked.set(false); // the database has just gone, for example
+      poolerChecked.set(false); // not known yet: the database has failed, for example
       throw e;
     }
   }
@@ -373,13 +386,15 @@ public final class Database implements AutoCloseable {
       readOnly.failed(reason);
     } else if (featurePermits == null || !SqlErrors.isCancelled(cause)) {
       outage.failed(reason);
-    } else if (warnings.allows("cancelled")) { // the database itself is well
+    } else if (warnings.allows("cancelled")) { // the database itself is healthy
       log.warn("A query of a feature was too slow, {}{}", reason, statement(e));
     }
     return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, reason);
   }
 
-  /** The beginning of the statement, without literals: they may be somebody's data. */
+  /**
+   * Returns the first 80 characters of the statement, without literals, which may be personal data.
+   */
   private static String statement(JdbiException e) {
     if (!(e instanceof StatementException statement) || statement.getStatementContext() == null) {
       return "";
@@ -391,10 +406,10 @@ public final class Database implements AutoCloseable {
   }
 
   /**
-   * Waits until the database responds; calls that come at once share one query.
+   * Pings the database; concurrent calls share one query.
    *
-   * @param timeout may be less than a query may take
-   * @return whether it has responded in time
+   * @param timeout of this call; the query itself may go on
+   * @return true if the database responded in time
    */
   public boolean ping(Duration timeout) {
     return sharedPing()
@@ -410,7 +425,7 @@ public final class Database implements AutoCloseable {
     return ping;
   }
 
-  /** Ends all connections. */
+  /** Closes all connections. */
   @Override
   public void close() {
     pool.close();

@@ -20,9 +20,11 @@ import org.flywaydb.core.api.MigrationInfo;
 import org.jdbi.v3.core.ConnectionException;
 import org.jdbi.v3.core.Handle;
 
-/** The part of the command {@code check} that looks at Postgres itself: all but the rows. */
+/**
+ * Checks Postgres for the command {@code check}: connections, rights, migrations and row security.
+ */
 public final class DatabaseCheck implements AutoCloseable {
-  /** The oldest version on which the migrations are tested. */
+  /** Oldest major version of Postgres on which the migrations are tested. */
   private static final int MIN_VERSION = 14;
 
   private static final String SERVER =
@@ -32,7 +34,7 @@ public final class DatabaseCheck implements AutoCloseable {
         pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool AS is_read_only
       """;
 
-  /** What tells two databases apart that have the same name. */
+  /** Identifies a database: start time of its server, and object id. */
   private static final String IDENTITY =
       """
       SELECT concat_ws(' ', pg_postmaster_start_time(), oid)
@@ -41,8 +43,8 @@ public final class DatabaseCheck implements AutoCloseable {
       """;
 
   /**
-   * Statements that give the role what it lacks to serve. Rights on all columns are as good as
-   * those on the table.
+   * Generates GRANT statements for the rights that the role lacks. Rights on all columns are
+   * equivalent to rights on the table.
    */
   private static final String MISSING_RIGHTS =
       """
@@ -64,7 +66,9 @@ public final class DatabaseCheck implements AutoCloseable {
       HAVING count(*) > 0
       """;
 
-  /** What the roles of Supabase's public API may do with tables of ours, and by which policies. */
+  /**
+   * Finds rights of the roles of Supabase's public API on the server's tables, with their policies.
+   */
   private static final String API_RIGHTS =
       """
       SELECT c.oid::regclass AS name, r.rolname AS role, c.relrowsecurity AS is_secured,
@@ -83,7 +87,10 @@ public final class DatabaseCheck implements AutoCloseable {
   private static final String HAS_API_ROLES =
       "EXISTS (SELECT FROM pg_roles WHERE rolname IN ('anon', 'authenticated'))";
 
-  /** Whether a role may run a migration that changes {@code users}; true on an empty database. */
+  /**
+   * Condition that the role may run a migration that changes {@code users}, also on an empty
+   * database.
+   */
   private static final String MAY_MIGRATE =
       """
       coalesce(has_schema_privilege(to_regnamespace(quote_ident(current_schema())), 'CREATE'),
@@ -106,13 +113,15 @@ public final class DatabaseCheck implements AutoCloseable {
   private final Consumer<CheckLine> lines;
   private final ReadOnlyDatabase serving;
 
-  /** The same as {@link #serving} where DIRECT_URL is the same as DATABASE_URL. */
+  /** Database of DIRECT_URL; the same object as {@link #serving} if the URLs are the same. */
   private final ReadOnlyDatabase direct;
 
   /**
-   * Connects to both at once, within 5 s.
+   * Connects to both databases concurrently, within 5 s.
    *
-   * @param lines gets what is found
+   * @param url DATABASE_URL
+   * @param directUrl DIRECT_URL
+   * @param lines receives the results
    */
   public DatabaseCheck(DatabaseUrl url, DatabaseUrl directUrl, Consumer<CheckLine> lines) {
     this.url = url;
@@ -148,12 +157,12 @@ public final class DatabaseCheck implements AutoCloseable {
     }
   }
 
-  /** The database of DATABASE_URL, or null if it cannot be reached. */
+  /** Returns the database of DATABASE_URL, or null if it cannot be reached. */
   public ReadOnlyDatabase serving() {
     return serving;
   }
 
-  /** Looks at both databases, or at the one that there is. */
+  /** Checks the databases that could be reached. */
   public void run() {
     if (serving != null) {
       serving.check("database", lines, this::server);
@@ -211,7 +220,7 @@ public final class DatabaseCheck implements AutoCloseable {
 
   private static CheckLine rights(Handle handle) {
     if (!isTrue(handle, "to_regclass('users') IS NOT NULL")) {
-      return null; // the part about the rows has a line about that
+      return null; // UsersCheck adds a line about that
     }
     List<String> missing = handle.createQuery(MISSING_RIGHTS).mapTo(String.class).list();
     return missing.isEmpty()
@@ -229,7 +238,7 @@ public final class DatabaseCheck implements AutoCloseable {
     }
   }
 
-  /** Which policies the role lacks, each with what to do. */
+  /** Returns the policies that the role lacks, each with the statement to run. */
   private static List<String> hidden(Handle handle) {
     try {
       return RowSecurity.missingPolicies(handle.getConnection());
@@ -324,7 +333,7 @@ public final class DatabaseCheck implements AutoCloseable {
     return ok("direct", "migrations go straight to " + directUrl);
   }
 
-  /** Null if there is none, or the role may not use it. */
+  /** Returns the current schema; null if there is none, or the role may not use it. */
   private static String schema(Handle handle) {
     return handle
         .createQuery("SELECT current_schema()")

@@ -10,8 +10,8 @@ import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /**
- * The parameters of a database URL: which become properties of pgjdbc, which are ignored with a
- * warning, and which are refused. They are never passed through: pgjdbc's own could change the
+ * Maps the parameters of a database URL to properties of pgjdbc, ignores some with a warning, and
+ * rejects the others. Unknown ones are never passed through: a pgjdbc property could change the
  * host.
  *
  * @see <a
@@ -19,7 +19,7 @@ import java.util.stream.Stream;
  *     parameters</a>
  */
 final class DatabaseParameters {
-  /** Parameters that pgjdbc has too: libpq's name → pgjdbc's. */
+  /** Parameters that pgjdbc also has: libpq's name → pgjdbc's. */
   private static final Map<String, String> PROPERTIES =
       Map.of(
           "application_name", "ApplicationName",
@@ -30,7 +30,7 @@ final class DatabaseParameters {
           "sslnegotiation", "sslNegotiation",
           "target_session_attrs", "targetServerType");
 
-  /** The values that some of them may have: libpq's → pgjdbc's. */
+  /** Permitted values of some of them: libpq's → pgjdbc's. */
   private static final Map<String, Map<String, String>> VALUES =
       Map.of(
           "channel_binding",
@@ -51,10 +51,10 @@ final class DatabaseParameters {
   private static final String METHOD = "(none|password|md5|gss|sspi|scram-sha-256)";
 
   /**
-   * A parameter that cannot be taken, and without which the connection would be another one or less
-   * secure.
+   * Advice for a parameter that is not supported, and without which the connection would be a
+   * different or a less secure one.
    *
-   * @param harmless pattern of the values that ask for nothing; an empty value never does
+   * @param harmless pattern of the values that have no effect; neither has an empty value
    * @param advice what to do instead
    */
   private record Refusal(String harmless, String advice) {}
@@ -83,14 +83,14 @@ final class DatabaseParameters {
               "ssl_min_protocol_version",
               "TLSv1(\\.[12])?",
               "leave it out and start Java with -Djdk.tls.client.protocols=TLSv1.3"),
-          // Not libpq's, but other programs let them choose the user or the tables.
+          // Not libpq's, but other programs use them to choose the user or the tables.
           refused("username", "", "write user=..."),
           refused("db", "", "write dbname=..., or the database behind the host"),
           refused("database", "", "write dbname=..., or the database behind the host"),
           refused("search_path", "", "write schema=..."),
           refused("currentSchema", "", "write schema=..."));
 
-  /** Parameters of libpq that make no difference here, or only for the better. */
+  /** Parameters of libpq that can be ignored without harm. */
   private static final Set<String> IGNORED =
       Set.of(
           "client_encoding",
@@ -109,6 +109,7 @@ final class DatabaseParameters {
           "sslsni",
           "tcp_user_timeout");
 
+  /** All parameters that are not unknown, for the detection of typos. */
   static final Set<String> KNOWN =
       Stream.of(
               PROPERTIES.keySet(),
@@ -123,7 +124,12 @@ final class DatabaseParameters {
 
   private DatabaseParameters() {}
 
-  /** Takes what becomes a property of pgjdbc. */
+  /**
+   * Removes the parameters that become properties of pgjdbc, and converts them.
+   *
+   * @param warnings receives those about limited values
+   * @throws IllegalArgumentException if a value is invalid
+   */
   static Map<String, String> takeProperties(Map<String, String> values, List<String> warnings) {
     Map<String, String> properties = new TreeMap<>(DatabaseTls.takeProperties(values));
     String applicationName = values.remove("fallback_application_name");
@@ -162,12 +168,16 @@ final class DatabaseParameters {
     return choices.get(value);
   }
 
+  /** Returns an exception that lists the permitted values of a parameter. */
   static IllegalArgumentException unknownValue(String name, List<String> choices) {
     return new IllegalArgumentException(
         "has an unknown value for " + name + ": use one of " + String.join(", ", choices));
   }
 
-  /** A wait in seconds, where 0 means for ever to libpq and Prisma. */
+  /**
+   * Parses a timeout in seconds, limited to {@link DatabaseUrl#LOGIN_TIMEOUT}; 0 means no timeout
+   * in libpq and Prisma.
+   */
   static Integer seconds(String name, String text, List<String> warnings) {
     if (!text.matches("\\d{1,9}")) {
       throw new IllegalArgumentException("has a value for " + name + " that is not a number");
@@ -184,7 +194,12 @@ final class DatabaseParameters {
     return seconds;
   }
 
-  /** Refuses, or warns of, each parameter that nobody has taken. */
+  /**
+   * Rejects the remaining parameters, or warns of those that can be ignored.
+   *
+   * @return all warnings
+   * @throws IllegalArgumentException if one cannot be ignored
+   */
   static List<String> requireHarmless(Map<String, String> values, List<String> warnings) {
     values.remove("uselibpqcompat"); // node-postgres: read sslmode as libpq does
     values.forEach(
@@ -203,7 +218,10 @@ final class DatabaseParameters {
     return List.copyOf(warnings);
   }
 
-  /** psql refuses every unknown parameter; other clients' are let pass if they cannot matter. */
+  /**
+   * Returns the name for a warning, or rejects an unknown parameter that looks like TLS or like a
+   * typo. psql rejects all unknown ones, but other clients have their own.
+   */
   private static String requireUnrelated(String name) {
     String shown = name.replaceAll("[^\\w.-]", "?");
     if (name.matches("(?i).*(ssl|tls|cert|verify|unauthorized).*")) {
@@ -227,7 +245,7 @@ final class DatabaseParameters {
     return name.toLowerCase(Locale.ROOT).replaceAll("[_-]", "");
   }
 
-  /** Whether two names differ in at most one letter: another, missing or surplus one. */
+  /** Returns true if two names differ in at most one letter: replaced, missing or added. */
   private static boolean isTypo(String name, String known) {
     int shorter = Math.min(name.length(), known.length());
     int start = 0;

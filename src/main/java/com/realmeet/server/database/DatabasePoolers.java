@@ -5,16 +5,17 @@ import java.util.List;
 import java.util.regex.Pattern;
 
 /**
- * The addresses of connection poolers in transaction mode, as providers print them. A pooler that
- * is not here shows itself by its first error; {@code pgbouncer=true} in the URL names it before.
+ * Recognizes the addresses of connection poolers in transaction mode, as providers publish them.
+ * Other poolers are detected by {@link Database} when it connects; {@code pgbouncer=true} in the
+ * URL declares them.
  */
 final class DatabasePoolers {
   /**
-   * A provider's naming.
+   * Naming scheme of a provider.
    *
    * @param address pattern of {@code host:port}
-   * @param direct the address of the database itself, or null if it does not follow from the
-   *     pooler's
+   * @param direct replacement that yields the address of the database, or null if it cannot be
+   *     derived from the pooler's
    */
   private record Pooler(Pattern address, String direct) {}
 
@@ -48,11 +49,15 @@ final class DatabasePoolers {
     return new Pooler(Pattern.compile(address, Pattern.CASE_INSENSITIVE), direct);
   }
 
+  /** Returns true if the host and port are those of a known pooler. */
   static boolean isPooler(Host host) {
     return POOLERS.stream().anyMatch(pooler -> pooler.address.matcher(host.toString()).matches());
   }
 
-  /** The database behind a pooler, or the host itself if that is not known or is no pooler. */
+  /**
+   * Returns the database behind a pooler, or the host itself if it is no pooler or the database is
+   * not known.
+   */
   static Host direct(Host host) {
     for (Pooler pooler : POOLERS) {
       if (pooler.direct != null && pooler.address.matcher(host.toString()).matches()) {

@@ -25,27 +25,28 @@ import org.postgresql.ssl.BaseX509KeyManager;
 import org.postgresql.util.PSQLException;
 
 /**
- * The TLS parameters of a database URL, as libpq means them. pgjdbc has the same names, but with
- * {@code sslmode=require} it verifies nothing even if there is a CA file, and it looks at files
- * only when it connects. Of {@code sslmode}, {@code ssl} and {@code sslaccept} the strictest
- * counts.
+ * Maps the TLS parameters of a database URL to properties of pgjdbc with libpq's meaning. pgjdbc
+ * has the same names, but with {@code sslmode=require} it does not verify the certificate even if
+ * there is a CA file, and it reads files only when it connects. The strictest of {@code sslmode},
+ * {@code ssl} and {@code sslaccept} applies.
  *
  * @see <a href="https://www.postgresql.org/docs/current/libpq-ssl.html">libpq's TLS</a>
  * @see <a href="https://www.prisma.io/docs/orm/core-concepts/supported-databases/postgresql">
  *     Prisma's sslcert (a CA file) and sslaccept</a>
  */
 final class DatabaseTls {
+  /** Names of the parameters that this class handles. */
   static final Set<String> PARAMETERS =
       Set.of("ssl", "sslmode", "sslrootcert", "sslcert", "sslkey", "sslaccept");
 
-  /** The weakest first. */
+  /** Values of sslmode, weakest first. */
   private static final List<String> MODES =
       List.of("disable", "allow", "prefer", "require", "verify-ca", "verify-full");
 
   private DatabaseTls() {}
 
   /**
-   * Takes the TLS parameters out of those of a URL.
+   * Removes the TLS parameters from those of a URL, and converts them.
    *
    * @return properties of pgjdbc
    * @throws IllegalArgumentException if they contradict each other, or a file cannot be used
@@ -98,7 +99,10 @@ final class DatabaseTls {
     return properties;
   }
 
-  /** A mode that uses the CA file which is named, or lies where libpq looks for it. */
+  /**
+   * Returns the mode that verifies with the named CA file, or with the one in libpq's default
+   * location.
+   */
   private static String verifying(String mode, String ca) {
     if ("system".equals(ca)) {
       return "verify-full";
@@ -119,7 +123,7 @@ final class DatabaseTls {
     return mode;
   }
 
-  /** Where libpq and pgjdbc look for a CA file that the URL does not name. */
+  /** Returns the default location of the CA file in libpq and pgjdbc. */
   private static Path defaultCaFile() {
     return System.getProperty("os.name").startsWith("Windows")
         ? Path.of(String.valueOf(System.getenv("APPDATA")), "postgresql", "root.crt")
@@ -136,7 +140,10 @@ final class DatabaseTls {
     return value;
   }
 
-  /** What other clients call {@code sslmode}; JDBC's {@code ssl=true} is libpq's too. */
+  /**
+   * Converts {@code ssl}, with which other clients set the mode; libpq also accepts JDBC's {@code
+   * ssl=true}.
+   */
   private static String ssl(String value) {
     return switch (value == null ? "" : value.toLowerCase(Locale.ROOT)) {
       case "", "false", "0", "off", "no" -> "disable";
@@ -184,7 +191,10 @@ final class DatabaseTls {
     return certificates;
   }
 
-  /** A client certificate whose key is missing is not taken for Prisma's CA file. */
+  /**
+   * Rejects an sslcert that is not a CA file as in Prisma's URLs, but a client certificate without
+   * its key.
+   */
   private static void requireAuthority(String file) {
     if (certificates("CA file (sslcert)", file).stream()
         .noneMatch(
@@ -210,12 +220,14 @@ final class DatabaseTls {
     }
   }
 
-  /** A client certificate. pgjdbc wants to know the algorithm of a key in PEM. */
+  /**
+   * Returns the properties of a client certificate; pgjdbc requires the algorithm of a key in PEM.
+   */
   private static Map<String, String> client(String certificate, String key, String ca) {
     if (certificate == null) {
       throw new IllegalArgumentException("has sslkey without sslcert: name both or none");
     }
-    if ("system".equals(ca)) { // that factory of pgjdbc knows no client certificate
+    if ("system".equals(ca)) { // that factory of pgjdbc does not support client certificates
       throw new IllegalArgumentException(
           "has sslkey together with sslrootcert=system: name the CA file of the server");
     }
@@ -240,7 +252,7 @@ final class DatabaseTls {
         KeyFactory.getInstance(algorithm).generatePrivate(new PKCS8EncodedKeySpec(der));
         return Map.of("sslcert", certificate, "sslkey", key, "pemKeyAlgorithm", algorithm);
       } catch (IllegalArgumentException | GeneralSecurityException e) {
-        continue; // refused below if it is a key of none of these
+        continue; // rejected below if no algorithm fits
       }
     }
     throw new IllegalArgumentException(

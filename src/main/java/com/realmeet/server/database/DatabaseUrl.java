@@ -14,8 +14,9 @@ import java.util.stream.Stream;
 import org.postgresql.ds.PGSimpleDataSource;
 
 /**
- * A {@code postgresql://} URL, read as libpq and psql read it or refused. pgjdbc does not take such
- * a URL, and its complaint would print the password: no message of this class contains a value.
+ * Parsed {@code postgresql://} URL. It has the same meaning as in libpq and psql, or is rejected.
+ * pgjdbc does not accept this form, and its error message would print the password: no message of
+ * this class contains a value.
  *
  * @param hosts tried in this order
  * @param database may be empty: the database named like the user
@@ -26,7 +27,8 @@ import org.postgresql.ds.PGSimpleDataSource;
  * @param connectionLimit Prisma's {@code connection_limit}, or null
  * @param poolTimeout Prisma's {@code pool_timeout} in seconds, or null
  * @param pgbouncer Prisma's {@code pgbouncer}, or null: {@link DatabasePoolers} decides
- * @param warnings what is ignored or limited, each the rest of a sentence about the variable
+ * @param warnings parameters that are ignored or limited, each the rest of a sentence about the
+ *     variable
  * @see <a
  *     href="https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS">the
  *     form of a connection URI</a>
@@ -43,14 +45,15 @@ public record DatabaseUrl(
     Boolean pgbouncer,
     List<String> warnings) {
 
+  /** Example of the form, for error messages. */
   public static final String FORM = "postgresql://user:password@host/database?sslmode=require";
 
-  /** Seconds that a login may take: the longest time that a request waits for anything. */
+  /** Maximum seconds for a login: a request ends within 5 s, too. */
   static final int LOGIN_TIMEOUT = 5;
 
   /**
-   * The parts of a URL. Like libpq, it ends the credentials at the first {@code @} unless a slash
-   * comes before it; but no host has an {@code @}, so that a second one belongs to the password.
+   * Matches the parts of a URL. As in libpq, the credentials end at an {@code @} before the first
+   * slash; but no host contains an {@code @}, so with several of them the last one counts.
    */
   private static final Pattern PARTS =
       Pattern.compile(
@@ -63,7 +66,7 @@ public record DatabaseUrl(
   private static final Pattern BAD_PERCENT = Pattern.compile("%(?![0-9A-Fa-f]{2})|%00");
 
   /**
-   * One of the servers of a URL.
+   * Server of a URL.
    *
    * @param name a host name or an address, IPv6 without brackets
    */
@@ -97,7 +100,7 @@ public record DatabaseUrl(
       return new Host(name, Integer.parseInt(port));
     }
 
-    /** The host as it stands in a URL. */
+    /** Returns the host in the form of a URL. */
     String inUrl() {
       return name.contains(":") ? "[" + name + "]" : name;
     }
@@ -109,7 +112,7 @@ public record DatabaseUrl(
   }
 
   /**
-   * Reads a URL.
+   * Parses a URL.
    *
    * @throws IllegalArgumentException with the rest of a sentence that begins with the variable's
    *     name, and without any part of the URL but names of parameters
@@ -139,11 +142,11 @@ public record DatabaseUrl(
         DatabaseParameters.requireHarmless(values, warnings));
   }
 
-  /** The parts by the names that libpq gives them; the query may override what is before it. */
+  /** Returns the parts by libpq's names; parameters of the query override them. */
   private static Map<String, String> split(String text) {
     Matcher parts = PARTS.matcher(text);
     if (!parts.matches() || part(parts, "database").contains("@")) {
-      throw unencoded(); // the password would go on in what looks like the database
+      throw unencoded(); // part of the password would be taken for the database
     }
     String[] credentials = part(parts, "credentials").split(":", 2);
     List<String> names = new ArrayList<>();
@@ -166,7 +169,7 @@ public record DatabaseUrl(
       String[] pair = parameter.split("=", -1);
       String key = decode(pair[0]);
       if (parameter.contains("@") && !DatabaseParameters.KNOWN.contains(key)) {
-        throw unencoded(); // the password would go on in what looks like the query
+        throw unencoded(); // part of the password would be taken for the query
       }
       if (pair.length != 2 && !parameter.isEmpty()) {
         throw new IllegalArgumentException(
@@ -224,7 +227,7 @@ public record DatabaseUrl(
     return Boolean.valueOf(text);
   }
 
-  /** Percent-decoding of RFC 3986: unlike in a form, {@code +} stands for itself. */
+  /** Decodes percent-encoding (RFC 3986): unlike in a form, {@code +} is literal. */
   private static String decode(String text) {
     if (BAD_PERCENT.matcher(text).find()) {
       throw new IllegalArgumentException(
@@ -232,7 +235,7 @@ public record DatabaseUrl(
               + "a percent sign itself is written %25");
     }
     String decoded = URLDecoder.decode(text.replace("+", "%2B"), StandardCharsets.UTF_8);
-    if (decoded.contains("\uFFFD")) { // what stands in the place of bytes that are not UTF-8
+    if (decoded.contains("\uFFFD")) { // the replacement character for bytes that are not UTF-8
       throw new IllegalArgumentException("has percent-encoded bytes that are not UTF-8");
     }
     return decoded;
@@ -249,29 +252,38 @@ public record DatabaseUrl(
     return value == null ? null : parse.apply(value);
   }
 
-  /** Prisma's {@code connection_limit}, or the given number of connections. */
+  /**
+   * Returns Prisma's {@code connection_limit}, or the given number of connections if it is not set.
+   */
   public int poolSize(int otherwise) {
     return connectionLimit == null ? otherwise : connectionLimit;
   }
 
-  /** Prisma's {@code pool_timeout} in milliseconds, if that is less than the given limit. */
+  /** Returns Prisma's {@code pool_timeout} in milliseconds, at most the given limit. */
   long poolTimeoutMillis(long limit) {
     return poolTimeout == null ? limit : Math.min(limit, poolTimeout * 1000L);
   }
 
-  /** A table's name in SQL, with the schema: PgBouncer refuses, or forgets, a search path. */
+  /**
+   * Returns a table's name in SQL, qualified by the schema: PgBouncer rejects, or loses, a search
+   * path.
+   */
   public String qualified(String table) {
     return schema == null ? table : '"' + schema + "\"." + table;
   }
 
   /**
-   * Whether connections go through a pooler in transaction mode: no state outlives a transaction.
+   * Returns true if connections go through a pooler in transaction mode, where no session state
+   * outlives a transaction.
    */
   public boolean isPooled() {
     return pgbouncer == null ? hosts.stream().anyMatch(DatabasePoolers::isPooler) : pgbouncer;
   }
 
-  /** The same database past its pooler, where the provider's naming tells its own address. */
+  /**
+   * Returns the URL that bypasses the pooler, if the provider's naming scheme tells the direct
+   * host; otherwise this URL without warnings.
+   */
   public DatabaseUrl direct() {
     List<Host> direct = isPooled() ? hosts.stream().map(DatabasePoolers::direct).toList() : hosts;
     return new DatabaseUrl(
@@ -288,10 +300,10 @@ public record DatabaseUrl(
   }
 
   /**
-   * Where connections come from.
+   * Returns a data source for this URL, which does not connect yet.
    *
-   * @param socketTimeout seconds that any answer of the database may take; without it, a query on a
-   *     frozen database never ends
+   * @param socketTimeout seconds that any response of the database may take; without it, a query on
+   *     a frozen database never ends
    */
   public PGSimpleDataSource dataSource(int socketTimeout) {
     PGSimpleDataSource source = new PGSimpleDataSource();
@@ -324,7 +336,7 @@ public record DatabaseUrl(
     return source;
   }
 
-  /** Shows where, not who. */
+  /** Returns host, port and database, without user and password. */
   @Override
   public String toString() {
     return hosts.get(0) + "/" + database.replaceAll("\\p{Cntrl}", "?");

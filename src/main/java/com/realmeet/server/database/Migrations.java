@@ -26,29 +26,31 @@ import org.slf4j.LoggerFactory;
 public final class Migrations {
   private static final Logger log = LoggerFactory.getLogger(Migrations.class);
 
-  /** How long the start waits for a database that is not there yet. */
+  /** Startup timeout: how long the start waits for an unreachable database. */
   private static final Duration STARTUP_TIMEOUT = Duration.ofSeconds(30);
 
   /** Seconds that one statement of a migration may take, such as an index on a large table. */
   private static final int STATEMENT_TIMEOUT_SECONDS = 600;
 
-  /** Any number that no other application in the same database takes for its own lock. */
+  /** Id of the advisory lock, which no other application in the same database should use. */
   private static final long MIGRATION_LOCK_ID = 0x7265616c6d656574L; // "realmeet"
 
-  /** Flyway's: a table of our own, since an application may have a Flyway too. */
+  /**
+   * Flyway's schema history table; not the default name, since an application may use Flyway, too.
+   */
   static final String HISTORY = "real_meet_server_migrations";
 
   /**
-   * Rows of the history table whose migration runs again: of V1 as 1.0.0 had it (it has been edited
-   * since, and can run over what 1.0.0 made), and of ours that failed.
+   * Selects the rows of the history table whose migrations must run again: V1 of release 1.0.0,
+   * whose file has changed and can run on the result of that release, and failed ones.
    */
   static final String TO_REPEAT =
       "version = '1' AND checksum = 1412849516 OR version IN ('1', '2') AND NOT success";
 
   /**
-   * Says what to do if sessions that set no time zone, such as Prisma's, do not have UTC. That of
-   * postgresql.conf cannot be read, since pgjdbc always sets one; initdb gives log_timezone the
-   * same value.
+   * Returns what to do if sessions that set no time zone, such as Prisma's, do not have UTC. The
+   * time zone of postgresql.conf cannot be read, since pgjdbc always sets one; initdb sets
+   * log_timezone to the same value.
    */
   private static final String TIME_ZONE =
       """
@@ -85,9 +87,9 @@ public final class Migrations {
   private Migrations() {}
 
   /**
-   * Brings the tables up to date; any number of servers may do so at once.
+   * Migrates the database; any number of servers may do so concurrently.
    *
-   * @param locations where Flyway finds further migrations, beside {@code db/migration}
+   * @param locations of further migrations, in addition to {@code db/migration}
    * @throws StartupException if the database cannot be reached within 30 s, refuses the login, or a
    *     migration fails
    */
@@ -128,7 +130,7 @@ public final class Migrations {
 
   /**
    * Migrates under an advisory lock. Flyway has a lock of its own, but looks at the database before
-   * it takes it: of two servers that find it empty, one fails over the half-made history of the
+   * it takes it: if two servers find it empty, one fails because of the incomplete history of the
    * other.
    */
   private static Migrated migrateAlone(DataSource source, DatabaseUrl url, String... locations)
@@ -167,11 +169,11 @@ public final class Migrations {
         .locations(locations("classpath:db/migration", locations))
         .defaultSchema(url.schema())
         .table(HISTORY)
-        .installedBy("real-meet-server") // Flyway would not escape the user's name
+        .installedBy("real-meet-server") // Flyway does not escape its default, the user
         .placeholderReplacement(false) // ${x} is text, also in the name of a schema
         .baselineOnMigrate(true) // the Node server's tables may be there
         .baselineVersion("0")
-        .outOfOrder(true); // of two branches, the one with the lower number may come later
+        .outOfOrder(true); // a branch with a lower number may be merged later
   }
 
   private static String[] locations(String own, String... others) {
@@ -181,13 +183,15 @@ public final class Migrations {
   /**
    * Compares the history table with the migrations of this server.
    *
-   * @param readOnly whose connections can change nothing
+   * @param readOnly data source whose connections are read-only
    */
   static MigrationInfo[] compare(DataSource readOnly, DatabaseUrl url) {
     return flyway(readOnly, url).load().info().all();
   }
 
-  /** Until the end of the transaction, which a pooler keeps on one connection. */
+  /**
+   * Sets the search path until the end of the transaction, which a pooler keeps on one connection.
+   */
   private static void setSchema(Connection connection, DatabaseUrl url) throws SQLException {
     if (url.schema() != null) {
       try (PreparedStatement statement =
@@ -210,12 +214,12 @@ public final class Migrations {
     }
   }
 
-  /** Says what to do if the time zone of Prisma's sessions is not UTC; empty if it is. */
+  /** Returns what to do if the time zone of Prisma's sessions is not UTC; empty if it is. */
   static String timeZoneProblem(Connection connection) throws SQLException {
     return query(connection, TIME_ZONE);
   }
 
-  /** The first column of the first row, or an empty text. */
+  /** Returns the first column of the first row, or an empty text. */
   private static String query(Connection connection, String sql) throws SQLException {
     try (Statement statement = connection.createStatement();
         ResultSet row = statement.executeQuery(sql)) {
@@ -259,7 +263,7 @@ public final class Migrations {
           "Migration of the database failed: " + SqlErrors.oneLine(e.getMessage()));
     }
     String reason = SqlErrors.describe(cause);
-    if (SqlErrors.isLoginRefused(cause)) { // waiting cures none
+    if (SqlErrors.isLoginRefused(cause)) { // a retry cannot succeed
       throw new StartupException(
           "The database at "
               + url

@@ -20,15 +20,16 @@ import org.postgresql.PGConnection;
 import org.postgresql.ds.PGSimpleDataSource;
 
 /**
- * A connection that cannot change anything: each use of it is a short transaction that Postgres
- * knows as READ ONLY and that is rolled back, so that no lock and no setting outlives it, also
- * behind a pooler.
+ * Read-only connection for the command {@code check}. Each use is a short READ ONLY transaction
+ * that is rolled back, so that no lock and no setting outlives it, also behind a pooler.
  */
 public final class ReadOnlyDatabase implements AutoCloseable {
-  /** Seconds that Postgres may take to respond, the next two limits included. */
+  /** Maximum seconds for any response of Postgres; longer than the limits below. */
   static final int SOCKET_TIMEOUT = 3;
 
-  /** A query of a check rather fails than holds a lock, or waits for one, for longer. */
+  /**
+   * Sets limits within the transaction: a check must neither hold nor wait for a lock any longer.
+   */
   private static final String LIMITS =
       """
       SELECT concat(
@@ -45,7 +46,7 @@ public final class ReadOnlyDatabase implements AutoCloseable {
   /**
    * Connects.
    *
-   * @throws SQLException within 5 s if that is not possible, see {@link SqlErrors#describe}
+   * @throws SQLException within 5 s if that fails, see {@link SqlErrors#describe}
    */
   public ReadOnlyDatabase(DatabaseUrl url) throws SQLException {
     schema = url.schema();
@@ -60,28 +61,34 @@ public final class ReadOnlyDatabase implements AutoCloseable {
 
   private static PGSimpleDataSource source(DatabaseUrl url) {
     PGSimpleDataSource source = url.dataSource(SOCKET_TIMEOUT);
-    source.setPrepareThreshold(0); // it may be a pooler that is not known
+    source.setPrepareThreshold(0); // it may be an unknown pooler
     return source;
   }
 
-  /** Runs queries in a transaction that is read-only. */
+  /**
+   * Runs queries in a read-only transaction.
+   *
+   * @throws JdbiException if one fails
+   */
   <T> T read(Function<Handle, T> work) {
     handle.begin();
     try {
       handle.createQuery(LIMITS).bind("schema", schema).mapTo(String.class).one();
       return work.apply(handle);
     } finally {
-      if (!isClosed()) { // pgjdbc closes a connection that is lost
+      if (!isClosed()) { // pgjdbc closes a lost connection
         handle.rollback();
       }
     }
   }
 
   /**
-   * Adds what a check finds, or why it cannot be made; nothing once the connection is lost, of
-   * which there is a line already.
+   * Runs a check and adds its result, or a line about why it failed. Once the connection is lost,
+   * for which there is a line already, it adds nothing.
    *
-   * @param check may return null: nothing is to be said
+   * @param subject of the line if the check fails
+   * @param lines receives the line
+   * @param check returns a line, or null to add none
    */
   public void check(String subject, Consumer<CheckLine> lines, Function<Handle, CheckLine> check) {
     if (broken) {
@@ -121,8 +128,8 @@ public final class ReadOnlyDatabase implements AutoCloseable {
   }
 
   /**
-   * Whether there is a pooler in between: it tells each client a process id of its own making, as
-   * {@link Database} finds out, too.
+   * Returns true if there is a pooler in between: it gives each client an invented process id,
+   * which {@link Database} also checks.
    */
   boolean isBehindPooler() {
     int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
@@ -134,8 +141,8 @@ public final class ReadOnlyDatabase implements AutoCloseable {
   }
 
   /**
-   * The transaction that is under way, for a library that wants to open, commit and close: it
-   * cannot end it.
+   * Returns the current transaction as a data source, for a library that opens, commits and closes
+   * connections: these calls have no effect.
    */
   DataSource asDataSource() {
     return proxy(
@@ -170,7 +177,7 @@ public final class ReadOnlyDatabase implements AutoCloseable {
     try {
       connection.close();
     } catch (SQLException e) {
-      broken = true; // and nobody needs it any longer
+      broken = true; // it is not used any longer
     }
   }
 }

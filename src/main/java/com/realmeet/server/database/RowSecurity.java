@@ -14,13 +14,13 @@ import org.flywaydb.core.api.callback.Context;
 import org.flywaydb.core.api.callback.Event;
 
 /**
- * Row level security for tables of migrations, where the roles {@code anon} or {@code
- * authenticated} exist. These are the roles of Supabase's public API, and by Supabase's default
- * privileges they may read and change every new table. A table of a migration that does not turn
- * row level security on itself is taken from them.
+ * Flyway callback that enables row level security on tables of migrations if the roles {@code anon}
+ * or {@code authenticated} exist. Supabase's public API uses these roles, and Supabase's default
+ * privileges let them read and change every new table. If a migration does not enable row level
+ * security on a table itself, their privileges on it are revoked.
  *
- * <p>A table on which row level security is on is left alone, so that later grants and policies of
- * an application stand.
+ * <p>Privileges on a table that already has row level security are not changed, so that later
+ * grants and policies of an application persist.
  */
 final class RowSecurity extends BaseCallback {
   private static final String RELATIONS =
@@ -35,9 +35,10 @@ final class RowSecurity extends BaseCallback {
       RELATIONS + "AND relname IN ('users', '" + Migrations.HISTORY + "')";
 
   /**
-   * Statements that close relations to the API's roles, and that let other roles with rights of
-   * their own (a server whose role is not the owner) see the rows as before. A view runs with its
-   * owner's rights, so row level security below it does not help; a sequence goes with its table.
+   * Generates statements that revoke the privileges of the API's roles on relations, and policies
+   * that let other privileged roles, such as a server's role that is not the owner, see the rows as
+   * before. Views need a REVOKE, too: they run with their owner's rights and so bypass row level
+   * security; a sequence is handled like its table.
    */
   private static final String STATEMENTS =
       """
@@ -63,7 +64,7 @@ final class RowSecurity extends BaseCallback {
         SELECT oid, relacl AS items FROM relation
         UNION ALL
         SELECT attrelid, attacl FROM pg_attribute WHERE attrelid IN (SELECT oid FROM relation)
-      ), reader AS ( -- whom row level security would stop, or has stopped, in spite of their rights
+      ), reader AS ( -- roles with privileges whom row level security stops, or would stop
         SELECT DISTINCT r.oid, r.name, g.rolname, r.is_open
         FROM relation r
           JOIN acl USING (oid)
@@ -104,7 +105,10 @@ final class RowSecurity extends BaseCallback {
       """
           .replace("@HISTORY@", Migrations.HISTORY);
 
-  /** Tables of ours whose rows the current role cannot see, with what their owner must run. */
+  /**
+   * Finds the server's tables whose rows the current role cannot see, with the statement that their
+   * owner must run.
+   */
   private static final String HIDDEN =
       """
       SELECT format('row level security hides the table %1$s from the role %2$s: as its owner, run'
@@ -122,15 +126,19 @@ final class RowSecurity extends BaseCallback {
   private List<Long> before = List.of();
 
   /**
-   * Closes tables of ours that are open, such as those restored from the dump of another host.
+   * Secures the server's own tables, which are open after a restore from another host's dump, for
+   * example.
    *
-   * @param connection whose current schema is that of the tables, within a transaction
+   * @param connection within a transaction, with the schema of the tables as its current schema
    */
   static void secureOwnTables(Connection connection) throws SQLException {
     secure(connection, oids(connection, OWN_TABLES));
   }
 
-  /** Which policy the current role lacks to see our tables; empty if it sees them. */
+  /**
+   * Returns the policies, as statements to run, that the current role lacks to see the server's
+   * tables; empty if it lacks none.
+   */
   static List<String> missingPolicies(Connection connection) throws SQLException {
     return texts(connection, HIDDEN, oids(connection, OWN_TABLES));
   }
@@ -180,8 +188,8 @@ final class RowSecurity extends BaseCallback {
   }
 
   /**
-   * Runs in the transaction of the migration, so that no other session sees its tables open. The
-   * history table must wait: Flyway writes to it on another connection meanwhile.
+   * Runs in the transaction of the migration, so that no other session sees unsecured tables. The
+   * history table is secured later: Flyway writes to it on another connection meanwhile.
    */
   @Override
   public void handle(Event event, Context context) {

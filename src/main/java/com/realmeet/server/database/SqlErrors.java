@@ -15,25 +15,32 @@ import org.postgresql.util.PSQLException;
 import org.postgresql.util.ServerErrorMessage;
 
 /**
- * Classifies what Postgres, a pooler, pgjdbc and the pool report, by SQLSTATE, and says it in plain
- * words. No text of this class quotes a value of a row, or a password.
+ * Classifies errors of Postgres, poolers, pgjdbc and HikariCP by SQLSTATE, and explains them in one
+ * line. No text of this class quotes a value of a row, or a password.
  *
  * @see <a href="https://www.postgresql.org/docs/current/errcodes-appendix.html">SQLSTATEs</a>
  */
 public final class SqlErrors {
+  /** read_only_sql_transaction: the server is a standby, or read-only for another reason. */
   static final String READ_ONLY = "25006";
 
-  /** A prepared statement of another client has the name, or ours is on another connection. */
+  /**
+   * SQLSTATEs of a prepared statement whose name another client uses, or that is on another
+   * connection.
+   */
   private static final Set<String> PREPARED_STATEMENT_LOST = Set.of("42P05", "26000");
 
-  /** Also of a result type that a migration has changed: "cached plan must not change". */
+  /**
+   * feature_not_supported, also raised as "cached plan must not change result type" after a
+   * migration.
+   */
   private static final String STALE_PLAN = "0A000";
 
-  /** SQLSTATEs of the moment: the same statement may work on another connection. */
+  /** SQLSTATEs of transient errors: the same statement may succeed on another connection. */
   private static final Set<String> TRANSIENT =
       Set.of("57P01", "57P02", "57P03", "40001", "40P01", READ_ONLY, STALE_PLAN);
 
-  /** PgBouncer has only this SQLSTATE for all its own errors, which are always English. */
+  /** The only SQLSTATE of PgBouncer's own errors, whose messages are always English. */
   private static final String PROTOCOL_VIOLATION = "08P01";
 
   private static final Pattern PREPARED_STATEMENT =
@@ -45,12 +52,12 @@ public final class SqlErrors {
           "(?i)network is (unreachable|down)|no route to host|address family|protocol family|"
               + "cannot assign requested address");
 
-  /** Of an index's columns or expressions in "Key (lower(email))=(…) already exists". */
+  /** Matches the columns or expressions of an index in "Key (lower(email))=(…) already exists". */
   private static final Pattern KEY = Pattern.compile("^[^(]*\\((.*?)\\)=\\(", Pattern.DOTALL);
 
   private SqlErrors() {}
 
-  /** The first SQLException in a chain of causes, or null. */
+  /** Returns the first SQLException in a chain of causes, or null. */
   static SQLException sqlException(Throwable e) {
     for (Throwable cause = e; cause != null; cause = cause.getCause()) {
       if (cause instanceof SQLException found) {
@@ -60,13 +67,13 @@ public final class SqlErrors {
     return null;
   }
 
-  /** Whether a second try, on another connection, may succeed. */
+  /** Returns true if a retry on another connection may succeed. */
   static boolean isTransient(SQLException e) {
     String state = state(e);
     return state.startsWith("08") || TRANSIENT.contains(state) || isPreparedStatementLost(e);
   }
 
-  /** Whether the database, rather than the statement or its data, is at fault. */
+  /** Returns true if the database, rather than the statement or its data, is at fault. */
   static boolean isUnavailable(SQLException e) {
     return e != null
         && (e.getSQLState() == null
@@ -74,30 +81,42 @@ public final class SqlErrors {
             || state(e).matches("(25|28|3D|53|57|58|XX|HY).*"));
   }
 
-  /** Whether the transaction was undone for certain, and only by others that ran at once. */
+  /**
+   * Returns true if the transaction was certainly rolled back because of concurrent ones
+   * (serialization failure or deadlock).
+   */
   static boolean isRolledBack(SQLException e) {
     return Set.of("40001", "40P01").contains(state(e));
   }
 
-  /** Whether the statement was cancelled: by us, in most cases, since it took too long. */
+  /**
+   * Returns true if the statement was cancelled, usually by {@link StatementCanceller} after a
+   * timeout.
+   */
   static boolean isCancelled(SQLException e) {
     return state(e).equals("57014");
   }
 
-  /** Whether a pooler in transaction mode has led a prepared statement astray. */
+  /**
+   * Returns true if a pooler in transaction mode has sent a prepared statement to a connection that
+   * does not have it.
+   */
   static boolean isPreparedStatementLost(SQLException e) {
     return PREPARED_STATEMENT_LOST.contains(state(e))
         || state(e).equals(PROTOCOL_VIOLATION) && PREPARED_STATEMENT.matcher(message(e)).find();
   }
 
-  /** Whether user, password, database or TLS are wrong: waiting cures none of them. */
+  /** Returns true if user, password, database or TLS are wrong, so that a retry cannot succeed. */
   public static boolean isLoginRefused(SQLException e) {
     return state(e).matches("28.*|3D.*|08004")
         || state(e).equals(PROTOCOL_VIOLATION) && LOGIN_REFUSED.matcher(message(e)).find()
         || String.valueOf(connectionProblem(e)).matches(".*(certificate|offer TLS|CA file).*");
   }
 
-  /** Whether the values of a statement are refused, which those of another row may not be. */
+  /**
+   * Returns true if the database rejects the values of a statement; other rows may still be
+   * accepted.
+   */
   public static boolean isOfData(JdbiException e) {
     return state(sqlException(e)).matches("(22|23).*|P0001");
   }
@@ -110,7 +129,9 @@ public final class SqlErrors {
     return String.valueOf(e.getMessage());
   }
 
-  /** Why the database cannot be used, in one line: the cause, what to do, and the SQLSTATE. */
+  /**
+   * Returns why the database cannot be used, in one line: the cause, what to do, and the SQLSTATE.
+   */
   public static String describe(SQLException e) {
     SQLException root = e.getCause() instanceof SQLException cause ? cause : e;
     String state = state(root).isEmpty() ? state(e) : state(root);
@@ -118,7 +139,7 @@ public final class SqlErrors {
   }
 
   private static String reason(SQLException e, String state) {
-    if (e instanceof SQLTransientConnectionException) { // the pool's, which has no other cause
+    if (e instanceof SQLTransientConnectionException) { // thrown by the pool, without another cause
       return message(e).contains("total=0,")
           ? "no connection could be opened within the time limit"
           : "all connections of the pool (DATABASE_POOL_SIZE) are busy with slow statements";
@@ -140,13 +161,13 @@ public final class SqlErrors {
           "it is read-only, a standby for example: name the primary in DATABASE_URL, or add "
               + "target_session_attrs=read-write";
       case "57014" ->
-          "a statement was cancelled, since nobody waits for it any longer: look for locks and "
+          "a statement was cancelled, since it took too long: look for locks and "
               + "slow queries in pg_stat_activity";
       default -> text(e);
     };
   }
 
-  /** In plain words, what pgjdbc calls "The connection attempt failed"; null if it is not that. */
+  /** Explains pgjdbc's "The connection attempt failed"; null if the error is another. */
   private static String connectionProblem(SQLException e) {
     for (Throwable cause = e; cause != null; cause = cause.getCause()) {
       String message = String.valueOf(cause.getMessage());
@@ -202,19 +223,23 @@ public final class SqlErrors {
         + "machine has IPv4 only, use the provider's pooler or a network with IPv6";
   }
 
-  /** What the server or pgjdbc says: of these problems, no message quotes a row or a password. */
+  /**
+   * Returns the message of the server or pgjdbc; for these problems it quotes no row and no
+   * password.
+   */
   private static String text(SQLException e) {
     return oneLine(message(e));
   }
 
+  /** Returns a message with its line breaks replaced by spaces. */
   static String oneLine(String message) {
     return message.replaceAll("\\s*\\R\\s*", " ");
   }
 
   /**
-   * Why the database refuses a statement that is right by itself: by a constraint or a trigger of
-   * the application, or for lack of rights. One line with what to do; empty for anything else, such
-   * as a missing table or column, which is a bug whose place in the code matters.
+   * Explains, in one line, why the database rejects a correct statement: a constraint or a trigger
+   * of the application, or missing rights. Empty for other errors such as a missing table or
+   * column, which are bugs and need a stack trace.
    */
   public static Optional<String> explain(Throwable e) {
     if (!(sqlException(e) instanceof PSQLException cause)
@@ -241,7 +266,10 @@ public final class SqlErrors {
                     .formatted(what(error), text, state));
   }
 
-  /** The names in a refusal. Its message is Postgres' own, except for P0001, which may quote. */
+  /**
+   * Names the constraint, column and table of an error. The message of a P0001 comes from the
+   * application and is not quoted.
+   */
   private static String what(ServerErrorMessage error) {
     String state = error.getSQLState();
     if (state.equals("P0001")) {
@@ -265,8 +293,8 @@ public final class SqlErrors {
   }
 
   /**
-   * Whether a constraint, or a unique index, of that name refused the statement: for a handler that
-   * has an answer of its own to it.
+   * Returns true if the constraint or unique index of that name rejected the statement, for a
+   * handler with its own response to that.
    */
   public static boolean violates(JdbiException e, String constraint) {
     return sqlException(e) instanceof PSQLException cause
@@ -276,8 +304,8 @@ public final class SqlErrors {
   }
 
   /**
-   * Whether another row has the value of a column that must be unique: whatever the index is called
-   * and whether it is partial or of an expression of the column.
+   * Returns true if another row has the value of a unique column, independent of the index's name
+   * and of whether it is partial or on an expression of the column.
    */
   public static boolean isTaken(JdbiException e, String table, String column) {
     if (!(sqlException(e) instanceof PSQLException cause)
@@ -286,7 +314,7 @@ public final class SqlErrors {
         || !table.equals(cause.getServerErrorMessage().getTable())) {
       return false;
     }
-    // Under row level security, Postgres gives no detail, which names the columns.
+    // Under row level security, Postgres omits the detail, which names the columns.
     String detail = cause.getServerErrorMessage().getDetail();
     Matcher key = KEY.matcher(detail == null ? "" : detail);
     String names = key.find() ? key.group(1) : cause.getServerErrorMessage().getConstraint();

@@ -13,24 +13,26 @@ import java.util.concurrent.TimeUnit;
 import org.postgresql.PGConnection;
 
 /**
- * Cancels statements in Postgres that nobody waits for any longer: when a client gives up, Postgres
- * itself runs them to their end. A cancel request (PostgreSQL protocol, "Canceling Requests in
- * Progress") needs no session state, so that it works through a transaction pooler too, which
- * neither {@code SET statement_timeout} nor the startup parameter of that name does.
+ * Cancels statements in Postgres whose callers have timed out; without that, Postgres runs them to
+ * the end. A cancel request (PostgreSQL protocol, "Canceling Requests in Progress") needs no
+ * session state, so it also works through a transaction pooler, which neither {@code SET
+ * statement_timeout} nor the startup parameter of that name does.
  *
- * <p>A tick looks at all connections in use: a timer for each statement, as {@code
- * Statement.setQueryTimeout} has it, would wake its thread for each.
+ * <p>One periodic check covers all connections in use: a timer per statement, as in {@code
+ * Statement.setQueryTimeout}, would wake a thread for each.
  */
 final class StatementCanceller implements AutoCloseable {
+  /** Interval of the check, and so the precision of the timeouts. */
   private static final Duration TICK = Duration.ofMillis(100);
 
   private final Set<Watch> watches = ConcurrentHashMap.newKeySet();
   private final ScheduledExecutorService ticks =
       Executors.newSingleThreadScheduledExecutor(Threads.named("statement-timeouts"));
 
-  /** A cancel request is a connection of its own, and waits for one that hangs. */
+  /** Threads for cancel requests: each opens its own connection, and blocks if that hangs. */
   private final ExecutorService cancels = Executors.newCachedThreadPool(Threads.named("cancel"));
 
+  /** Starts the periodic check. */
   StatementCanceller() {
     ticks.scheduleWithFixedDelay(
         () -> watches.forEach(Watch::cancelIfOverdue),
@@ -39,14 +41,16 @@ final class StatementCanceller implements AutoCloseable {
         TimeUnit.MILLISECONDS);
   }
 
-  /** Cancels what runs on a connection from a moment on, again and again, until {@code end}. */
+  /**
+   * Cancels the statements on a connection from a deadline on, repeatedly, until {@link Watch#end}.
+   */
   Watch watch(PGConnection connection, Deadline deadline) {
     Watch watch = new Watch(connection, deadline);
     watches.add(watch);
     return watch;
   }
 
-  /** The use of a connection by one piece of work. */
+  /** Use of a connection for one call. */
   final class Watch {
     private final PGConnection connection;
     private final Deadline deadline;
@@ -64,7 +68,7 @@ final class StatementCanceller implements AutoCloseable {
     /**
      * Ends the watch.
      *
-     * @return whether a cancel was sent: it may still arrive, and must not meet the next statement
+     * @return true if a cancel was sent: it may still arrive, so the connection must not be reused
      */
     boolean end() {
       watches.remove(this);

@@ -14,11 +14,13 @@ import java.util.Properties;
 import java.util.Set;
 
 /**
- * The OpenAPI document of the routes, for people and for what generates clients; and in development
- * a page on which to try them.
+ * Serves the OpenAPI document of the routes, and in development a page (Swagger UI) on which to try
+ * them.
  */
 public final class ApiDocument {
-  /** Names the version of Swagger UI; only the tests and {@code make dev} have that library. */
+  /**
+   * Resource with the version of Swagger UI; only the tests and {@code make dev} have that library.
+   */
   private static final String SWAGGER_UI = "/META-INF/maven/org.webjars/swagger-ui/pom.properties";
 
   private final byte[] yaml = bytes("/openapi.yaml");
@@ -28,7 +30,11 @@ public final class ApiDocument {
     ctx.contentType("application/yaml").result(yaml);
   }
 
-  /** Adds the page, if Swagger UI is there. */
+  /**
+   * Adds the page if Swagger UI is on the class path.
+   *
+   * @param clerkApiUrl base URL of Clerk's API, which is written into the page
+   */
   public static void addPage(JavalinConfig javalin, String clerkApiUrl) {
     if (ApiDocument.class.getResource(SWAGGER_UI) == null) {
       return;
@@ -43,7 +49,7 @@ public final class ApiDocument {
           files.directory = "/META-INF/resources/webjars/swagger-ui/" + swaggerUiVersion();
           files.location = Location.CLASSPATH;
           files.roles = Set.of(Access.PUBLIC);
-          files.headers = Map.of(); // as all answers have them
+          files.headers = Map.of(); // the server's own headers apply
         });
   }
 

@@ -14,34 +14,43 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Adds the CORS headers, with which a browser lets pages of allowed origins read our responses. A
- * foreign origin gets none of them, and its requests are otherwise answered like any other.
+ * Adds the CORS headers that let pages of allowed origins read our responses. Requests of other
+ * origins are handled normally, but their responses lack these headers.
  *
  * @see <a href="https://fetch.spec.whatwg.org/#http-cors-protocol">The CORS protocol</a>
  */
 public final class Cors {
   private static final Logger log = LoggerFactory.getLogger(Cors.class);
 
-  /** In every answer, so that a cache keeps the answers to two origins apart. */
+  /** Sent with every response, so that caches store responses by origin. */
   private static final HttpField VARY = new PreEncodedHttpField(HttpHeader.VARY, "Origin");
 
   private static final String ALLOWED = "Access-Control-Allow-Origin";
   private static final String EXPOSED = "Access-Control-Expose-Headers";
 
-  /** A list of header names (RFC 9110 §5.6.2), but for {@code *}, which would mean all of them. */
+  /**
+   * Matches a list of header names (RFC 9110 §5.6.2) without {@code *}, which would mean all
+   * headers.
+   */
   private static final Pattern HEADER_NAMES =
       Pattern.compile("[\\w!#$%&'+.^`|~-]+([ \t]*,[ \t]*[\\w!#$%&'+.^`|~-]+)*");
 
-  /** Characters: far above what a page needs, far below what fits into a response's head. */
+  /**
+   * Maximum characters of that list: far more than a page needs, and far less than fits into a
+   * response's head.
+   */
   private static final int MAX_HEADER_NAMES = 2048;
 
-  /** Allowed where a browser asks for nothing that can be understood. */
+  /** Headers to allow if the browser names none, or if its list is malformed. */
   private static final String USUAL_HEADERS = "Authorization, Content-Type";
 
-  /** Two hours: the longest that Chromium keeps the answer to a preflight. */
+  /** Two hours, Chromium's maximum for caching a preflight response. */
   private static final String MAX_AGE_SECONDS = "7200";
 
-  /** Foreign origins that are logged, one line each: anybody can make them up. */
+  /**
+   * Maximum foreign origins that are logged, once each: clients can send any number of invented
+   * ones.
+   */
   private static final int MAX_LOGGED_ORIGINS = 10;
 
   private final Set<String> clientUrl;
@@ -49,14 +58,14 @@ public final class Cors {
   private final Set<String> logged = ConcurrentHashMap.newKeySet();
 
   /**
-   * @param origins as {@link Origins} takes them
+   * @param origins allowed origins, in the form of {@link Origins}
    */
   public Cors(Set<String> origins) {
     this.clientUrl = origins;
     this.origins = new Origins(origins);
   }
 
-  /** Adds the headers that every response carries. */
+  /** Adds the CORS headers of a response. */
   void addHeaders(HttpFields request, HttpFields.Mutable response) {
     response.put(VARY);
     List<String> sent = request.getValuesList(HttpHeader.ORIGIN);
@@ -78,17 +87,17 @@ public final class Cors {
   private synchronized void logForeign(String origin) {
     if (Origins.isOrigin(origin) && logged.size() < MAX_LOGGED_ORIGINS && logged.add(origin)) {
       log.warn(
-          "A page of {} may not read answers: if it is yours, add it to CLIENT_URL, now {}",
+          "A page of {} may not read responses: if it is yours, add it to CLIENT_URL, now {}",
           origin,
           String.join(",", clientUrl));
     }
   }
 
   /**
-   * Answers a preflight request of an allowed origin with 204.
+   * Responds 204 to a preflight request of an allowed origin.
    *
-   * @param methods those of the route, separated by commas
-   * @return false if the request is something else
+   * @param methods of the route, separated by commas
+   * @return false if the request is not such a preflight
    */
   boolean respondToPreflight(Context ctx, String methods) {
     if (!ctx.method().name().equals("OPTIONS")
@@ -105,9 +114,9 @@ public final class Cors {
   }
 
   /**
-   * The headers that a page wants to send: all are allowed, since tracing tools and tunnels add
-   * some of their own ({@code baggage}, {@code ngrok-skip-browser-warning}), and none of them lets
-   * anybody in.
+   * Returns the headers to allow: all that the page requests, since tracing tools and tunnels add
+   * their own ({@code baggage}, {@code ngrok-skip-browser-warning}) and no header but Authorization
+   * grants access.
    */
   private static String headers(Context ctx) {
     String requested = ctx.header("Access-Control-Request-Headers");
@@ -118,14 +127,16 @@ public final class Cors {
         : USUAL_HEADERS;
   }
 
-  /** Lets an allowed page read the header that tells it when to try again. */
+  /** Lets pages of an allowed origin read {@code Retry-After}. */
   static void exposeRetryAfter(Context ctx) {
     if (ctx.res().containsHeader(ALLOWED)) {
       ctx.header(EXPOSED, "Retry-After");
     }
   }
 
-  /** The same for a response that Jetty makes. */
+  /**
+   * Lets pages of an allowed origin read {@code Retry-After} of a response that Jetty generates.
+   */
   static void exposeRetryAfter(HttpFields.Mutable response) {
     if (response.contains(ALLOWED)) {
       response.put(EXPOSED, "Retry-After");

@@ -27,8 +27,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Turns whatever goes wrong into {@code {"error": <reason phrase>, "message": <one sentence>}} and,
- * where somebody should know, a line in the log; whether a route, the router or Jetty itself fails.
+ * Maps exceptions of routes, of the router and of Jetty to responses {@code {"error": <reason
+ * phrase>, "message": <one sentence>}}, and logs those that an operator should see.
  */
 public final class Errors {
   private static final Logger log = LoggerFactory.getLogger(Errors.class);
@@ -48,8 +48,9 @@ public final class Errors {
   private final Function<Throwable, Optional<String>> explain;
 
   /**
-   * @param production whether a response must not say what a bug is
-   * @param explain why the database refuses a statement that is no bug, in one line
+   * @param production true if a response must not contain the message of an unexpected exception
+   * @param explain returns, in one line, why the database rejects a statement; empty if that is a
+   *     bug
    */
   public Errors(
       boolean production,
@@ -62,7 +63,7 @@ public final class Errors {
     this.explain = explain;
   }
 
-  /** Declares what happens to exceptions of the routes and the router. */
+  /** Registers the handlers for exceptions of the routes and the router. */
   public void register(JavalinConfig javalin) {
     javalin.http.prefer405over404 = true;
     javalin.routes.exception(Failure.class, this::failure);
@@ -92,7 +93,10 @@ public final class Errors {
     ctx.status(kind.status).json(Body.of(kind.status, failure.sentence()));
   }
 
-  /** An OPTIONS request comes here too, for every route that exists. */
+  /**
+   * Responds 405, or to a preflight: Javalin treats OPTIONS as a method that the route does not
+   * have.
+   */
   private void methodNotAllowed(MethodNotAllowedResponse e, Context ctx) {
     String methods = String.join(", ", e.getDetails().values()).replace("GET", "GET, HEAD");
     if (!cors.respondToPreflight(ctx, methods)) {
@@ -101,12 +105,17 @@ public final class Errors {
     }
   }
 
-  /** Thrown when a handler reads the body, by Javalin. */
+  /**
+   * Responds 400 to a charset that does not exist; Javalin throws when a handler reads the body.
+   */
   private void unknownCharset(IllegalArgumentException e, Context ctx) {
     respond(ctx, 400, "The charset of the body is unknown");
   }
 
-  /** By a constraint of the application, for example: as many requests meet it as there are. */
+  /**
+   * Responds 500 to a statement that the database rejects, for example by a constraint of the
+   * application. Every request may meet it, so the log line is rate-limited.
+   */
   private void refusedStatement(JdbiException e, Context ctx) {
     Optional<String> explanation = explain.apply(e);
     if (explanation.isEmpty()) {
@@ -124,7 +133,7 @@ public final class Errors {
     respond(ctx, 500, production ? "Internal server error" : e.getMessage());
   }
 
-  /** Not an exception but an error of the JVM itself, such as a full heap. */
+  /** Responds 500 to an error of the JVM, such as a full heap. */
   private void error(HttpServletResponse response, Error e) {
     log.error("An error of the JVM", e);
     response.setStatus(500);
@@ -144,9 +153,7 @@ public final class Errors {
     ctx.status(status).json(Body.of(status, sentence(status, detail)));
   }
 
-  /**
-   * The message for a status: ours where the contract has one, otherwise what Jetty found wrong.
-   */
+  /** Returns the message for a status: the one of the API if there is one, otherwise Jetty's. */
   private static String sentence(int status, String detail) {
     return switch (status) {
       case 400 ->
@@ -163,7 +170,10 @@ public final class Errors {
     };
   }
 
-  /** Answers what does not even reach the router: malformed HTTP, or a request while stopping. */
+  /**
+   * Returns the error handler for requests that do not reach the router: malformed HTTP, or a
+   * request during the shutdown.
+   */
   Request.Handler jetty() {
     return (request, response, callback) -> {
       int status = response.getStatus();

@@ -7,11 +7,12 @@ import java.util.concurrent.Semaphore;
 import java.util.function.BooleanSupplier;
 import java.util.function.Predicate;
 
-/** Whether the process runs, and whether it can serve: two questions, for two kinds of askers. */
+/** Handles liveness (the process runs) and readiness (it can serve requests). */
 public final class Health {
-  /** The longest that the answer about readiness takes. */
+  /** Maximum time that a readiness request waits for the database. */
   private static final Duration READY_TIMEOUT = Duration.ofSeconds(1);
 
+  /** Requests that may wait for a hanging database at the same time; the others use no thread. */
   private static final int MAX_WAITING = 8;
 
   private record Liveness(String status, Instant timestamp, String service) {}
@@ -23,24 +24,37 @@ public final class Health {
   private final Semaphore waiting = new Semaphore(MAX_WAITING);
   private volatile boolean lastResult;
 
+  /**
+   * @param pingDatabase returns whether the database responds within a time
+   * @param stopping returns whether the server is shutting down
+   */
   public Health(Predicate<Duration> pingDatabase, BooleanSupplier stopping) {
     this.pingDatabase = pingDatabase;
     this.stopping = stopping;
   }
 
-  /** Touches neither database nor Clerk: an uptime monitor must let a Neon database sleep. */
+  /**
+   * Responds 200. Uses neither database nor Clerk, so that an uptime monitor does not keep a Neon
+   * database from suspending.
+   */
   public void alive(Context ctx) {
     ctx.json(new Liveness("ok", Instant.now(), "real-meet-server"));
   }
 
-  /** For a load balancer: 503 while requests had better go to another server. */
+  /**
+   * Responds 200, or 503 while a load balancer should route requests to another instance: the
+   * database does not respond, or the server is stopping.
+   */
   public void ready(Context ctx) {
     boolean databaseUp = isDatabaseUp();
     boolean ready = databaseUp && !stopping.getAsBoolean();
     ctx.status(ready ? 200 : 503).json(new Readiness(word(ready), word(databaseUp)));
   }
 
-  /** Only a few requests wait for a hanging database; to the others the last result must do. */
+  /**
+   * Pings the database; if {@link #MAX_WAITING} requests already wait for it, returns the last
+   * result.
+   */
   private boolean isDatabaseUp() {
     if (!waiting.tryAcquire()) {
       return lastResult;

@@ -37,46 +37,54 @@ import org.eclipse.jetty.util.thread.QueuedThreadPool;
  * shutdown.
  */
 public final class JettyServer {
-  /** Bytes of a request's headers, as in Node. */
+  /**
+   * Maximum size of a request's URL and of its headers, 16 KB each; Node limits headers to the
+   * same.
+   */
   private static final int MAX_HEADER_BYTES = 16 << 10;
 
   /**
-   * Bytes of a response that are buffered. A response that fits is written without a thread, so
-   * that clients which do not read it hold none.
+   * Buffer of a response. A response that fits is written asynchronously, so that a client which
+   * does not read it occupies no thread.
    */
   private static final int RESPONSE_BUFFER_BYTES = 64 << 10;
 
-  /** Connections that may wait to be accepted: a restart brings all clients at once. */
+  /** TCP backlog: after a restart all clients connect at once. */
   private static final int BACKLOG = 1024;
 
-  /** Platform threads, where there are no virtual ones (Java 17): handlers may block. */
+  /**
+   * Maximum number of platform threads. They run the handlers, which may block, where there are no
+   * virtual threads (Java 17).
+   */
   private static final int MAX_THREADS = 200;
 
   /**
-   * Requests of the server's own routes that are handled at once; up to 112 of them may wait for
-   * Clerk, see {@code ClerkApi}. With virtual threads, a request costs little more than itself.
+   * Concurrency limit of the server's own routes. On platform threads up to 112 of them may wait
+   * for Clerk, see {@code ClerkApi}. Virtual threads are cheap, so the limit is higher.
    */
   private static final int MAX_OWN_REQUESTS = Threads.areVirtual() ? 1000 : 130;
 
   /**
-   * Requests of an application's routes that are handled at once. The rest of the threads is for
+   * Concurrency limit of an application's routes. On platform threads, the rest of the pool is for
    * health and readiness, and for Jetty itself.
    */
   private static final int MAX_APPLICATION_REQUESTS = Threads.areVirtual() ? 1000 : 60;
 
-  /** Routes of the server's own that may wait for Clerk or the database. */
+  /** The server's own routes that may wait for Clerk or the database. */
   private static final List<String> OWN_PATHS = List.of("/api/user/*", "/api/webhooks/*");
 
-  /** Requests that wait for their turn, without a thread; more get 503 at once. */
+  /**
+   * Maximum requests per bulkhead that are queued, without a thread; further ones get 503 at once.
+   */
   private static final int MAX_SUSPENDED_REQUESTS = 4000;
 
   /**
-   * Bytes of the heap for each connection: 4096 of them with -Xmx128m. One that has sent the
-   * beginning of a request takes half of it.
+   * Heap per connection, which limits their number: 4096 with -Xmx128m. A connection that has sent
+   * the beginning of a request takes about half of it.
    */
   private static final int CONNECTION_BYTES = 32 << 10;
 
-  /** How long a graceful shutdown waits for the requests that are under way. */
+  /** Graceful shutdown timeout: how long a stop waits for requests in flight. */
   public static final Duration STOP_TIMEOUT = Duration.ofSeconds(10);
 
   private static final HttpField NO_SNIFF =
@@ -86,10 +94,11 @@ public final class JettyServer {
   private JettyServer() {}
 
   /**
-   * For before anything is changed: a second server on the same port is the usual mistake.
+   * Checks that a port is free. Called before the start changes anything, since a second server on
+   * the same port is a common mistake.
    *
-   * @param setting the name of the variable that chose it
-   * @throws StartupException if another has the port
+   * @param setting name of the variable that sets the port
+   * @throws StartupException if another process has the port
    */
   public static void requireFreePort(String host, int port, String setting) {
     try (ServerSocket probe = new ServerSocket()) {
@@ -101,9 +110,9 @@ public final class JettyServer {
   }
 
   /**
-   * Says why a port cannot be had.
+   * Returns an exception that explains why the server cannot listen on a port.
    *
-   * @param setting the name of the variable that chose it
+   * @param setting name of the variable that sets the port
    */
   public static StartupException cannotListen(String host, int port, String setting, Exception e) {
     return new StartupException(
@@ -111,18 +120,24 @@ public final class JettyServer {
             .formatted(authority(host, port), setting, reason(e)));
   }
 
-  /** Jetty's own message repeats the address. */
+  /** Returns the cause's message, since Jetty's own repeats the address. */
   private static String reason(Exception e) {
     return e.getCause() instanceof BindException cause ? cause.getMessage() : e.getMessage();
   }
 
-  /** A host and a port as they stand in a URL: an IPv6 address in brackets (RFC 3986 §3.2.2). */
+  /**
+   * Returns a host and a port in the form of a URL, an IPv6 address in brackets (RFC 3986 §3.2.2).
+   */
   public static String authority(String host, int port) {
     boolean bare = host.contains(":") && !host.startsWith("[");
     return (bare ? "[" + host + "]" : host) + ":" + port;
   }
 
-  /** Applies all this to a Javalin app that is being made. */
+  /**
+   * Configures Jetty within a Javalin app.
+   *
+   * @param development true to log requests and to stop without waiting for idle connections
+   */
   public static void configure(
       JavalinConfig javalin, String host, int port, boolean development, Cors cors, Errors errors) {
     JettyWorkarounds.SerializedFirstRequest firstRequest =
@@ -143,7 +158,8 @@ public final class JettyServer {
           connector.setPort(port);
           connector.setAcceptQueueSize(BACKLOG);
           if (development) {
-            connector.setShutdownIdleTimeout(10); // ms: a reload does not wait for browsers
+            connector.setShutdownIdleTimeout(
+                10); // ms: a reload does not wait for idle connections of browsers
           }
           return connector;
         });
@@ -181,11 +197,12 @@ public final class JettyServer {
         });
   }
 
-  /** The way of a request, from the first handler to Javalin's. */
+  /** Returns the chain of handlers that a request passes before Javalin's. */
   private static Handler.Singleton handlers(Handler.Singleton last) {
     ConditionalHandler.SkipNext readinessEvenWhileStopping = new ConditionalHandler.SkipNext();
-    readinessEvenWhileStopping.includePath("/api/ready"); // it has a body of its own for that
-    // A request passes one of the two bulkheads: slow routes of an application do not delay sync.
+    readinessEvenWhileStopping.includePath("/api/ready"); // readiness responds with its own body
+    // Each request passes at most one of the two bulkheads, so slow routes of an application do not
+    // delay sync.
     QoSHandler own = bulkhead(MAX_OWN_REQUESTS);
     OWN_PATHS.forEach(own::includePath);
     QoSHandler others = bulkhead(MAX_APPLICATION_REQUESTS);
@@ -201,7 +218,10 @@ public final class JettyServer {
     return chain[0];
   }
 
-  /** Beyond it, idle connections are closed soon, and new ones wait until others have ended. */
+  /**
+   * Limits the connections. At the limit, idle ones are closed after 1 s and new ones wait in the
+   * backlog.
+   */
   private static NetworkConnectionLimit connectionLimit(Server server) {
     long max = Runtime.getRuntime().maxMemory() / CONNECTION_BYTES;
     NetworkConnectionLimit limit =
@@ -210,7 +230,9 @@ public final class JettyServer {
     return limit;
   }
 
-  /** Keeps threads free for health checks, whatever the other requests wait for. */
+  /**
+   * Returns a handler that limits concurrent requests, so that threads remain for health checks.
+   */
   private static QoSHandler bulkhead(int maxRequests) {
     QoSHandler bulkhead = new QoSHandler();
     bulkhead.setMaxRequestCount(maxRequests);
@@ -222,14 +244,14 @@ public final class JettyServer {
   private static QueuedThreadPool threadPool() {
     QueuedThreadPool pool = new QueuedThreadPool(MAX_THREADS);
     pool.setName("http");
-    pool.setReservedThreads(0); // with them, each request wakes one more thread
+    pool.setReservedThreads(0); // reserved threads: each request would wake one more thread
     if (Threads.areVirtual()) {
       pool.setVirtualThreadsExecutor(VirtualThreads.getNamedVirtualThreadsExecutor("http-"));
     }
     return pool;
   }
 
-  /** Adds what every response carries. */
+  /** Adds the headers of every response. */
   static void addHeaders(Cors cors, HttpFields request, HttpFields.Mutable response) {
     response.put(NO_SNIFF).put(NO_STORE);
     cors.addHeaders(request, response);
@@ -252,7 +274,10 @@ public final class JettyServer {
     return header.getName().length() + String.valueOf(header.getValue()).length() + 4; // ": \r\n"
   }
 
-  /** HTTP/1.0 has no chunks: its connection must not be used again (RFC 9112 §6.1). */
+  /**
+   * Closes the connection after an HTTP/1.0 request with Transfer-Encoding, whose framing is faulty
+   * (RFC 9112 §6.1).
+   */
   private static void closeFaultyFraming(Request request, HttpFields.Mutable response) {
     if (request.getConnectionMetaData().getHttpVersion() == HttpVersion.HTTP_1_0
         && request.getHeaders().contains(HttpHeader.TRANSFER_ENCODING)) {

@@ -27,39 +27,38 @@ import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.util.BufferUtil;
 import org.eclipse.jetty.util.Callback;
 
-/**
- * Workarounds for what Jetty 12.1.12 and Javalin 7.2.3 do otherwise than a public server needs.
- * Each names its reason and when to delete it.
- */
+/** Workarounds for Jetty 12.1.12 and Javalin 7.2.3. Each names its reason and when to delete it. */
 public final class JettyWorkarounds {
   private static final String METHOD_OVERRIDE = "X-HTTP-Method-Override";
 
   private JettyWorkarounds() {}
 
   /**
-   * Sets two limits otherwise than by default.
+   * Changes two limits from their defaults.
    *
-   * @param maxHeaders bytes of headers above which a handler of ours answers 431
+   * @param maxHeaders bytes of headers above which {@link JettyServer} responds 431
    */
   static void configure(HttpConfiguration http, int maxHeaders) {
     // Jetty's own limit is higher than ours: a request that Jetty rejects has no parsed Origin, so
     // that its 431 could not carry CORS headers. Delete when its 431 keeps the parsed headers.
     http.setRequestHeaderSize(4 * maxHeaders);
-    // The cache of header fields (12.1) is cleared, 100 kB, by each new bearer token. Delete when
-    // it leaves out Authorization.
+    // Jetty 12.1 reallocates its cache of header fields, 100 kB, for each new bearer token. Delete
+    // when the cache excludes Authorization.
     http.setHeaderCacheSize(0);
   }
 
   /**
-   * Lets requests in one by one until Javalin's servlet is prepared. The first request prepares it
-   * without a lock, and another one that comes at the same moment may get an empty 500. Delete when
+   * Serializes requests until Javalin's servlet is initialized. The first request initializes it
+   * without a lock, and a concurrent one may get an empty 500. Delete when
    * JavalinServlet.servletContextConfig is a synchronized lazy value.
    */
   static final class SerializedFirstRequest extends Handler.Wrapper {
     private final Semaphore permit = new Semaphore(1);
     private volatile boolean prepared;
 
-    /** A before-handler, which runs in a servlet that is prepared. */
+    /**
+     * Ends the serialization. Registered as a before-handler, which runs after the initialization.
+     */
     void onPrepared(Context ctx) {
       if (!prepared) {
         prepared = true;
@@ -80,14 +79,14 @@ public final class JettyWorkarounds {
       try {
         return super.handle(request, response, callback);
       } finally {
-        permit.release(); // OPTIONS * prepares nothing: no servlet gets it
+        permit.release(); // OPTIONS * does not reach the servlet, and so initializes nothing
       }
     }
   }
 
   /**
-   * Replaces Jetty's session handler, which Javalin requires and which looks for a session in each
-   * request. Delete when Javalin starts without one.
+   * Replaces Jetty's session handler, which Javalin requires and which looks up a session for each
+   * request, by one that does nothing. Delete when Javalin starts without one.
    */
   static final class NoSessions extends SessionHandler {
     @Override
@@ -97,11 +96,11 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * The same request without X-HTTP-Method-Override, which Javalin obeys; with TRACE in place of a
-   * method that HTTP does not know, which may name Javalin's inner handlers, such as
-   * BEFORE_MATCHED; and with GET in place of HEAD, which Javalin answers with 200 before anything
-   * looks at the token (Jetty leaves the body out). Delete when Javalin has a setting for the
-   * first, refuses the second and runs the handler for the third.
+   * Returns the request with a safe method: without X-HTTP-Method-Override, which Javalin obeys;
+   * with TRACE instead of a method unknown to HTTP, which could be the name of an internal handler
+   * type of Javalin such as BEFORE_MATCHED; and with GET instead of HEAD, to which Javalin responds
+   * 200 before the token is verified (Jetty omits the body). Delete when Javalin has a setting for
+   * the first, rejects the second and runs the handler for the third.
    */
   static Request withPlainMethod(Request request) {
     String method = request.getMethod();
@@ -136,9 +135,11 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * Answers 400 if the chunks of a body are malformed in what has already arrived. Never blocks,
-   * and does not trigger "100 Continue". Jetty finds them only when a handler reads the body, and
-   * the handler of sync does not. Delete when Jetty answers 400 to such a request by itself.
+   * Responds 400 if the part of a chunked body that has arrived is malformed. Never blocks, and
+   * does not trigger "100 Continue". Jetty detects this only when a handler reads the body, which
+   * the handler of sync does not. Delete when Jetty itself responds 400.
+   *
+   * @throws HttpException.RuntimeException with status 400
    */
   public static void refuseMalformedChunks(Context ctx) throws IOException {
     if (ctx.header("Transfer-Encoding") != null
@@ -151,9 +152,9 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * A response that announces {@code Connection: close}, unless the rest of the request's body has
-   * arrived. Jetty does that only for responses that it commits itself, and Javalin commits all.
-   * Delete when Jetty does it whoever commits.
+   * Returns a response that carries {@code Connection: close} unless the whole request body has
+   * arrived. Jetty adds that only to responses that it commits itself, and Javalin commits all of
+   * them. Delete when Jetty adds it to all.
    */
   static Response announceClose(Request request, Response response) {
     return new Response.Wrapper(request, response) {
@@ -168,14 +169,17 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * Connector whose idle timeout is not extended by single bytes (slowloris protection). Delete
-   * when Jetty has a timeout for the head of a request.
+   * Returns a connector whose idle timeout is not extended by single bytes (slowloris protection).
+   * Delete when Jetty has a timeout for the head of a request.
    */
   static ServerConnector connector(Server server, HttpConfiguration http) {
     return new Connector(server, http);
   }
 
-  /** To be called when the headers of a request are complete: its handler may take its time. */
+  /**
+   * Restarts the idle timeout when the headers of a request are complete, so that its handler has
+   * the full time.
+   */
   static void onHeaders(Request request) {
     if (request.getConnectionMetaData().getConnection().getEndPoint() instanceof EndPoint own) {
       own.onHeaders();
@@ -184,10 +188,11 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * Reads and discards what is still coming of a body after the response to it, until the client
-   * closes or the connection is idle. Jetty closes at once, and the reset that a client gets for
-   * what it sends then may destroy the response before it is read (RFC 9112 §9.6). Delete when
-   * Jetty does not fail the stream of a response that is complete.
+   * Keeps a connection open after an early response, and discards the rest of the request body
+   * until the client closes or the connection is idle (lingering close). Jetty closes at once: the
+   * client's next bytes then cause a reset, which may discard the response before the client has
+   * read it (RFC 9112 §9.6). Delete when Jetty does not fail the stream of a response that is
+   * complete.
    */
   private static final class LingeringStream extends HttpStream.Wrapper {
     private final EndPoint endPoint;
@@ -215,7 +220,9 @@ public final class JettyWorkarounds {
   }
 
   private static final class Connector extends ServerConnector {
-    /** Bytes: one head is at most 64 KB, but Jetty does not limit all of them together. */
+    /**
+     * Maximum memory of incomplete heads, 8 MB. Jetty limits one head to 64 KB, but not their sum.
+     */
     static final int MAX_INCOMPLETE_HEAD_BYTES = 8 << 20;
 
     /** Bytes received of request heads that are not complete yet, over all connections. */
@@ -236,21 +243,24 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * Connection that is idle while it only receives. Its idle time begins with its first byte, with
-   * the headers of a request, and with each response; and it has three of them between two
-   * requests.
+   * Connection whose idle timeout restarts only with the first byte of a request, with complete
+   * headers and with each write of a response. Between two requests, the timeout is three times as
+   * long.
    */
   private static final class EndPoint extends SocketChannelEndPoint {
+    /** Time for the head of a request; for its body; and for a client to read a response. */
     static final Duration IDLE_TIMEOUT = Duration.ofSeconds(25);
 
-    /** 75 s between two requests: balancers keep an idle connection for 60 s, and reuse it. */
+    /**
+     * Keep-alive of 75 s between two requests: load balancers reuse idle connections for 60 s, and
+     * must not meet one that is just being closed.
+     */
     private static final int IDLE_TIMEOUTS_BETWEEN_REQUESTS = 3;
 
     private volatile boolean betweenRequests;
     private volatile boolean inRequest;
     private volatile int expired;
-    private final AtomicInteger headBytes =
-        new AtomicInteger(); // bytes of one that is not complete
+    private final AtomicInteger headBytes = new AtomicInteger(); // 0 once the head is complete
     private final Connector connector;
 
     EndPoint(
@@ -259,7 +269,10 @@ public final class JettyWorkarounds {
       this.connector = connector;
     }
 
-    /** Called by Jetty for every byte that comes in: does not restart the idle time. */
+    /**
+     * Does nothing: Jetty calls this for every byte received, which must not restart the idle
+     * timeout.
+     */
     @Override
     public void notIdle() {}
 
@@ -287,7 +300,10 @@ public final class JettyWorkarounds {
       return bytes > 0 && !inRequest && !isOutputShutdown() ? fillHead(buffer, bytes) : bytes;
     }
 
-    /** A head that arrives in one piece, as almost all do, is never refused. */
+    /**
+     * Accounts for bytes of a head, and closes the connection if all incomplete heads together are
+     * too large. A head that arrives in one piece, as almost all do, is never rejected.
+     */
     private int fillHead(ByteBuffer buffer, int bytes) {
       boolean inPieces = headBytes.addAndGet(bytes) > bytes;
       boolean tooMuch =
@@ -318,7 +334,7 @@ public final class JettyWorkarounds {
       restartIdleTime();
       expired = 0;
       boolean sent = super.flush(buffers);
-      betweenRequests = sent; // else the client does not read
+      betweenRequests = sent; // else the client is not reading
       return sent;
     }
 

@@ -33,9 +33,9 @@ import java.util.Collection;
 import java.util.Map;
 import java.util.stream.Collectors;
 
-/** The JSON that we speak to clients. */
+/** JSON mapper for requests and responses of clients. */
 public final class Json {
-  /** Unknown keys are ignored, but no value is converted: 5 is no text, and "5" is no number. */
+  /** Ignores unknown keys, but does not coerce values: 5 is not a text, and "5" is not a number. */
   private static final JsonMapper MAPPER =
       JsonMapper.builder()
           .addModule(
@@ -60,7 +60,7 @@ public final class Json {
 
   private Json() {}
 
-  /** A record as UTF-8 JSON. */
+  /** Returns a record as UTF-8 JSON. */
   static byte[] bytes(Object body) {
     try {
       return MAPPER.writeValueAsBytes(body);
@@ -70,8 +70,9 @@ public final class Json {
   }
 
   /**
-   * The mapper of Javalin's {@code ctx.json(record)} and {@code ctx.bodyAsClass(Record.class)}. A
-   * body that cannot be read is a Failure BAD_REQUEST that says why.
+   * Returns the mapper for Javalin's {@code ctx.json(record)} and {@code
+   * ctx.bodyAsClass(Record.class)}. A body that cannot be parsed becomes a Failure BAD_REQUEST with
+   * the reason.
    */
   public static io.javalin.json.JsonMapper javalin() {
     return new io.javalin.json.JsonMapper() {
@@ -117,7 +118,9 @@ public final class Json {
     return Failure.badRequest("The body is not JSON, see line " + line);
   }
 
-  /** The key of a value, such as {@code guests[1].name}; never text that the client has sent. */
+  /**
+   * Returns the path of a value, such as {@code guests[1].name}; it quotes no value of the client.
+   */
   private static String path(JsonMappingException e) {
     return e.getPath().stream()
         .map(
@@ -154,7 +157,7 @@ public final class Json {
     return type == String.class ? "a text" : "a valid " + type.getSimpleName();
   }
 
-  /** Times as JavaScript's {@code toISOString} writes them: UTC, exactly three fraction digits. */
+  /** Serializes times like JavaScript's {@code toISOString}: UTC, exactly three fraction digits. */
   private static final class ToISOString extends StdSerializer<Instant> {
     private static final DateTimeFormatter FORMAT =
         new DateTimeFormatterBuilder().appendInstant(3).toFormatter();
@@ -170,7 +173,7 @@ public final class Json {
     }
   }
 
-  /** Refuses U+0000, which Postgres cannot store. */
+  /** Rejects texts with U+0000, which Postgres cannot store. */
   private static final class StorableText extends StringDeserializer {
     @Override
     public String deserialize(JsonParser json, DeserializationContext context) throws IOException {
@@ -182,7 +185,7 @@ public final class Json {
     }
   }
 
-  /** Times of ISO 8601 with any offset, and years of four digits, as RFC 3339 has them. */
+  /** Parses ISO 8601 times with any offset and a year of four digits (RFC 3339). */
   private static final class FromISOString extends StdDeserializer<Instant> {
     private static final Instant MIN = Instant.parse("0001-01-01T00:00:00Z"); // Postgres has no 0
     private static final Instant MAX = Instant.parse("9999-12-31T23:59:59.999Z");

@@ -4,12 +4,12 @@ import com.realmeet.server.core.Failure;
 import io.javalin.http.Context;
 import java.util.UUID;
 
-/** Reads parameters of a path. One that cannot name anything is a 404, as if it named nothing. */
+/** Parses path parameters. A malformed one is a 404, like one that names no resource. */
 public final class PathParam {
   private PathParam() {}
 
   /**
-   * A whole number, such as that of a {@code bigserial} column.
+   * Returns a whole number of up to 18 digits, such as the id of a {@code bigserial} column.
    *
    * @throws Failure NOT_FOUND if it is none
    */
@@ -22,7 +22,7 @@ public final class PathParam {
   }
 
   /**
-   * A UUID, such as that of a {@code uuid} column.
+   * Returns a UUID, such as the id of a {@code uuid} column.
    *
    * @throws Failure NOT_FOUND if it is none
    */

@@ -20,40 +20,41 @@ import org.eclipse.jetty.util.thread.Invocable;
 import org.eclipse.jetty.util.thread.Scheduler;
 
 /**
- * Limits what request bodies cost while handlers read them: the size and the time of each, and for
- * all together the memory and the threads that wait for slow clients. Nothing in Jetty does the
- * last two, and its SizeLimitHandler (12.1.12) does not release the chunk that is too much.
+ * Limits request bodies while handlers read them: size and time of each body, and for all together
+ * the memory and the number of threads that wait for slow clients. Jetty has nothing for the last
+ * two, and its SizeLimitHandler (12.1.12) does not release the chunk that exceeds the limit.
  *
- * <p>Requests without a good token have a budget of their own, so that they cannot use up that of
- * users who are signed in. A body that no handler reads costs nothing.
+ * <p>Requests without a verified token have a separate budget, so that they cannot exhaust that of
+ * signed-in users. A body that no handler reads is not counted.
  */
 final class RequestBodyLimits extends Handler.Wrapper {
+  /** Maximum size of a body, 1 MB: webhooks and JSON requests are far smaller. */
   private static final int MAX_BODY_BYTES = 1 << 20;
 
   /**
-   * Bytes that a chunk (RFC 9112 §7.1) counts at least: a megabyte of one-byte chunks would take a
-   * second of processor time.
+   * Minimum size in bytes at which a chunk (RFC 9112 §7.1) is counted: a megabyte of one-byte
+   * chunks would take a second of processor time.
    */
   private static final int MIN_CHUNK_COST = 256;
 
-  /** Bytes by which a budget may be exceeded until the bodies that are given up have ended. */
+  /** Bytes by which a budget may be exceeded until the aborted requests have released theirs. */
   private static final int MAX_EXCESS_BYTES = 2 << 20;
 
-  // Handlers need up to five times as much of the heap.
+  // A body of n bytes takes up to 5n bytes of heap in a handler.
   private final Budget anonymous = new Budget(2 << 20, 16);
   private final Budget signedIn = new Budget(6 << 20, 40);
 
   /**
-   * What the bodies that are being read may hold. If it is used up, the oldest body that has
-   * stalled is given up in favour of the new one, so that a few connections that send nothing do
-   * not keep everybody else's bodies out.
+   * Limit of memory and of slow requests for all bodies being read. When it is exhausted, the
+   * oldest stalled request is aborted in favour of the new one, so that a few stalled connections
+   * do not block all others.
    */
   private static final class Budget {
     final int maxBytes;
     final int maxSlow;
     final AtomicInteger bytes = new AtomicInteger();
 
-    /** Requests whose handler waits, or has waited, for more of the body; oldest first. */
+    /** Requests whose handler is waiting, or has waited, for more of the body; oldest first. */
     final Queue<Limited> slow = new ConcurrentLinkedQueue<>();
 
     final AtomicInteger slowCount = new AtomicInteger();
@@ -89,9 +90,9 @@ final class RequestBodyLimits extends Handler.Wrapper {
     return request.getLength() > 0 || request.getHeaders().contains(HttpHeader.TRANSFER_ENCODING);
   }
 
-  /** A request that fails when its body exceeds a limit. */
+  /** Request whose body read fails when it exceeds a limit. */
   private final class Limited extends Request.Wrapper {
-    /** What wakes the handler while it waits for more of the body. */
+    /** Callback that wakes the handler while it waits for more of the body; else null. */
     private final AtomicReference<Runnable> waiting = new AtomicReference<>();
 
     private Budget budget;
@@ -109,7 +110,10 @@ final class RequestBodyLimits extends Handler.Wrapper {
       this.response = response;
     }
 
-    /** Called only by the handler's thread, like {@link #demand}. */
+    /**
+     * Returns the next chunk, or a failure if a limit is exceeded. Called only by the handler's
+     * thread, like {@link #demand}.
+     */
     @Override
     public Content.Chunk read() {
       if (stopped != null) {
@@ -132,8 +136,8 @@ final class RequestBodyLimits extends Handler.Wrapper {
     }
 
     /**
-     * Accounts for the chunk that was read last. It is in the handler's hands only now: what was
-     * looked at before authentication, and not taken, costs nothing.
+     * Accounts for the previously read chunk, which the handler has consumed by now: chunks that
+     * are only peeked at before authentication are not counted.
      */
     private void account() {
       if (unaccounted == 0) {
@@ -158,7 +162,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
       failure = new HttpException.RuntimeException(status);
     }
 
-    /** Called when the handler waits, since the rest of the body has not arrived. */
+    /** Registers a slow request: the handler waits because the rest of the body has not arrived. */
     @Override
     public void demand(Runnable available) {
       if (!hasWaited) {
@@ -193,9 +197,10 @@ final class RequestBodyLimits extends Handler.Wrapper {
     }
 
     /**
-     * Wakes the handler, whose next read fails; false if it does not wait just now. Only the
-     * handler's thread may touch Jetty's parser, so that its demand stays and the connection has to
-     * be closed.
+     * Aborts a waiting request: wakes its handler, whose next read fails. Only the handler's thread
+     * may use Jetty's parser, so the pending demand stays and the connection must be closed.
+     *
+     * @return false if the handler is not waiting
      */
     boolean stopWaiting(int status) {
       Runnable available = waiting.getAndSet(null);

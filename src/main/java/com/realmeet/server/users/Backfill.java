@@ -32,39 +32,49 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Brings all users of the Clerk instance into the table. It may be killed and started again at any
- * time, and run while servers run: every write is guarded by Clerk's clock, like any other.
+ * Runs the command {@code backfill}: stores all users of the Clerk instance. It may be killed and
+ * restarted at any time, and run while servers run: the upsert never replaces a newer version.
  */
 public final class Backfill {
   private static final Logger log = LoggerFactory.getLogger(Backfill.class);
 
-  /** The most users that Clerk lists at once. */
+  /** Maximum users per page that Clerk allows. */
   private static final int PAGE_SIZE = 500;
 
   /**
-   * For a page of full users, metadata included, or up to 10 s in which the rate limiter holds it
-   * back.
+   * Time for one call: a page with metadata is large, and the rate limiter may delay a call by 10
+   * s.
    */
   private static final Duration CALL_TIMEOUT = Duration.ofSeconds(30);
 
-  /** So many failures in a row end the run; a pause that Clerk asks for is none. */
+  /** Consecutive failures of one call that end the run; a 429 is not counted. */
   private static final int MAX_ATTEMPTS = 10;
 
   /**
-   * More rows than this part are never deleted unasked: a key of another instance looks like that.
+   * Maximum fraction of the rows that is deleted without {@code --force}: more suggest a key of
+   * another instance.
    */
   private static final double MAX_DELETE_RATIO = 0.05;
 
-  /** Ids of rows that are read at once. */
+  /** Ids per page when all rows are listed. */
   private static final int MAX_LISTED_IDS = 10_000;
 
-  /** How many skipped users are listed. */
+  /** Maximum skipped users that are logged one by one. */
   private static final int MAX_SKIPPED_LOGGED = 1000;
 
-  /** What the command line asks for beside the listing. */
+  /**
+   * Options of the command line.
+   *
+   * @param deleteMissing make tombstones of rows whose users Clerk does not have
+   * @param revive make live rows of tombstones whose users Clerk has
+   * @param dryRun write nothing, print what would change
+   * @param force delete even if too many rows are missing
+   */
   public record Options(boolean deleteMissing, boolean revive, boolean dryRun, boolean force) {
 
-    /** Empty if an argument is none of these, or forces nothing. */
+    /**
+     * Parses the arguments; empty if one is unknown, or if {@code --force} has nothing to force.
+     */
     public static Optional<Options> parse(List<String> arguments) {
       Set<String> given = new HashSet<>(arguments);
       Options options =
@@ -90,6 +100,7 @@ public final class Backfill {
   private final List<String> skipped = new ArrayList<>();
   private int skippedCount;
 
+  /** Creates a run for these options; {@link #run} may be called once. */
   public Backfill(
       ClerkApi clerk, UserDao users, UserSync sync, InstanceCheck instance, Options options) {
     this.clerk = clerk;
@@ -100,24 +111,27 @@ public final class Backfill {
     this.bulk = new BulkUpsert(users, sync, Backfill::withRetries, this::skip);
   }
 
-  /** At most half of what Clerk allows the instance: 1000 calls in 10 s, in development 100. */
+  /**
+   * Returns a rate limiter that uses at most half of Clerk's limit for the instance, which is 1000
+   * calls per 10 s, or 100 for a development instance.
+   */
   public static Runnable rateLimiter(String secretKey) {
     int calls = secretKey.startsWith("sk_live_") ? 500 : 50;
     return new RateLimiter(calls, Duration.ofSeconds(10))::acquire;
   }
 
   /**
-   * Runs to the end.
+   * Runs the backfill.
    *
-   * @return whether every user of Clerk is in the table, none of them as a tombstone, and every
-   *     missing one gone if so asked
-   * @throws StartupException if it cannot go on
+   * @return true if every user of Clerk has a row that is not a tombstone and, with {@code
+   *     --delete-missing}, all missing users were handled
+   * @throws StartupException if it cannot continue
    */
   public boolean run() {
     Instant began = Instant.now();
     boolean complete = true;
     try {
-      requireInstance(began); // the users of another one would look like ours once they are stored
+      requireInstance(began); // once stored, users of another instance look like ours
       listAll();
       if (options.deleteMissing) {
         complete = deleteMissing(began);
@@ -160,8 +174,8 @@ public final class Backfill {
   }
 
   /**
-   * A short page ends the listing, unless the user after whom it should begin was deleted
-   * meanwhile: nobody knows what follows then.
+   * Handles a short page, which ends the listing unless the cursor's user was deleted meanwhile:
+   * Clerk's result is then undefined.
    *
    * @param before the page before the short one
    * @return that page, or its part up to the last user who still exists
@@ -182,7 +196,7 @@ public final class Backfill {
   private static String cursor(List<ClerkUser> page, Set<String> cursors) {
     String id = page.get(page.size() - 1).id();
     if (!cursors.add(id)) {
-      throw Failure.of(Kind.CLERK_BAD_RESPONSE, "Clerk's listing repeats itself");
+      throw Failure.of(Kind.CLERK_BAD_RESPONSE, "Clerk's listing repeats a page");
     }
     return id;
   }
@@ -205,7 +219,7 @@ public final class Backfill {
   }
 
   /**
-   * Finds rows that are tombstones although Clerk has the users, and revives or lists them.
+   * Finds tombstones of users whom Clerk has, and revives or skips them.
    *
    * @return all tombstones of the page
    */
@@ -214,7 +228,7 @@ public final class Backfill {
         withRetries(() -> users.findTombstones(page.stream().map(ClerkUser::id).toList()));
     for (int from = 0; from < ids.size(); from += ClerkApi.MAX_LOOKUP) {
       List<String> some = ids.subList(from, Math.min(ids.size(), from + ClerkApi.MAX_LOOKUP));
-      // A user who was deleted since the page was read is a tombstone rightly.
+      // a user may have been deleted since the page was read: then the tombstone is right
       withRetries(() -> clerk.lookup(some, Deadline.in(CALL_TIMEOUT))).forEach(this::revive);
     }
     return Set.copyOf(ids);
@@ -250,10 +264,10 @@ public final class Backfill {
   }
 
   /**
-   * Makes tombstones of the rows that the listing did not have; each is confirmed by a 404.
+   * Makes tombstones of the rows whose users were not listed and for whom Clerk responds 404.
    *
-   * @param began rows younger than this may have come too late for the listing
-   * @return false if that would be too many
+   * @param began rows that are younger may be missing in the listing, and are left out
+   * @return false if there would be too many
    */
   private boolean deleteMissing(Instant began) {
     List<String> missing = new ArrayList<>();
@@ -315,7 +329,7 @@ public final class Backfill {
         options.revive ? ", " + counts.getOrDefault(Change.REVIVE, 0) + " revived" : "");
   }
 
-  /** Sits out what passes, and a pause that Clerk asks for. */
+  /** Makes a call, and retries it after transient failures and after a 429. */
   private static <T> T withRetries(Supplier<T> call) {
     for (int failures = 0; ; ) {
       try {
@@ -329,7 +343,10 @@ public final class Backfill {
     }
   }
 
-  /** Nonsense may come once, from a proxy in Clerk's place. */
+  /**
+   * Returns how often a call is tried. A bad response is retried once, since a proxy may have sent
+   * it.
+   */
   private static int maxAttempts(Kind kind) {
     return switch (kind) {
       case CLERK_UNAVAILABLE, DATABASE_UNAVAILABLE -> MAX_ATTEMPTS;
@@ -338,7 +355,10 @@ public final class Backfill {
     };
   }
 
-  /** A bar on a terminal that nothing else is printed on; elsewhere a line every few seconds. */
+  /**
+   * Returns a progress bar on a terminal; with a dry run or without a terminal, a log line every 5
+   * s.
+   */
   private ProgressBar bar(String name, int total) {
     ProgressBarBuilder builder =
         new ProgressBarBuilder()
@@ -361,14 +381,14 @@ public final class Backfill {
     private final Deque<Long> begun = new ArrayDeque<>();
 
     /**
-     * @param maxCalls that may begin in any stretch of time as long as the window
+     * @param maxCalls that may begin within any period of the window's length
      */
     RateLimiter(int maxCalls, Duration window) {
       this.maxCalls = maxCalls;
       this.windowNanos = window.toNanos();
     }
 
-    /** Returns when one more call may begin. */
+    /** Blocks until one more call may begin. */
     synchronized void acquire() {
       if (begun.size() == maxCalls) {
         Threads.sleep(Duration.ofNanos(begun.removeFirst() + windowNanos - System.nanoTime()));

@@ -29,23 +29,26 @@ import java.util.concurrent.TimeUnit;
  * @param <V> row
  */
 final class BatchLoader<K, V> implements AutoCloseable {
-  /** Threads that run statements: the second one hides the round trip of the first. */
+  /**
+   * Number of threads that run statements: one can run while the other's response is in transit.
+   */
   private static final int THREADS = 2;
 
+  /** Maximum keys of one statement: bounds its duration. */
   private static final int MAX_BATCH_SIZE = 100;
 
   /**
-   * How often expired requests are looked for. A wait with a timeout of its own would cost a
-   * virtual thread two more thread switches (Java 25: 28 of 140 µs of a request).
+   * Interval of the check for expired requests. A timed wait would cost a virtual thread two more
+   * thread switches (Java 25: 28 of 140 µs of a request).
    */
   private static final Duration TIMEOUT_TICK = Duration.ofMillis(100);
 
-  /** One statement for several keys. */
+  /** Statement for several keys. */
   interface BatchFunction<K, V> {
     /**
      * Looks rows up.
      *
-     * @param deadline of the request that may wait longest
+     * @param deadline latest deadline of the requests in the batch
      * @return the rows that exist, by key
      */
     Map<K, V> load(List<K> keys, Deadline deadline);
@@ -78,7 +81,7 @@ final class BatchLoader<K, V> implements AutoCloseable {
   /**
    * Starts the threads.
    *
-   * @param name of the threads and, as a label, of the metric
+   * @param name name of the threads, and label of the metric
    */
   BatchLoader(String name, BatchFunction<K, V> function, MeterRegistry registry) {
     this.function = function;
@@ -96,9 +99,9 @@ final class BatchLoader<K, V> implements AutoCloseable {
   }
 
   /**
-   * Waits for the row of a key.
+   * Returns the row of a key, or empty if there is none. Blocks until its batch is done.
    *
-   * @throws Failure DATABASE_UNAVAILABLE by the deadline, or whatever the batch function throws
+   * @throws Failure DATABASE_UNAVAILABLE by the deadline, or as the batch function
    */
   Optional<V> load(K key, Deadline deadline) {
     Request<K, V> request = new Request<>(key, deadline);
@@ -141,7 +144,7 @@ final class BatchLoader<K, V> implements AutoCloseable {
     }
   }
 
-  /** Requests whose deadline has passed are dropped: nobody waits for them any more. */
+  /** Runs the statement of a batch. Drops requests whose deadline has passed. */
   private void execute(List<Request<K, V>> batch) {
     batch.removeIf(request -> request.deadline.remaining().isZero());
     if (batch.isEmpty()) {
@@ -152,12 +155,12 @@ final class BatchLoader<K, V> implements AutoCloseable {
       Deadline latest = batch.get(batch.size() - 1).deadline; // the queue is first in, first out
       Map<K, V> rows = function.load(keys, latest);
       batch.forEach(request -> request.rowsOfItsBatch.complete(rows));
-    } catch (Throwable e) { // for those who wait
+    } catch (Throwable e) { // the waiting threads rethrow it
       batch.forEach(request -> request.rowsOfItsBatch.completeExceptionally(e));
     }
   }
 
-  /** Ends the threads, and fails the requests that still wait. */
+  /** Stops the threads, and fails the requests that still wait. */
   @Override
   public void close() {
     closed = true;

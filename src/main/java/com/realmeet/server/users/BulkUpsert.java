@@ -16,17 +16,18 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Stores users of a listing in one statement, and user by user if the address of one of them is
- * taken, as a webhook would.
+ * Stores users of a listing in one statement. If another row has one of the addresses, stores them
+ * one by one with {@link UserSync}.
  */
 final class BulkUpsert {
   private static final Logger log = LoggerFactory.getLogger(BulkUpsert.class);
 
-  /** For one user, up to 10 s of it for the rate limiter of a backfill. */
+  /** Time for one user, of which the rate limiter of a backfill may take 10 s. */
   private static final Duration TIMEOUT = Duration.ofSeconds(30);
 
-  /** What is done about a call that fails. */
+  /** Strategy for calls that fail, such as retries. */
   interface Retries {
+    /** Makes a call and returns its result. */
     <T> T call(Supplier<T> work);
   }
 
@@ -36,7 +37,7 @@ final class BulkUpsert {
   private final BiConsumer<String, String> skip;
 
   /**
-   * @param skip gets the id of each user who is not stored, and why
+   * @param skip receives the id of each user who is not stored, and the reason
    */
   BulkUpsert(UserDao users, UserSync sync, Retries retries, BiConsumer<String, String> skip) {
     this.users = users;
@@ -45,14 +46,14 @@ final class BulkUpsert {
     this.skip = skip;
   }
 
-  /** Those users who can be stored, each once; the others are skipped. */
+  /** Returns the users that can be stored, each once; the others are skipped. */
   List<ClerkUser> storable(List<ClerkUser> listed) {
     Map<String, ClerkUser> storable = new LinkedHashMap<>();
     listed.stream().filter(this::hasEmail).forEach(user -> storable.put(user.id(), user));
     return List.copyOf(storable.values());
   }
 
-  /** Whether a user can be stored; one who cannot is skipped. */
+  /** Returns true if a user has an email address that can be stored; otherwise skips the user. */
   private boolean hasEmail(ClerkUser user) {
     if (user.email() == null) {
       skip.accept(user.id(), "has no email address");
@@ -65,10 +66,10 @@ final class BulkUpsert {
   }
 
   /**
-   * Stores users of whom no row is newer.
+   * Stores users whose rows are not newer.
    *
-   * @param batch of {@link #storable}
-   * @return how many rows were treated how
+   * @param batch result of {@link #storable}
+   * @return number of rows by kind of change
    * @throws Failure a fault of Clerk or the database
    */
   Map<Change, Integer> store(List<ClerkUser> batch) {
@@ -86,7 +87,7 @@ final class BulkUpsert {
     return counts;
   }
 
-  /** Stores a user, or skips one who cannot be stored. */
+  /** Stores a user; skips the user and returns false if that is not possible. */
   boolean storeOrSkip(ClerkUser user) {
     try {
       storeOne(user);
@@ -102,7 +103,10 @@ final class BulkUpsert {
     }
   }
 
-  /** A clash may be over at Clerk since the page was read, so it is asked once more. */
+  /**
+   * Stores a user. A conflict may have been resolved at Clerk since the page was read, so the user
+   * is then fetched again.
+   */
   private void storeOne(ClerkUser user) {
     try {
       retries.call(() -> sync.store(user, Deadline.in(TIMEOUT)));

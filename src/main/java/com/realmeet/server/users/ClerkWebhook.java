@@ -26,10 +26,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Applies Clerk's webhooks. An event is only a hint that something has changed: the user is read
- * again from Clerk, so that neither the order of events nor their repetition matters, and a user is
- * deleted only if the event and Clerk both say so. Whatever is not a 2xx is sent again by Svix,
- * Clerk's webhook provider, for about a day.
+ * Applies Clerk's webhooks. An event only triggers a refresh: the user is fetched from Clerk, so
+ * that order and repetition of events do not matter, and a user is deleted only if both the event
+ * and Clerk say so. Svix, Clerk's webhook provider, retries for about a day after any response but
+ * a 2xx.
  *
  * @see <a href="https://docs.svix.com/receiving/verifying-payloads/how-manual">Svix's
  *     signatures</a>
@@ -38,11 +38,15 @@ import org.slf4j.LoggerFactory;
 public final class ClerkWebhook {
   private static final Logger log = LoggerFactory.getLogger(ClerkWebhook.class);
 
+  /** Accepted difference between an event's timestamp and our clock, as in Svix's libraries. */
   private static final Duration TOLERANCE = Duration.ofMinutes(5);
 
   private static final Pattern INSTANCE_ID = Pattern.compile("ins_\\w{1,64}");
 
-  /** The only version that Svix signs with a shared secret: an HMAC-SHA256 in Base64. */
+  /**
+   * Signature of version 1, the only one that Svix makes with a shared secret: HMAC-SHA256 in
+   * Base64.
+   */
   private static final Pattern SIGNATURE = Pattern.compile("v1,[A-Za-z0-9+/]{43}=");
 
   private record Received(boolean success) {}
@@ -56,8 +60,9 @@ public final class ClerkWebhook {
   private final WebhookMetrics metrics;
 
   /**
-   * @param secrets the keys in use: several while one is being replaced
-   * @param instances the ids of Clerk instances that CLERK_SECRET_KEY may be of; empty if unknown
+   * @param secrets keys in use; several during a key rotation
+   * @param instances returns the possible ids of CLERK_SECRET_KEY's Clerk instance; empty if
+   *     unknown
    */
   public ClerkWebhook(
       List<byte[]> secrets, UserSync users, Supplier<Set<String>> instances, MeterRegistry meters) {
@@ -68,15 +73,15 @@ public final class ClerkWebhook {
   }
 
   /**
-   * Answers 200 when the event is in the table, or is none that concerns it.
+   * Responds 200 when the table reflects the event, or if the event does not concern users.
    *
    * @throws Failure one of the WEBHOOK kinds, or a fault of Clerk or the database; never a 4xx for
-   *     these, since that would look like a forgery
+   *     these, which would look like an invalid signature
    */
   public void receive(Context ctx) {
     String type = WebhookMetrics.UNVERIFIED;
     try {
-      Signed signed = signed(ctx); // a stranger's body is not read
+      Signed signed = signed(ctx); // the body of an unsigned request is not read
       byte[] body = ctx.bodyAsBytes();
       if (!isSigned(signed.id, signed.timestamp, body, signed.signatures)) {
         throw Failure.of(Kind.WEBHOOK_BAD_SIGNATURE);
@@ -92,7 +97,7 @@ public final class ClerkWebhook {
     ctx.json(new Received(true));
   }
 
-  /** What the headers say about a signature, as far as it can be judged without the body. */
+  /** Reads the signature headers, and rejects those that are invalid whatever the body is. */
   private static Signed signed(Context ctx) {
     String id = header(ctx, "id");
     String timestamp = header(ctx, "timestamp");
@@ -110,7 +115,7 @@ public final class ClerkWebhook {
     return new Signed(id, timestamp, signatures);
   }
 
-  /** Whether one of the secrets has made one of the signatures, "v1,base64" each. */
+  /** Returns true if one of the signatures, each "v1,base64", was made with one of the secrets. */
   public boolean isSigned(String id, String timestamp, byte[] body, String signatures) {
     byte[] prefix = (id + "." + timestamp + ".").getBytes(StandardCharsets.UTF_8);
     return secrets.stream()
@@ -118,7 +123,7 @@ public final class ClerkWebhook {
         .anyMatch(expected -> contains(signatures, expected));
   }
 
-  /** The value under Svix's name, or under the one that Standard Webhooks gave it. */
+  /** Returns a header by Svix's name, or by that of Standard Webhooks. */
   private static String header(Context ctx, String name) {
     String value = ctx.header("svix-" + name);
     if (value == null) {
@@ -141,7 +146,7 @@ public final class ClerkWebhook {
     }
   }
 
-  /** Compares in constant time; other versions than v1 never match. */
+  /** Returns true if the list contains the expected signature; compares in constant time. */
   private static boolean contains(String signatures, byte[] expected) {
     byte[] text =
         ("v1," + Base64.getEncoder().encodeToString(expected)).getBytes(StandardCharsets.US_ASCII);
@@ -174,18 +179,21 @@ public final class ClerkWebhook {
         apply(id, user, () -> users.refresh(id));
       }
       case "user.deleted" -> {
-        if (!user.hasNonNull("id")) { // which Clerk's API allows
-          log.warn("Webhook user.deleted does not say who: run backfill --delete-missing");
+        if (!user.hasNonNull("id")) { // Clerk's API declares the id as optional
+          log.warn("Webhook user.deleted has no user id: run backfill --delete-missing");
         } else {
           String id = userId(user);
           apply(id, user, () -> users.deleteIfGone(id, "webhook user.deleted"));
         }
       }
-      default -> log.debug("Webhook {} is none of ours", type.replaceAll("[^\\w.]", "?"));
+      default -> log.debug("Webhook {} is ignored", type.replaceAll("[^\\w.]", "?"));
     }
   }
 
-  /** It does no harm, but shows that the endpoint or the key is not the one that was meant. */
+  /**
+   * Logs once that an event comes from another Clerk instance. It is harmless, but the endpoint or
+   * the key is wrong.
+   */
   private void warnOfOtherInstance(String instance) {
     Set<String> ours = instances.get();
     if (INSTANCE_ID.matcher(instance).matches()
@@ -209,9 +217,9 @@ public final class ClerkWebhook {
   }
 
   /**
-   * Does what an event asks for.
+   * Applies an event.
    *
-   * @param user as the event shows the user
+   * @param user as the event contains the user
    * @throws Failure of a kind that makes Svix send the event again
    */
   private static void apply(String id, JsonNode user, Runnable work) {
@@ -222,18 +230,19 @@ public final class ClerkWebhook {
         case USER_DELETED -> log.debug("Webhook: {} is a tombstone", id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
-            log.warn("Webhook: Clerk does not have {}, who is left as they are", id);
+            log.warn("Webhook: Clerk does not have {}, the row is left unchanged", id);
             throw Failure.of(Kind.WEBHOOK_USER_NOT_AT_CLERK);
           }
-          log.info("Webhook: Clerk does not have {}, an example of its own perhaps", id);
+          log.info("Webhook: Clerk does not have {}, perhaps one of its example events", id);
         }
         case NO_EMAIL -> log.warn("Webhook: {} has no email address and is not stored", id);
-        case EMAIL_IN_USE -> { // may be over when Svix tries again
+        case EMAIL_IN_USE -> { // may be resolved when Svix retries
           log.warn("Webhook: {} has an email address that another row has", id);
           throw Failure.of(Kind.WEBHOOK_EMAIL_IN_USE);
         }
         case CLERK_OTHER_INSTANCE -> {
-          log.warn("Webhook: {} is left alone, since CLERK_SECRET_KEY is of another instance", id);
+          log.warn(
+              "Webhook: {} is left unchanged, since CLERK_SECRET_KEY is of another instance", id);
           throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
         }
         default -> throw e;

@@ -13,22 +13,22 @@ import org.slf4j.LoggerFactory;
 
 /**
  * Checks that CLERK_SECRET_KEY belongs to the Clerk instance that the rows come from. With the key
- * of another instance, such as the development one, Clerk answers 404 for every user, as if all
+ * of another instance, such as the development one, Clerk responds 404 for every user, as if all
  * were deleted.
  */
 public final class InstanceCheck {
   private static final Logger log = LoggerFactory.getLogger(InstanceCheck.class);
 
-  /** How many rows are looked up: one call to Clerk. */
+  /** Number of rows to look up, in one call to Clerk. */
   static final int SAMPLE_SIZE = 20;
 
-  /** Fewer users than this may all have been deleted at Clerk. */
+  /** Minimum sample: fewer users than this may all have been deleted at Clerk. */
   static final int MIN_SAMPLE = 3;
 
-  /** The least time between two log lines about a key that stays wrong. */
+  /** Minimum interval between two log lines about a wrong key. */
   private static final Duration REMINDER = Duration.ofMinutes(1);
 
-  /** What a sample of the rows shows. */
+  /** Result of looking up a sample. */
   enum Verdict {
     /** Clerk has at least one of the users. */
     SAME_INSTANCE,
@@ -42,23 +42,23 @@ public final class InstanceCheck {
   private final ClerkApi clerk;
 
   /**
-   * When the start found that the key is wrong, or null. From then on it is wrong until Clerk has
-   * one of the users who were in the table at that time: those of the other instance may have come
-   * since.
+   * Time at which the start found a wrong key, or null. The key counts as wrong until Clerk has one
+   * of the users that were in the table at that time: later rows may come from the other instance.
    */
   private volatile Instant wrongSince;
 
   private boolean wrong; // guarded by this
   private long loggedNanos; // guarded by this
 
+  /** Creates a check, which calls Clerk only when it is used. */
   public InstanceCheck(UserDao users, ClerkApi clerk) {
     this.users = users;
     this.clerk = clerk;
   }
 
   /**
-   * Logs an error if the key is of another instance. That nobody can be asked at the moment is no
-   * reason not to start.
+   * Checks once at the start, and logs an error if the key is of another instance. If Clerk or the
+   * database is unavailable, the server starts nevertheless.
    */
   public void atStart() {
     Instant now = Instant.now();
@@ -72,16 +72,20 @@ public final class InstanceCheck {
   }
 
   /**
-   * Has to be called before anything is done because Clerk does not have a user.
+   * Requires the key to be of the rows' instance. Must be called before a row is changed because
+   * Clerk does not have its user.
    *
-   * @param except ids of users who prove nothing, such as the one who is to be deleted
+   * @param except ids to leave out of the sample, such as that of the user to be deleted
    * @throws Failure CLERK_OTHER_INSTANCE, or a fault of Clerk or the database
    */
   void require(Collection<String> except, Deadline deadline) {
     require(except, Instant.now(), deadline);
   }
 
-  /** Like {@link #require(Collection, Deadline)}, judged by rows that are older than a time. */
+  /**
+   * Requires the same as {@link #require(Collection, Deadline)}, but samples only rows that are
+   * older than a time.
+   */
   Verdict require(Collection<String> except, Instant before, Deadline deadline) {
     Verdict verdict = check(except, before, deadline);
     if (verdict == Verdict.OTHER_INSTANCE) {
@@ -93,10 +97,10 @@ public final class InstanceCheck {
   }
 
   /**
-   * Looks up to twenty users up at Clerk.
+   * Looks up a sample of up to {@link #SAMPLE_SIZE} users at Clerk.
    *
-   * @param except ids of users who prove nothing
-   * @param before rows younger than this prove nothing
+   * @param except ids to leave out of the sample
+   * @param before rows that are younger are left out, too
    * @throws Failure a fault of Clerk or the database
    */
   Verdict check(Collection<String> except, Instant before, Deadline deadline) {
@@ -119,7 +123,7 @@ public final class InstanceCheck {
     if (!wrong || now - loggedNanos >= REMINDER.toNanos()) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"
-              + " none of {} whom it was asked about. Nobody is marked deleted meanwhile. Set the"
+              + " none of {} sampled users. No user is marked deleted meanwhile. Set the"
               + " key of the instance that the users come from, and restart",
           sampleSize);
       loggedNanos = now;

@@ -34,52 +34,61 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Looks at Clerk at regular intervals, since the delivery of webhooks is not guaranteed: stores the
- * users who have changed since the last time, and compares up to 100 rows with Clerk (the audit).
- * Touches neither the database while nothing has changed, nor Clerk while it throttles. Any number
- * of servers may do this at once: every write is guarded by Clerk's clock.
+ * Polls Clerk at regular intervals, since the delivery of webhooks is not guaranteed. Each poll
+ * stores the users who have changed since the last one, and compares up to 100 rows with Clerk (the
+ * audit). It does not use the database while nothing has changed, nor call Clerk while that
+ * rate-limits us. Any number of servers may poll concurrently: the upsert never replaces a newer
+ * version.
  */
 public final class Poll implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Poll.class);
 
+  /** Users per page; one page is enough for a usual poll. */
   private static final int PAGE_SIZE = 100;
 
-  /** Users at the end of a page who are asked for again: deletions move the next page up. */
+  /** Users by which two pages overlap: deletions move later users to earlier pages. */
   private static final int PAGE_OVERLAP = 10;
 
-  /** 50 pages: more is the work of a backfill. */
+  /** Maximum changed users of one poll, about 50 pages; more are left to a backfill. */
   private static final int MAX_CHANGED_USERS = 5000;
 
-  /** Characters of CLERK_FIELDS among the changes; bounds the memory. */
+  /** Maximum characters of CLERK_FIELDS in the changes of one poll; bounds the memory. */
   private static final int MAX_FIELDS_LENGTH = 32 << 20;
 
-  /** Pages in a row that bring nobody new. */
+  /** Maximum consecutive pages without a new user. */
   private static final int MAX_REPEATED_PAGES = 3;
 
-  /** Users stored by one statement. */
+  /** Users that one statement stores. */
   private static final int BATCH_SIZE = 500;
 
-  /** Missing rows of one audit: a key of another instance, or a fault at Clerk, looks like more. */
+  /**
+   * Maximum users missing at Clerk in one audit: more suggest a key of another instance, or a fault
+   * at Clerk.
+   */
   private static final int MAX_MISSING = 5;
 
+  /** Time for one call to Clerk; no request waits for it. */
   private static final Duration CALL_TIMEOUT = Duration.ofSeconds(10);
 
-  /** The first poll need not wait for the interval, but not compete with the first requests. */
+  /**
+   * Maximum delay of the first poll: it does not wait for a long interval, nor compete with the
+   * first requests.
+   */
   private static final Duration MAX_FIRST_DELAY = Duration.ofSeconds(30);
 
-  /** The longest pause after failures, unless the interval is longer. */
+  /** Maximum back-off after failures, unless the interval is longer. */
   private static final Duration MAX_BACK_OFF = Duration.ofMinutes(5);
 
-  /** How far before the newest row the first poll begins: others may just have been storing. */
+  /** Overlap of the first poll with the newest row: older changes may not have been stored yet. */
   private static final Duration START_OVERLAP = Duration.ofMinutes(5);
 
-  /** Clerk may list a change a little later than a younger one. */
+  /** Overlap of two polls: Clerk may list a change slightly later than a newer one. */
   private static final Duration OVERLAP = Duration.ofSeconds(10);
 
-  /** Within this time after a statement, a database that suspends is still awake. */
+  /** Time after a statement during which a suspending database is certainly awake. */
   private static final Duration AWAKE = Duration.ofMinutes(1);
 
-  /** The least time between two errors about too many missing rows. */
+  /** Minimum interval between two errors about too many missing rows. */
   private static final Duration REMINDER_INTERVAL = Duration.ofHours(1);
 
   private static final Set<Change> REPORTED_CHANGES =
@@ -98,13 +107,14 @@ public final class Poll implements AutoCloseable {
   private volatile long succeededNanos = System.nanoTime();
 
   // Guarded by this: one poll at a time.
-  private Instant since; // Clerk's clock: what is older has been seen; null: not known yet
+  private Instant since; // by Clerk's clock: older changes are done; null: not known yet
   private final Map<String, Instant> seen = new HashMap<>(); // versions at or after since
   private boolean isOurInstance;
   private String lastAuditedId = ""; // the last id of the last audit
-  private long databaseUseNanos; // of the database's last use at the end of the last poll
+  private long databaseUseNanos; // database.lastUseNanos() at the end of the last poll
   private Deadline remindAfter = Deadline.in(Duration.ZERO);
 
+  /** Creates a poll that does nothing until {@link #start} or {@link #poll} is called. */
   public Poll(
       ClerkApi clerk,
       UserDao users,
@@ -121,15 +131,16 @@ public final class Poll implements AutoCloseable {
     bulk = new BulkUpsert(users, sync, Supplier::get, this::skipped);
   }
 
-  /** Polls from now on, in a thread of its own. */
+  /** Starts a thread that polls at this interval. */
   public synchronized void start(Duration interval) {
-    try { // before a request or a webhook can store anything newer
+    try { // before a request or a webhook stores a newer version
       since = newestRow(Deadline.in(Duration.ofSeconds(1)));
     } catch (Failure e) {
       log.debug("The newest row is not known yet: {}", e.getMessage());
     }
     databaseUseNanos = database.lastUseNanos();
-    REPORTED_CHANGES.forEach(this::counter); // an alert cannot see a first increase
+    REPORTED_CHANGES.forEach(
+        this::counter); // Prometheus' increase() ignores the first sample of a new series
     TimeGauge.builder("clerk.poll.age", this, TimeUnit.NANOSECONDS, Poll::age)
         .description("Time since the last successful poll, or since the start before the first")
         .register(meters);
@@ -148,7 +159,7 @@ public final class Poll implements AutoCloseable {
     }
   }
 
-  /** Doubles the interval with each failure in a row. */
+  /** Returns the pause until the next poll: the interval, doubled with each consecutive failure. */
   static Duration pause(Duration interval, int failures) {
     Duration longest = interval.compareTo(MAX_BACK_OFF) > 0 ? interval : MAX_BACK_OFF;
     Duration doubled = interval.multipliedBy(1L << Math.min(failures, 10));
@@ -156,9 +167,9 @@ public final class Poll implements AutoCloseable {
   }
 
   /**
-   * Looks once.
+   * Polls once.
    *
-   * @return whether that has succeeded; if not, the next time does all of it again
+   * @return true if it succeeded; otherwise the next poll repeats all of it
    */
   public synchronized boolean poll() {
     Map<Change, Integer> counts = new EnumMap<>(Change.class);
@@ -184,7 +195,10 @@ public final class Poll implements AutoCloseable {
     return false;
   }
 
-  /** Whether anybody else has used the database since the last poll, so that it is awake anyway. */
+  /**
+   * Returns true if requests or webhooks have used the database since the last poll, so that it is
+   * awake anyway.
+   */
   private boolean isDatabaseInUse() {
     long used = database.lastUseNanos();
     return used != databaseUseNanos && System.nanoTime() - used < AWAKE.toNanos();
@@ -204,11 +218,11 @@ public final class Poll implements AutoCloseable {
   // Changes
 
   /**
-   * What Clerk lists.
+   * Changes that Clerk lists.
    *
-   * @param newest the latest change on the first page; null if Clerk has no users
-   * @param users whose latest version has not been seen, that version of each
-   * @param tooMany whether there are more than a poll stores
+   * @param newest time of the latest change on the first page; null if Clerk has no users
+   * @param users latest version of each user that has not been seen, by id
+   * @param tooMany true if there are more than a poll stores
    * @param isComplete false if users between two pages may be missing
    */
   private record Changes(
@@ -219,7 +233,7 @@ public final class Poll implements AutoCloseable {
       since = newestRow(Deadline.in(Deadline.REQUEST_TIMEOUT));
     }
     Changes changes = listChanges();
-    // The oldest first: where a crash interrupts this, the next start finds how far it has come.
+    // Oldest first: after a crash, the newest row tells the next start where to continue.
     List<ClerkUser> users =
         changes.users.values().stream().sorted(Comparator.comparing(ClerkUser::updatedAt)).toList();
     if (changes.tooMany) {
@@ -235,13 +249,16 @@ public final class Poll implements AutoCloseable {
     }
     users.forEach(user -> seen.put(user.id(), user.updatedAt()));
     if (!changes.isComplete && !changes.tooMany) {
-      log.warn("Clerk's pages do not fit together: all changes are read again next time");
-      throw Failure.of(Kind.CLERK_BAD_RESPONSE, "the pages do not fit together");
+      log.warn("Clerk's pages do not overlap: the next poll reads all changes again");
+      throw Failure.of(Kind.CLERK_BAD_RESPONSE, "the pages do not overlap");
     }
     advance(changes.newest);
   }
 
-  /** The first poll begins a little before the newest row; with an empty table now. */
+  /**
+   * Returns the time from which the first poll reads changes: shortly before the newest row; for an
+   * empty table, the start.
+   */
   private Instant newestRow(Deadline deadline) {
     return users
         .newestClerkUpdate(deadline)
@@ -250,9 +267,9 @@ public final class Poll implements AutoCloseable {
   }
 
   /**
-   * Reads pages, the latest changes first, up to one that has not only new ones. Each must begin
-   * with users of the one before, and bring others: else deletions have moved users past us, or
-   * Clerk repeats a page.
+   * Reads pages, latest changes first, until one is short or contains a change before {@link
+   * #since}. Each page must overlap with the previous one and contain other users: otherwise
+   * deletions have moved users to a page that was already read, or Clerk repeats a page.
    */
   private Changes listChanges() {
     List<ClerkUser> page = page(0);
@@ -296,7 +313,10 @@ public final class Poll implements AutoCloseable {
     return a.updatedAt().isBefore(b.updatedAt()) ? b : a;
   }
 
-  /** Goes on from the latest change, whose time may be in the future by our clock. */
+  /**
+   * Advances the time of the next poll to the latest change, which may be in the future by our
+   * clock.
+   */
   private void advance(Instant newest) {
     if (newest != null) {
       Instant next = earlier(newest, Instant.now()).minus(OVERLAP);
@@ -309,7 +329,10 @@ public final class Poll implements AutoCloseable {
     return a.isBefore(b) ? a : b;
   }
 
-  /** Without this, the users of another instance would be taken for new ones of ours. */
+  /**
+   * Requires the key to be of the rows' instance before changes are stored: users of another
+   * instance look like new ones.
+   */
   private void requireInstance() {
     if (!isOurInstance) {
       Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
@@ -317,7 +340,10 @@ public final class Poll implements AutoCloseable {
     }
   }
 
-  /** A constraint of the application's own, which one user violates, does not stop the others. */
+  /**
+   * Stores users. If one of them violates a constraint of the application, the others are stored
+   * nevertheless.
+   */
   private void store(List<ClerkUser> some, Map<Change, Integer> counts) {
     List<ClerkUser> batch = bulk.storable(some);
     try {
@@ -346,7 +372,7 @@ public final class Poll implements AutoCloseable {
   }
 
   private void skipped(String id, String reason) {
-    if (reason.endsWith("no email address")) { // signed up by phone: not a fault
+    if (reason.endsWith("no email address")) { // signed up by phone: normal
       log.debug("{} is not stored: {}", id, reason);
     } else if (warnings.allows(id)) {
       log.warn("{} is not stored: {}", id, reason);
@@ -426,7 +452,9 @@ public final class Poll implements AutoCloseable {
         .register(meters);
   }
 
-  /** Ends the polling. One that hangs at Clerk ends by itself, and stores nothing any more. */
+  /**
+   * Stops the polling. A poll in progress finishes its current step and stores no further changes.
+   */
   @Override
   public void close() {
     closed.countDown();

@@ -11,16 +11,16 @@ import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
 
 /**
- * Lets threads that want the same result at the same time share one call. The thread that comes
- * first makes the call; the others wait for its result.
+ * Single flight: concurrent threads that need the same result share one call. The first thread
+ * makes the call, the others wait for its result.
  *
- * @param <K> key: calls of different keys run side by side
+ * @param <K> key; calls with different keys run concurrently
  * @param <V> result
  */
 final class SingleFlight<K, V> {
   /**
-   * Threads that may wait for one call. A signed-in user who repeats a request while Clerk is slow
-   * must not occupy all threads of the server.
+   * Maximum threads that wait for one call, so that a user who repeats a request while Clerk is
+   * slow does not occupy all threads.
    */
   private static final int MAX_WAITERS = 100;
 
@@ -34,9 +34,10 @@ final class SingleFlight<K, V> {
   private final Map<K, Call<V>> next = new HashMap<>();
 
   /**
-   * Makes a call, or shares the one that is running.
+   * Makes a call, or shares the running one.
    *
-   * @throws Failure whatever the call throws, or OVERLOADED if too many wait for it
+   * @throws Failure as the call, or OVERLOADED if too many threads wait for it or it exceeds the
+   *     deadline
    */
   V join(K key, Deadline deadline, Supplier<V> work) {
     Call<V> mine = new Call<>();
@@ -52,7 +53,7 @@ final class SingleFlight<K, V> {
 
   /**
    * Makes a call after the running one has ended, or shares the next one. Callers cannot share the
-   * running call, since it may have read its source before the change that they know of.
+   * running call, since it may have read its source before the change that they want to see.
    *
    * @throws Failure as {@link #join}
    */
@@ -85,15 +86,16 @@ final class SingleFlight<K, V> {
     }
   }
 
-  /** Waits for the running call to end, however it ends: ours then takes its place. */
+  /** Waits until the running call has ended, with or without success, and takes its place. */
   private void awaitTurn(K key, Call<V> mine, Call<V> before, Deadline deadline) {
     try {
       await(before, deadline);
     } catch (RuntimeException e) {
-      // Its failure is not ours; if it has used up our time, the work fails for want of it.
+      // its failure does not concern this call; if it used up the time, our work fails by its
+      // deadline
     }
     synchronized (this) {
-      if (next.remove(key, mine)) { // the running call goes on beyond our deadline
+      if (next.remove(key, mine)) { // the running call has exceeded our deadline
         running.put(key, mine);
       }
     }

@@ -4,15 +4,15 @@ import com.fasterxml.jackson.annotation.JsonIgnore;
 import java.time.Instant;
 
 /**
- * One row of the table and, in this order of keys, the JSON that clients see.
+ * Row of the table {@code users} and, in this order of keys, the JSON that clients receive.
  *
  * @param id Clerk's user id
  * @param email primary email at Clerk
  * @param name first and last name, or null
- * @param imageUrl or null
+ * @param imageUrl URL of the profile image, or null
  * @param createdAt when the row was inserted
  * @param updatedAt when one of the columns above last changed
- * @param deletedAt when the row became a tombstone, or null: clients never see it
+ * @param deletedAt when the row became a tombstone, or null; not part of the JSON
  */
 public record User(
     String id,

@@ -31,7 +31,7 @@ import org.jdbi.v3.core.statement.SqlStatement;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** The table {@code users}: all SQL of the server. */
+/** Data access object of the table {@code users}, with its SQL. */
 public final class UserDao {
   private static final Logger log = LoggerFactory.getLogger(UserDao.class);
 
@@ -51,7 +51,10 @@ public final class UserDao {
       LIMIT 1
       """;
 
-  /** For an index of the application's own, or a column of type citext; reads the whole table. */
+  /**
+   * Finds the row if the application has a case-insensitive index or a citext column. Scans the
+   * whole table.
+   */
   private static final String FIND_ID_BY_EMAIL_IN_ANY_CASE =
       """
       SELECT id
@@ -62,8 +65,8 @@ public final class UserDao {
       """;
 
   /**
-   * Chooses among the first 10,000 rows that a scan finds, so that it takes milliseconds however
-   * large the table is. Whose address has been given away may be gone at Clerk.
+   * Samples the first 10,000 rows of a scan, which takes milliseconds for any table size. Leaves
+   * out rows with a placeholder address, since their users may be missing at Clerk.
    */
   private static final String SAMPLE =
       """
@@ -83,9 +86,10 @@ public final class UserDao {
       """;
 
   /**
-   * Refuses an older copy, by Clerk's clock, and any copy of a deleted user: then no row returns.
-   * Nor does it if the address is taken. The index would find that too, but later: two users who
-   * swap addresses at the same moment would each hold their own row and wait for the other's.
+   * Upserts a version of a user. Returns no row if the stored version is newer by Clerk's clock, if
+   * the row is a tombstone, or if another row has the address. The unique index would detect the
+   * latter too, but only after the row is locked: two users who swap addresses concurrently would
+   * deadlock.
    */
   private static final String UPSERT =
       """
@@ -103,7 +107,7 @@ public final class UserDao {
       RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
       """;
 
-  /** The row that makes {@link #UPSERT} refuse a copy. */
+  /** Finds the row because of which {@link #UPSERT} rejects a version. */
   private static final String FIND_NEWER =
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
@@ -112,7 +116,7 @@ public final class UserDao {
         AND (clerk_updated_at > :clerkUpdatedAt OR deleted_at IS NOT NULL)
       """;
 
-  /** Changes nothing, but keeps a row from others, also that of a user who was never here. */
+  /** Locks a row without changing it; for a user without a row, inserts one first. */
   private static final String LOCK =
       """
       INSERT INTO <schema>users (id, email)
@@ -121,7 +125,9 @@ public final class UserDao {
       WHERE false
       """;
 
-  /** Frees the address of a row that {@link #UPSERT} is about to give another one. */
+  /**
+   * Replaces the address of a row by a placeholder, before {@link #UPSERT} writes its new address.
+   */
   private static final String RELEASE_EMAIL =
       """
       UPDATE <schema>users
@@ -132,7 +138,7 @@ public final class UserDao {
         AND deleted_at IS NULL
       """;
 
-  /** Frees an address whose holder Clerk does not have. */
+  /** Replaces the address of a row by a placeholder because Clerk does not have its user. */
   private static final String RELEASE_EMAIL_OF_MISSING_USER =
       """
       UPDATE <schema>users
@@ -163,7 +169,9 @@ public final class UserDao {
         AND deleted_at IS NOT NULL
       """;
 
-  /** Leaves a placeholder instead of the address, which another row may have by now. */
+  /**
+   * Makes a live row of a tombstone, with a placeholder: another row may have the address by now.
+   */
   private static final String REVIVE =
       """
       UPDATE <schema>users
@@ -173,7 +181,7 @@ public final class UserDao {
         AND deleted_at IS NOT NULL
       """;
 
-  /** A column of values for each parameter: one statement for a whole batch. */
+  /** Reads a batch from one array per column, so that one statement stores many users. */
   private static final String BATCH =
       """
       SELECT id, email, name, image_url,
@@ -183,7 +191,7 @@ public final class UserDao {
         AS batch (id, email, name, image_url, ms, fields)
       """;
 
-  /** As {@link #UPSERT}; a row that did not change is not written again. */
+  /** Upserts a batch like {@link #UPSERT}; unchanged rows are not written. */
   private static final String UPSERT_BATCH =
       """
       INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at, clerk_fields)
@@ -239,7 +247,7 @@ public final class UserDao {
       FROM <schema>users
       """;
 
-  /** What becomes of a row. */
+  /** Kind of change of a row. */
   enum Change {
     INSERT,
     UPDATE,
@@ -252,15 +260,17 @@ public final class UserDao {
 
   private final Database database;
 
+  /** Uses the connections that are reserved for the server's own work. */
   public UserDao(Database database) {
     this.database = database.reserved();
   }
 
   /**
-   * Connects and asks once, so that the first request need not wait for that.
+   * Queries the table once, so that a wrong configuration ends the start and the first request need
+   * not connect.
    *
-   * @throws StartupException if the table cannot be used; that the database has just gone is no
-   *     reason not to start
+   * @throws StartupException if the table cannot be used; if the database has become unavailable,
+   *     the server starts nevertheless
    */
   public void requireTable() {
     try {
@@ -274,20 +284,21 @@ public final class UserDao {
     }
   }
 
-  /** The row of a user, tombstones included. */
+  /** Returns the row of a user, which may be a tombstone. */
   Optional<User> find(String id, Deadline deadline) {
     return database.read(deadline, handle -> find(handle, id));
   }
 
-  /** The rows of those users who have one, by id, tombstones included. */
+  /** Returns the existing rows by id, tombstones included. */
   Map<String, User> findAll(List<String> ids, Deadline deadline) {
     return database.read(deadline, handle -> findAll(handle, ids));
   }
 
   /**
-   * Finds the row that has an email address; in another case only if no row has it as it is.
+   * Finds the row that has an email address; compares case-insensitively if there is no exact
+   * match.
    *
-   * @param except ids of rows that do not count
+   * @param except ids of rows to leave out
    * @return its id
    */
   Optional<String> findIdByEmail(String email, Collection<String> except, Deadline deadline) {
@@ -309,17 +320,18 @@ public final class UserDao {
   }
 
   /**
-   * Chooses users at random of whom Clerk should know some.
+   * Samples random users, some of whom Clerk should have.
    *
-   * @param size the most of them
-   * @param except ids that are not chosen
-   * @param before rows younger than this are not chosen
+   * @param size maximum number of them
+   * @param except ids to leave out
+   * @param before rows that are younger are left out
    * @return ids of live rows, each of the form of Clerk's ids
    */
   List<String> sample(int size, Collection<String> except, Instant before, Deadline deadline) {
     return database.read(deadline, handle -> sample(handle, size, except, before));
   }
 
+  /** Samples like {@link #sample(int, Collection, Instant, Deadline)}, on an open connection. */
   static List<String> sample(Handle handle, int size, Collection<String> except, Instant before) {
     return handle
         .createQuery(SAMPLE)
@@ -330,7 +342,7 @@ public final class UserDao {
         .list();
   }
 
-  /** Those of some ids whose rows are tombstones. */
+  /** Returns those of the given ids whose rows are tombstones. */
   List<String> findTombstones(Collection<String> ids) {
     return database.read(
         handle ->
@@ -342,10 +354,10 @@ public final class UserDao {
   }
 
   /**
-   * Makes a live row of a tombstone, with a placeholder for the address, and no name and image yet.
+   * Makes a live row of a tombstone, with a placeholder for the address and without name and image.
    *
-   * @param user as Clerk has the user now
-   * @return whether it was a tombstone, and no newer than that
+   * @param user current version at Clerk
+   * @return true if the row was a tombstone and not newer than that version
    */
   boolean revive(ClerkUser user) {
     return database.writeIdempotent(
@@ -354,9 +366,9 @@ public final class UserDao {
   }
 
   /**
-   * Inserts a user, or updates the row if this copy is not older than it.
+   * Inserts a user, or updates the row unless it is newer.
    *
-   * @return the row as it now is, which may be newer than this copy, or a tombstone; empty if
+   * @return the resulting row, which may be newer than this version, or a tombstone; empty if
    *     another row has the email address
    */
   Optional<User> upsert(ClerkUser user, Deadline deadline) {
@@ -365,10 +377,11 @@ public final class UserDao {
   }
 
   /**
-   * Upserts several users whose addresses may have gone round among them: all or nothing.
+   * Upserts several users who may have swapped addresses, in one transaction.
    *
-   * @param released the id of a row that loses the address, which the last of the users gets
-   * @return the row of the first; empty if yet another row has one of the addresses
+   * @param released id of a row that loses the address of the last user
+   * @return the row of the first user; empty, and nothing is changed, if yet another row has one of
+   *     the addresses
    */
   public Optional<User> upsertMovedEmails(
       List<ClerkUser> users, Optional<String> released, Deadline deadline) {
@@ -378,7 +391,7 @@ public final class UserDao {
             inTransaction(
                 deadline,
                 handle -> {
-                  // All rows first, and in one order: two servers may do this at once.
+                  // lock all rows first, in a fixed order: concurrent servers do not deadlock
                   Stream.concat(users.stream().map(ClerkUser::id), released.stream())
                       .sorted()
                       .forEach(id -> handle.createUpdate(LOCK).bind("id", id).execute());
@@ -403,8 +416,9 @@ public final class UserDao {
   /**
    * Upserts many users at once.
    *
-   * @param users each of them once, with an email address
-   * @return how many rows were treated how; empty, and nothing done, if an address is taken
+   * @param users each user once, with an email address
+   * @return number of rows by kind of change; empty, and nothing is changed, if another row has one
+   *     of the addresses
    */
   Optional<Map<Change, Integer>> upsertBatch(List<ClerkUser> users) {
     return unlessEmailTaken(
@@ -421,7 +435,7 @@ public final class UserDao {
         });
   }
 
-  /** What {@link #upsertBatch} would do to each user, by id. */
+  /** Returns, by id, the change that {@link #upsertBatch} would make. */
   Map<String, Change> compare(List<ClerkUser> users) {
     Map<String, Change> changes = new LinkedHashMap<>();
     users.forEach(user -> changes.put(user.id(), Change.UNCHANGED));
@@ -433,7 +447,7 @@ public final class UserDao {
     return changes;
   }
 
-  /** The latest time, by Clerk's clock, of which a row is; none if there are no rows. */
+  /** Returns the latest {@code clerk_updated_at} of all rows; empty if there are none. */
   Optional<Instant> newestClerkUpdate(Deadline deadline) {
     return database
         .read(
@@ -442,7 +456,12 @@ public final class UserDao {
         .map(OffsetDateTime::toInstant);
   }
 
-  /** Ids of live rows, in order, of rows that are older than a time. */
+  /**
+   * Returns ids of live rows in ascending order (keyset pagination).
+   *
+   * @param after last id of the previous page, or an empty text
+   * @param before rows that are younger are left out
+   */
   List<String> listIds(String after, Instant before, int limit) {
     return database.read(
         handle ->
@@ -456,7 +475,7 @@ public final class UserDao {
   }
 
   /**
-   * Makes a tombstone of a user, also of one who was never here.
+   * Makes a tombstone of a user; inserts one if there is no row.
    *
    * @return the number of rows changed, 0 or 1
    */
@@ -469,7 +488,7 @@ public final class UserDao {
                         database.writeIdempotent(
                             deadline,
                             handle -> handle.createUpdate(DELETE).bind("id", id).execute())));
-    // Two at once can collide on the address; the second try meets the finished first.
+    // Two concurrent deletes can collide on the address; the second try finds the first committed.
     return delete
         .get()
         .or(delete)
@@ -478,7 +497,7 @@ public final class UserDao {
                 Failure.of(Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
   }
 
-  /** All or nothing; repeated like {@link Database#writeIdempotent}. */
+  /** Runs work in a transaction, and retries it like {@link Database#writeIdempotent}. */
   private <T> T inTransaction(Deadline deadline, HandleCallback<T, RuntimeException> work) {
     return database.writeIdempotent(
         deadline, handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
@@ -530,9 +549,9 @@ public final class UserDao {
   }
 
   /**
-   * Postgres reports a taken address under the name of a unique index: {@code ON CONFLICT (id)}
-   * does not cover it, not even between two upserts of one user. An application may have an index
-   * of its own, such as {@code UNIQUE (lower(email))}.
+   * Returns empty if a unique index on the address rejects a statement. {@code ON CONFLICT (id)}
+   * does not cover such a conflict, not even between two upserts of one user. The application may
+   * have its own index, such as {@code UNIQUE (lower(email))}.
    */
   private static <T> Optional<T> unlessEmailTaken(Supplier<Optional<T>> statement) {
     try {

@@ -15,14 +15,19 @@ import java.util.Optional;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** Brings one user from Clerk into the table. */
+/**
+ * Syncs single users from Clerk to the table, for requests, webhooks, the poll and the backfill.
+ */
 public final class UserSync implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(UserSync.class);
 
-  /** Kept for the database when Clerk is slow. */
+  /** Part of a request's time that is reserved for the database when Clerk is slow. */
   private static final Duration DATABASE_RESERVE = Duration.ofMillis(1600);
 
-  /** Each try refreshes the rows that hold the address; others may move meanwhile. */
+  /**
+   * Maximum tries to resolve an email conflict. Each refreshes the rows that have the address,
+   * while other rows may change.
+   */
   private static final int MAX_EMAIL_ATTEMPTS = 3;
 
   private final UserDao users;
@@ -32,6 +37,7 @@ public final class UserSync implements AutoCloseable {
   private final SingleFlight<String, User> firstSyncs = new SingleFlight<>();
   private final SingleFlight<String, User> refreshes = new SingleFlight<>();
 
+  /** Starts the threads of the batch loader. */
   public UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance, MeterRegistry registry) {
     this.users = users;
     this.clerk = clerk;
@@ -40,8 +46,8 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Returns the row of the user who sends a request, as {@link #sync} does. From then on, rows of
-   * other tables can reference it.
+   * Returns the row of the caller of a request, creating it if necessary, so that rows of other
+   * tables can reference it.
    *
    * @throws Failure as {@link #sync}
    */
@@ -50,8 +56,8 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Returns the row of a signed-in user. If there is none, fetches the user from Clerk, once
-   * however many requests of that user come together, and inserts the row.
+   * Returns the row of a signed-in user. If there is none, fetches the user from Clerk, once for
+   * all concurrent requests of that user (single flight), and inserts the row.
    *
    * @throws Failure USER_DELETED, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, OVERLOADED, or a fault
    *     of Clerk or the database
@@ -61,15 +67,15 @@ public final class UserSync implements AutoCloseable {
         .orElseGet(() -> firstSyncs.join(id, deadline, () -> create(id, deadline)));
   }
 
-  /** Another request, or another server, may have been faster. */
+  /** Creates the row, unless another request or server has created it meanwhile. */
   private User create(String id, Deadline deadline) {
     return usableRow(lookups.load(id, deadline))
         .orElseGet(() -> storeNotDeleted(fetchWithEmail(id, deadline), deadline));
   }
 
   /**
-   * A row as sync returns it; none if another user has taken over its address and left it with a
-   * placeholder.
+   * Returns the row if sync may return it; empty if it has a placeholder because another user has
+   * taken over its address.
    *
    * @throws Failure USER_DELETED if it is a tombstone
    */
@@ -79,11 +85,11 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Reads a user from Clerk.
+   * Fetches a user from Clerk.
    *
-   * @return with an email address
-   * @throws Failure USER_NOT_AT_CLERK, NO_EMAIL, a fault of Clerk, or DATABASE_UNAVAILABLE if that
-   *     has left no time
+   * @return a user with an email address
+   * @throws Failure USER_NOT_AT_CLERK, NO_EMAIL, a fault of Clerk, or DATABASE_UNAVAILABLE if the
+   *     database has used up the time
    */
   ClerkUser fetchWithEmail(String id, Deadline deadline) {
     return fetchWithEmail(id, deadline, culprit(deadline));
@@ -99,8 +105,8 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Reads a user again from Clerk and stores that unless the row is newer. Writes nothing if Clerk
-   * does not have the user: an answer of 404 alone deletes nobody.
+   * Fetches a user from Clerk and stores that version unless the row is newer. Writes nothing if
+   * Clerk does not have the user: a 404 alone deletes no row.
    *
    * @return the row
    * @throws Failure USER_DELETED, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or
@@ -110,7 +116,7 @@ public final class UserSync implements AutoCloseable {
     return refresh(id, Deadline.in(Deadline.REQUEST_TIMEOUT));
   }
 
-  /** Like {@link #refresh(String)}, for who has more or less time than a request. */
+  /** Refreshes with a deadline other than that of a request, see {@link #refresh(String)}. */
   public User refresh(String id, Deadline deadline) {
     users.find(id, deadline).ifPresent(UserSync::requireNotDeleted);
     Kind culprit = culprit(deadline);
@@ -119,19 +125,18 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Makes a tombstone of a user of whom somebody else has said that Clerk has deleted them, if
-   * Clerk itself says so too; otherwise the same as {@link #refresh(String)}. There need not have
-   * been a row.
+   * Makes a tombstone of a user whom another source reports as deleted, if Clerk confirms that by a
+   * 404; otherwise refreshes the user. It works without an existing row.
    *
-   * @param by who has said so, for the log
-   * @return whether there is a new tombstone
+   * @param by that source, for the log
+   * @return true if there is a new tombstone
    * @throws Failure as {@link #refresh(String)}, and CLERK_OTHER_INSTANCE
    */
   boolean deleteIfGone(String id, String by) {
     Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
     try {
       refresh(id, deadline);
-      log.warn("{} is said to be deleted by {}, but Clerk has the user", id, by);
+      log.warn("{} is reported as deleted by {}, but Clerk has the user", id, by);
     } catch (Failure e) {
       switch (e.kind()) {
         case USER_DELETED -> log.debug("{} is a tombstone already", id);
@@ -146,10 +151,10 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Makes a tombstone, and logs that.
+   * Makes a tombstone of a user, and logs it.
    *
-   * @param by what has asked for it
-   * @return false if there was one
+   * @param by the cause, for the log
+   * @return false if the row already was a tombstone
    */
   boolean delete(String id, String by, Deadline deadline) {
     boolean deleted = users.delete(id, deadline) > 0;
@@ -160,22 +165,23 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Like {@link #store}, for who has just been seen at Clerk.
+   * Stores a version of a user like {@link #store}.
    *
-   * @throws Failure also USER_DELETED, if there is a tombstone
+   * @throws Failure as {@link #store}, and USER_DELETED if the row is a tombstone
    */
   User storeNotDeleted(ClerkUser user, Deadline deadline) {
     return requireNotDeleted(store(user, deadline));
   }
 
   /**
-   * Stores a copy of a user. The email address is unique at Clerk, so if another row has it, that
-   * row is out of date: it is brought up to date first.
+   * Stores a version of a user. Email addresses are unique at Clerk, so if another row has the
+   * address, that row is outdated and is refreshed first.
    *
    * @throws Failure EMAIL_IN_USE, CLERK_OTHER_INSTANCE, or a fault of Clerk or the database
    */
   User store(ClerkUser user, Deadline deadline) {
-    // Two upserts of one user can collide on the address; the second try meets the finished first.
+    // Two concurrent upserts of one user can collide on the address; the second try finds the first
+    // one committed.
     Optional<User> row = users.upsert(user, deadline).or(() -> users.upsert(user, deadline));
     for (int attempts = 0; row.isEmpty() && attempts < MAX_EMAIL_ATTEMPTS; attempts++) {
       row = resolveEmailConflict(user, deadline);
@@ -183,14 +189,20 @@ public final class UserSync implements AutoCloseable {
     return row.orElseThrow(() -> emailConflict(user, deadline));
   }
 
-  /** Where no row has the address, an index of the application's own has another idea of it. */
+  /**
+   * Returns EMAIL_IN_USE if no row has the address, since then a unique index of the application
+   * rejects it; otherwise DATABASE_UNAVAILABLE.
+   */
   private Failure emailConflict(ClerkUser user, Deadline deadline) {
     return users.findIdByEmail(user.email(), List.of(user.id()), deadline).isEmpty()
         ? Failure.of(Kind.EMAIL_IN_USE)
         : Failure.of(Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try");
   }
 
-  /** Follows the address from owner to owner, since several users may have swapped theirs. */
+  /**
+   * Refreshes the row that has the address, then the row that has that user's new address, and so
+   * on, since several users may have swapped addresses.
+   */
   private Optional<User> resolveEmailConflict(ClerkUser user, Deadline deadline) {
     List<ClerkUser> moved = new ArrayList<>(List.of(user));
     String email = user.email();
@@ -201,7 +213,7 @@ public final class UserSync implements AutoCloseable {
         break;
       }
       if (!ClerkUser.isId(owner.get())) {
-        throw Failure.of(Kind.EMAIL_IN_USE); // somebody else's row: Clerk cannot be asked about it
+        throw Failure.of(Kind.EMAIL_IN_USE); // not a row of Clerk's
       }
       Optional<ClerkUser> current =
           fetchFromClerk(owner.get(), deadline, Kind.DATABASE_UNAVAILABLE);
@@ -212,11 +224,11 @@ public final class UserSync implements AutoCloseable {
         row.ifPresent(
             stored ->
                 log.info(
-                    "{} has lost the email address: Clerk does not have the user", owner.get()));
+                    "{} has lost its email address: Clerk does not have the user", owner.get()));
         return row;
       }
       if (email.equalsIgnoreCase(current.get().email())) {
-        throw Failure.of(Kind.EMAIL_IN_USE); // Clerk confirms both
+        throw Failure.of(Kind.EMAIL_IN_USE); // Clerk confirms the address for both
       }
       moved.add(current.get());
       email = current.get().email();
@@ -225,8 +237,8 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Who is to blame if Clerk does not answer in time. To be called while only the database has been
-   * waited for: if that took most of the time, Clerk had no fair chance.
+   * Returns the failure to report if Clerk does not respond in time. Must be called when only the
+   * database has used time so far: if it used most of it, the database is to blame and not Clerk.
    */
   private static Kind culprit(Deadline deadline) {
     return deadline.minus(DATABASE_RESERVE).remaining().compareTo(ClerkApi.FAIR_TIME) < 0
@@ -234,6 +246,12 @@ public final class UserSync implements AutoCloseable {
         : Kind.CLERK_UNAVAILABLE;
   }
 
+  /**
+   * Fetches a user from Clerk, and leaves time for the database.
+   *
+   * @param culprit kind of the failure if too little time is left
+   * @return empty if Clerk does not have the user
+   */
   private Optional<ClerkUser> fetchFromClerk(String id, Deadline deadline, Kind culprit) {
     Deadline clerkDeadline = deadline.minus(DATABASE_RESERVE);
     if (clerkDeadline.remaining().isZero()) {
@@ -255,19 +273,19 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * What a call to Clerk may take of a request's time.
+   * Returns the deadline of a call to Clerk within a request.
    *
-   * @throws Failure DATABASE_UNAVAILABLE if that is nothing, since the database has used it up
+   * @throws Failure DATABASE_UNAVAILABLE if it has passed, since the database has used up the time
    */
   static Deadline clerkDeadline(Deadline deadline) {
     Deadline clerkDeadline = deadline.minus(DATABASE_RESERVE);
-    if (clerkDeadline.remaining().isZero()) { // which is not Clerk's fault
+    if (clerkDeadline.remaining().isZero()) { // the database has used it up
       throw Failure.of(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
     }
     return clerkDeadline;
   }
 
-  /** Ends the lookup threads. */
+  /** Stops the threads of the batch loader. */
   @Override
   public void close() {
     lookups.close();

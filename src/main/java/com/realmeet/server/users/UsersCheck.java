@@ -17,17 +17,26 @@ import java.util.Optional;
 import java.util.function.Consumer;
 import org.jdbi.v3.core.Handle;
 
-/** The part of the command {@code check} that looks at the rows, and at Clerk's users. */
+/** Checks the rows, and compares them with Clerk's users, for the command {@code check}. */
 public final class UsersCheck {
+  /** Time for a call to Clerk, of the 9 s of the whole check. */
   private static final Duration TIMEOUT = Duration.ofSeconds(3);
 
-  /** Part of the users that Clerk may have more or less, such as those without an address. */
+  /**
+   * Tolerated difference between the numbers of users, as a fraction: users without an address have
+   * no row, for example.
+   */
   private static final double TOLERANCE = 0.05;
 
-  /** Users that may be more or less in any case: those who come and go at the moment. */
+  /**
+   * Difference that is tolerated in any case: users who sign up or are deleted during the check.
+   */
   private static final int MIN_TOLERANCE = 5;
 
-  /** Whether there is a table {@code users}, and whether it has what V1 adds to Prisma's. */
+  /**
+   * Reads whether there is a table {@code users}, and whether it has the columns that V1 adds to
+   * Prisma's.
+   */
   private static final String TABLE =
       """
       SELECT to_regclass('users') IS NOT NULL AS is_there,
@@ -53,7 +62,7 @@ public final class UsersCheck {
       ORDER BY min(id)
       """;
 
-  /** Tables beside {@code users} whose columns are those of Prisma's model User. */
+  /** Finds tables other than {@code users} with the columns of Prisma's model User. */
   private static final String PRISMAS_TABLES =
       """
       SELECT c.oid::regclass::text
@@ -74,14 +83,15 @@ public final class UsersCheck {
   private Table table = new Table(false, false);
   private Optional<Counts> counts = Optional.empty();
 
+  /** Checks the rows of this database. */
   public UsersCheck(ReadOnlyDatabase database) {
     this.database = database;
   }
 
   /**
-   * Looks at the rows.
+   * Checks the table and its rows.
    *
-   * @param lines gets what is found
+   * @param lines receives the results
    */
   public void checkRows(Consumer<CheckLine> lines) {
     database.check("table", lines, this::table);
@@ -171,9 +181,10 @@ public final class UsersCheck {
   }
 
   /**
-   * Compares the rows with the users of a Clerk that accepts the secret key.
+   * Compares the rows with Clerk's users.
    *
-   * @param lines gets what is found
+   * @param clerk whose secret key was accepted
+   * @param lines receives the results
    */
   public void compare(ClerkApi clerk, Consumer<CheckLine> lines) {
     if (counts.isEmpty()) {

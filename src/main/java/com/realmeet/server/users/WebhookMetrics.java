@@ -8,9 +8,9 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 
-/** How many webhooks have come, by type and by what came of them; and how long ago the last did. */
+/** Counts webhooks by type and outcome, and measures the time since the last successful one. */
 final class WebhookMetrics {
-  /** The type of what is not signed by Clerk, whatever it calls itself. */
+  /** Type of requests without a valid signature, whatever type their body has. */
   static final String UNVERIFIED = "unverified";
 
   private static final List<String> TYPES = List.of("user.created", "user.updated", "user.deleted");
@@ -19,7 +19,9 @@ final class WebhookMetrics {
   private final AtomicBoolean hasAge = new AtomicBoolean();
   private volatile long lastSuccessNanos;
 
-  /** All that matters is there from the start: an alert cannot see a first increase. */
+  /**
+   * Registers the series at start: Prometheus' increase() ignores the first sample of a new series.
+   */
   WebhookMetrics(MeterRegistry meters) {
     this.meters = meters;
     for (String type : TYPES) {
@@ -29,7 +31,7 @@ final class WebhookMetrics {
     counter(UNVERIFIED, "refused");
   }
 
-  /** Notes a webhook that was answered with 200. */
+  /** Records a webhook with response 200. */
   void succeeded(String type) {
     counter(type, "ok").increment();
     lastSuccessNanos = System.nanoTime();
@@ -40,7 +42,9 @@ final class WebhookMetrics {
     }
   }
 
-  /** Notes a webhook that was refused with a 400, or that Clerk is to send again. */
+  /**
+   * Records a webhook that was rejected with 400 (refused), or that Clerk will send again (failed).
+   */
   void failed(String type, RuntimeException reason) {
     boolean refused = reason instanceof Failure failure && failure.kind().status == 400;
     counter(type, refused ? "refused" : "failed").increment();
