@@ -6,6 +6,7 @@ import com.realmeet.server.clerk.SessionAuth;
 import com.realmeet.server.clerk.SetupWarnings;
 import com.realmeet.server.core.Access;
 import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.core.Threads;
 import com.realmeet.server.database.Database;
@@ -276,8 +277,11 @@ public final class Main implements AutoCloseable {
   }
 
   /**
-   * Declares the server's routes. A route requires a session token unless its role is PUBLIC; a
-   * handler may block.
+   * Declares the routes: yours stand here, too, but not under /api/user or /api/webhooks, which
+   * have threads of their own. A route requires a session token unless its role is PUBLIC. A
+   * handler may block; it passes {@code Deadline.of(ctx)} to what waits, calls {@link
+   * UserSync#caller} before it writes a reference to the caller's row, and throws a {@link Failure}
+   * with a sentence.
    */
   private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
     Health health = new Health(database::ping, stopping::get);

@@ -76,7 +76,7 @@ class BackfillListingTest {
           StandInClerk.send(exchange, 200, page.toString());
         });
 
-    backfill.expect(1, "Backfill failed, start it again: Clerk's listing repeats itself");
+    backfill.expect(1, "Backfill failed, start it again: Clerk's listing repeats a page");
     assertEquals(pages + 1, clerk.listCalls());
   }
 

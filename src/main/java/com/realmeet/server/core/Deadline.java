@@ -34,6 +34,11 @@ public record Deadline(long nanoTime) {
   }
 
   /** Returns a deadline that is earlier by {@code time}. */
+  /** Returns the later one of two deadlines. */
+  public static Deadline later(Deadline a, Deadline b) {
+    return a.nanoTime - b.nanoTime > 0 ? a : b;
+  }
+
   public Deadline minus(Duration time) {
     return new Deadline(nanoTime - time.toNanos());
   }

@@ -16,6 +16,7 @@ import com.realmeet.server.core.Threads;
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
 import com.zaxxer.hikari.SQLExceptionOverride;
+import com.zaxxer.hikari.pool.HikariPool;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.sql.Connection;
 import java.sql.SQLException;
@@ -75,6 +76,10 @@ public final class Database implements AutoCloseable {
 
   private final PGSimpleDataSource source;
   private final HikariDataSource pool;
+
+  /** Deadline of the work for which a thread opens a connection: JDBI does not pass one on. */
+  private final ThreadLocal<Deadline> opening;
+
   private final Jdbi jdbi;
   private final StatementCanceller canceller;
   private final Outage outage;
@@ -122,7 +127,8 @@ public final class Database implements AutoCloseable {
     config.setExceptionOverride(new EvictReadOnly());
     config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);
-    jdbi = Jdbi.create(pool).installPlugin(new PostgresPlugin());
+    opening = new ThreadLocal<>();
+    jdbi = Jdbi.create(this::openConnection).installPlugin(new PostgresPlugin());
     // A search path is state of the connection, which poolers reject or mix up.
     jdbi.define("schema", url.qualified(""));
     // By default the message of a failed statement quotes its arguments, such as email addresses.
@@ -139,6 +145,7 @@ public final class Database implements AutoCloseable {
   private Database(Database shared) {
     source = shared.source;
     pool = shared.pool;
+    opening = shared.opening;
     jdbi = shared.jdbi;
     canceller = shared.canceller;
     outage = shared.outage;
@@ -286,6 +293,13 @@ public final class Database implements AutoCloseable {
     }
   }
 
+  /** Waits no longer than the work has time: the pool's own limit is the same for all. */
+  private Connection openConnection() throws SQLException {
+    long millis = Math.max(1, opening.get().remaining().toMillis());
+    HikariPool connections = (HikariPool) pool.getHikariPoolMXBean();
+    return connections.getConnection(Math.min(pool.getConnectionTimeout(), millis));
+  }
+
   private <T> T tryOnce(HandleCallback<T, RuntimeException> work, Deadline deadline) {
     // during an outage, getting a connection probably takes the whole connection timeout
     boolean down = outage.isDown();
@@ -294,20 +308,35 @@ public final class Database implements AutoCloseable {
           down ? Failure.Kind.DATABASE_UNAVAILABLE : Failure.Kind.OVERLOADED,
           "no time is left for the database");
     }
-    T result =
-        jdbi.withHandle(
-            handle -> {
-              PGConnection postgres = prepare(handle, deadline);
-              StatementCanceller.Watch watch =
-                  canceller.watch(postgres, networkTimeout(deadline).minus(CANCEL_MARGIN));
-              try {
-                return work.withHandle(handle);
-              } finally {
-                if (watch.end()) {
-                  pool.evictConnection(handle.getConnection());
+    AtomicBoolean evicted = new AtomicBoolean();
+    T result;
+    opening.set(deadline);
+    try {
+      result =
+          jdbi.withHandle(
+              handle -> {
+                PGConnection postgres = prepare(handle, deadline);
+                StatementCanceller.Watch watch =
+                    canceller.watch(postgres, networkTimeout(deadline).minus(CANCEL_MARGIN));
+                try {
+                  return work.withHandle(handle);
+                } finally {
+                  if (watch.end()) {
+                    evicted.set(true);
+                    pool.evictConnection(handle.getConnection());
+                  }
                 }
-              }
-            });
+              });
+    } catch (NullPointerException e) {
+      // HikariCP 7.1 fails to close an evicted connection whose network timeout was set. Delete
+      // when it does not.
+      if (!evicted.get()) {
+        throw e;
+      }
+      throw Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, "the statement took too long");
+    } finally {
+      opening.remove();
+    }
     outage.succeeded();
     lastUseNanos.set(System.nanoTime());
     return result;

@@ -22,7 +22,10 @@ import org.flywaydb.core.api.output.MigrateResult;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** Runs the migrations of {@code db/migration} with Flyway. */
+/**
+ * Runs the migrations of {@code db/migration} with Flyway. Versions up to 100 are those of this
+ * server, later ones those of the team that builds on it.
+ */
 public final class Migrations {
   private static final Logger log = LoggerFactory.getLogger(Migrations.class);
 

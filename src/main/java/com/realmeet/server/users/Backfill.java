@@ -307,8 +307,10 @@ public final class Backfill {
       if (options.dryRun) {
         report(id, Change.DELETE);
       } else {
-        withRetries(() -> sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT)));
-        count(Map.of(Change.DELETE, 1));
+        boolean deleted =
+            withRetries(
+                () -> sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT)));
+        count(deleted ? Map.of(Change.DELETE, 1) : Map.of());
       }
     }
   }

@@ -152,7 +152,8 @@ final class BatchLoader<K, V> implements AutoCloseable {
     }
     try {
       List<K> keys = batch.stream().map(request -> request.key).distinct().toList();
-      Deadline latest = batch.get(batch.size() - 1).deadline; // the queue is first in, first out
+      Deadline latest =
+          batch.stream().map(request -> request.deadline).reduce(Deadline::later).orElseThrow();
       Map<K, V> rows = function.load(keys, latest);
       batch.forEach(request -> request.rowsOfItsBatch.complete(rows));
     } catch (Throwable e) { // the waiting threads rethrow it

@@ -3,6 +3,7 @@ package com.realmeet.server.users;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.clerk.ClerkApi;
 import com.realmeet.server.clerk.ClerkUser;
+import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
 import io.javalin.http.Context;
@@ -88,7 +89,7 @@ public final class ClerkWebhook {
       }
       JsonNode event = parse(body);
       type = event.get("type").asText();
-      apply(event);
+      apply(event, Deadline.of(ctx));
       metrics.succeeded(type);
     } catch (RuntimeException e) {
       metrics.failed(type, e);
@@ -169,21 +170,21 @@ public final class ClerkWebhook {
     throw Failure.of(Kind.WEBHOOK_MALFORMED);
   }
 
-  private void apply(JsonNode event) {
+  private void apply(JsonNode event, Deadline deadline) {
     warnOfOtherInstance(event.path("instance_id").asText());
     String type = event.get("type").asText();
     JsonNode user = event.path("data");
     switch (type) {
       case "user.created", "user.updated" -> {
         String id = userId(user);
-        apply(id, user, () -> users.refresh(id));
+        apply(id, user, () -> users.refresh(id, deadline));
       }
       case "user.deleted" -> {
         if (!user.hasNonNull("id")) { // Clerk's API declares the id as optional
           log.warn("Webhook user.deleted has no user id: run backfill --delete-missing");
         } else {
           String id = userId(user);
-          apply(id, user, () -> users.deleteIfGone(id, "webhook user.deleted"));
+          apply(id, user, () -> users.deleteIfGone(id, "webhook user.deleted", deadline));
         }
       }
       default -> log.debug("Webhook {} is ignored", type.replaceAll("[^\\w.]", "?"));

@@ -428,7 +428,7 @@ public final class Poll implements AutoCloseable {
 
   private void deleteIfGone(String id, Map<Change, Integer> counts) {
     try {
-      if (sync.deleteIfGone(id, "audit of the poll")) {
+      if (sync.deleteIfGone(id, "audit of the poll", Deadline.in(Deadline.REQUEST_TIMEOUT))) {
         counts.merge(Change.DELETE, 1, Integer::sum);
       }
     } catch (Failure e) {

@@ -112,11 +112,6 @@ public final class UserSync implements AutoCloseable {
    * @throws Failure USER_DELETED, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or
    *     the database
    */
-  public User refresh(String id) {
-    return refresh(id, Deadline.in(Deadline.REQUEST_TIMEOUT));
-  }
-
-  /** Refreshes with a deadline other than that of a request, see {@link #refresh(String)}. */
   public User refresh(String id, Deadline deadline) {
     users.find(id, deadline).ifPresent(UserSync::requireNotDeleted);
     Kind culprit = culprit(deadline);
@@ -130,10 +125,9 @@ public final class UserSync implements AutoCloseable {
    *
    * @param by that source, for the log
    * @return true if there is a new tombstone
-   * @throws Failure as {@link #refresh(String)}, and CLERK_OTHER_INSTANCE
+   * @throws Failure as {@link #refresh}, and CLERK_OTHER_INSTANCE
    */
-  boolean deleteIfGone(String id, String by) {
-    Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
+  boolean deleteIfGone(String id, String by, Deadline deadline) {
     try {
       refresh(id, deadline);
       log.warn("{} is reported as deleted by {}, but Clerk has the user", id, by);
