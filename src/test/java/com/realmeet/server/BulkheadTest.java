@@ -149,7 +149,7 @@ class BulkheadTest {
       assertEquals(200, late.send(request("GET", "/api/health")).answer().status());
       hanging.send(request("POST", "/hang"));
       TestServer.await("it hangs", () -> inside.get() == 1);
-      CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping::close);
+      CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping::stop);
       TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
       Answer answer = late.send(request("POST", "/api/user/sync")).answer();
       released.countDown();

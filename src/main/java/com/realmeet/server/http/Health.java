@@ -48,9 +48,6 @@ public final class Health {
   public void ready(Context ctx) {
     boolean databaseUp = isDatabaseUp();
     boolean ready = databaseUp && !stopping.getAsBoolean();
-    if (!ready) {
-      ctx.header("Retry-After", "1");
-    }
     ctx.status(ready ? 200 : 503).json(new Readiness(word(ready), word(databaseUp)));
   }
 
