@@ -173,7 +173,7 @@ class ErrorTableTest {
   void bugIs500AndItsCauseIsLoggedOnce(String environment, String message) {
     String url = TestPostgres.newDatabase();
     try (TestServer other = TestServer.start(clerk, url, "NODE_ENV", environment)) {
-      TestPostgres.execute(url, "DROP TABLE users");
+      TestPostgres.execute(url, "DROP TABLE users CASCADE");
 
       Answer answer = RawHttp.ask(other.port(), request("POST", SYNC, bearer("user_known")));
 
