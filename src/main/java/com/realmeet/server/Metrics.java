@@ -167,6 +167,9 @@ public final class Metrics implements AutoCloseable {
     javalin.jetty.modifyServer(
         server -> {
           RequestLog other = server.getRequestLog();
+          if (other != null) {
+            server.addBean(other); // else the server, whose request log it no longer is, ends it
+          }
           server.setRequestLog(other == null ? times : new RequestLog.Collection(other, times));
         });
   }

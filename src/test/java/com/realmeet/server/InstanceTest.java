@@ -134,17 +134,22 @@ class InstanceTest {
     assertTrue(Log.text().split(WRONG_KEY, -1).length > 1);
   }
 
+  /** Otherwise their rows would make its key look right from the next start on. */
   @Test
-  void usersOfTheOtherInstanceWhoComeInDoNotMakeItsKeyLookRight() {
+  void usersOfTheOtherInstanceAreNotInserted() {
     development.putUser("user_dev", "dev@example.com", "Dev", null);
-    try (TestServer server = server(development)) {
-      assertEquals(200, server.sync(development.token("user_dev")).statusCode());
-      List<String> before = table();
-
-      assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
-
-      assertEquals(before, table());
+    List<String> before = table();
+    for (int start = 0; start < 2; start++) {
+      try (TestServer server = server(development)) {
+        assertEquals(503, server.sync(development.token("user_dev")).statusCode());
+        assertEquals(503, refresh(server, development.token("user_dev")).statusCode());
+        assertEquals(
+            503, webhook(server, development.event("user.created", "user_dev")).statusCode());
+        assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+      }
     }
+
+    assertEquals(before, table());
   }
 
   @Test

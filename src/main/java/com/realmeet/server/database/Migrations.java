@@ -19,6 +19,7 @@ import org.flywaydb.core.api.FlywayException;
 import org.flywaydb.core.api.MigrationInfo;
 import org.flywaydb.core.api.configuration.FluentConfiguration;
 import org.flywaydb.core.api.output.MigrateResult;
+import org.postgresql.ds.PGSimpleDataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -97,7 +98,8 @@ public final class Migrations {
    *     migration fails
    */
   public static void migrate(DatabaseUrl url, String... locations) {
-    DataSource source = url.dataSource(STATEMENT_TIMEOUT_SECONDS);
+    PGSimpleDataSource source = url.dataSource(STATEMENT_TIMEOUT_SECONDS);
+    source.setPrepareThreshold(0); // the URL may lead to a pooler that is not known as one
     Deadline deadline = Deadline.in(STARTUP_TIMEOUT);
     for (int attempt = 1; ; attempt++) {
       try {

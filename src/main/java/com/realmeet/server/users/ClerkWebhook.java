@@ -180,7 +180,7 @@ public final class ClerkWebhook {
         apply(id, user, () -> users.refresh(id, deadline));
       }
       case "user.deleted" -> {
-        if (!user.hasNonNull("id")) { // Clerk's API declares the id as optional
+        if (user.path("id").asText("").isEmpty()) { // Clerk's API declares the id as optional
           log.warn("Webhook user.deleted has no user id: run backfill --delete-missing");
         } else {
           String id = userId(user);

@@ -47,6 +47,9 @@ public final class InstanceCheck {
    */
   private volatile Instant wrongSince;
 
+  /** Whether the key was not of another instance when a check was last needed for an insert. */
+  private volatile boolean insertAllowed;
+
   private boolean wrong; // guarded by this
   private long loggedNanos; // guarded by this
 
@@ -65,9 +68,24 @@ public final class InstanceCheck {
     try {
       if (check(List.of(), now, Deadline.in(Deadline.REQUEST_TIMEOUT)) == Verdict.OTHER_INSTANCE) {
         wrongSince = now;
+      } else {
+        insertAllowed = true;
       }
     } catch (Failure e) {
       log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.getMessage());
+    }
+  }
+
+  /**
+   * Requires, once, the key to be of the rows' instance, before a user is inserted: rows of another
+   * instance would make its key look right from the next start on.
+   *
+   * @throws Failure as {@link #require(Collection, Deadline)}
+   */
+  void requireBeforeInsert(String id, Deadline deadline) {
+    if (!insertAllowed) {
+      require(List.of(id), deadline);
+      insertAllowed = true;
     }
   }
 

@@ -69,8 +69,13 @@ public final class UserSync implements AutoCloseable {
 
   /** Creates the row, unless another request or server has created it meanwhile. */
   private User create(String id, Deadline deadline) {
-    return usableRow(lookups.load(id, deadline))
-        .orElseGet(() -> storeNotDeleted(fetchWithEmail(id, deadline), deadline));
+    return usableRow(lookups.load(id, deadline)).orElseGet(() -> insert(id, deadline));
+  }
+
+  private User insert(String id, Deadline deadline) {
+    ClerkUser user = fetchWithEmail(id, deadline);
+    instance.requireBeforeInsert(id, deadline);
+    return storeNotDeleted(user, deadline);
   }
 
   /**
@@ -113,10 +118,19 @@ public final class UserSync implements AutoCloseable {
    *     the database
    */
   public User refresh(String id, Deadline deadline) {
-    users.find(id, deadline).ifPresent(UserSync::requireNotDeleted);
+    Optional<User> row = users.find(id, deadline);
+    row.ifPresent(UserSync::requireNotDeleted);
     Kind culprit = culprit(deadline);
     return refreshes.joinNext(
-        id, deadline, () -> storeNotDeleted(fetchWithEmail(id, deadline, culprit), deadline));
+        id,
+        deadline,
+        () -> {
+          ClerkUser user = fetchWithEmail(id, deadline, culprit);
+          if (row.isEmpty()) {
+            instance.requireBeforeInsert(id, deadline);
+          }
+          return storeNotDeleted(user, deadline);
+        });
   }
 
   /**
