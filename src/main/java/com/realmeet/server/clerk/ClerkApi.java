@@ -108,7 +108,7 @@ public final class ClerkApi {
    * Minimum time after which a timeout counts as Clerk's fault. A healthy Clerk responds within 0.3
    * s; a shorter timeout proves nothing.
    */
-  public static final Duration FAIR_TIME = Duration.ofSeconds(1);
+  private static final Duration FAIR_TIME = Duration.ofSeconds(1);
 
   /** HttpClient's executor. The default is a cached pool, which wakes one thread per response. */
   private static final Executor EXECUTOR = Executors.newFixedThreadPool(2, Threads.named("clerk"));
@@ -340,6 +340,11 @@ public final class ClerkApi {
         "keys", () -> parse(requireOk(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline))));
   }
 
+  /** Returns whether Clerk is at fault if a call that begins now misses a deadline. */
+  public static boolean isFair(Deadline deadline) {
+    return deadline.remaining().compareTo(FAIR_TIME) >= 0;
+  }
+
   /**
    * Makes a call, and logs the begin and the end of an outage of Clerk. A timeout counts as an
    * outage only if the call had at least {@link #FAIR_TIME}.
@@ -347,7 +352,7 @@ public final class ClerkApi {
    * @param what label of the call in the metrics
    */
   private <T> T trackOutage(String what, Deadline deadline, Supplier<T> call) {
-    boolean fair = deadline.remaining().compareTo(FAIR_TIME) >= 0;
+    boolean fair = isFair(deadline);
     try {
       T result = times.measure(what, call);
       outage.succeeded();

@@ -128,7 +128,7 @@ public final class InstanceCheck {
     if (ids.isEmpty() || ids.size() < MIN_SAMPLE && wrongFrom == null) {
       return Verdict.TOO_FEW_USERS;
     }
-    if (clerk.lookup(ids, UserSync.clerkDeadline(deadline)).isEmpty()) {
+    if (clerk.lookup(ids, UserSync.clerkDeadline(deadline, Kind.DATABASE_UNAVAILABLE)).isEmpty()) {
       reportOtherInstance(ids.size());
       return Verdict.OTHER_INSTANCE;
     }

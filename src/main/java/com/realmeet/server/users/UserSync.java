@@ -249,9 +249,9 @@ public final class UserSync implements AutoCloseable {
    * database has used time so far: if it used most of it, the database is to blame and not Clerk.
    */
   private static Kind culprit(Deadline deadline) {
-    return deadline.minus(DATABASE_RESERVE).remaining().compareTo(ClerkApi.FAIR_TIME) < 0
-        ? Kind.DATABASE_UNAVAILABLE
-        : Kind.CLERK_UNAVAILABLE;
+    return ClerkApi.isFair(deadline.minus(DATABASE_RESERVE))
+        ? Kind.CLERK_UNAVAILABLE
+        : Kind.DATABASE_UNAVAILABLE;
   }
 
   /**
@@ -261,11 +261,8 @@ public final class UserSync implements AutoCloseable {
    * @return empty if Clerk does not have the user
    */
   private Optional<ClerkUser> fetchFromClerk(String id, Deadline deadline, Kind culprit) {
-    Deadline clerkDeadline = deadline.minus(DATABASE_RESERVE);
-    if (clerkDeadline.remaining().isZero()) {
-      throw Failure.of(culprit, "no time is left to ask Clerk");
-    }
-    boolean fair = clerkDeadline.remaining().compareTo(ClerkApi.FAIR_TIME) >= 0;
+    Deadline clerkDeadline = clerkDeadline(deadline, culprit);
+    boolean fair = ClerkApi.isFair(clerkDeadline);
     Optional<ClerkUser> user;
     try {
       user = clerk.user(id, clerkDeadline);
@@ -283,12 +280,12 @@ public final class UserSync implements AutoCloseable {
   /**
    * Returns the deadline of a call to Clerk within a request.
    *
-   * @throws Failure DATABASE_UNAVAILABLE if it has passed, since the database has used up the time
+   * @param culprit kind of the failure if it has passed
    */
-  static Deadline clerkDeadline(Deadline deadline) {
+  static Deadline clerkDeadline(Deadline deadline, Kind culprit) {
     Deadline clerkDeadline = deadline.minus(DATABASE_RESERVE);
-    if (clerkDeadline.remaining().isZero()) { // the database has used it up
-      throw Failure.of(Kind.DATABASE_UNAVAILABLE, "no time is left to ask Clerk");
+    if (clerkDeadline.remaining().isZero()) {
+      throw Failure.of(culprit, "no time is left to ask Clerk");
     }
     return clerkDeadline;
   }
