@@ -85,24 +85,8 @@ class CheckTest {
   static void start() {
     clerk = new StandInClerk(0, SigningKey.usual(), "sk_live_stand_in");
     database = TestPostgres.newDatabase();
-    TestPostgres.execute(
-        database,
-        """
-        CREATE ROLE %s LOGIN PASSWORD 'app';
-        DO $$
-        DECLARE
-          name text;
-        BEGIN
-          FOREACH name IN ARRAY ARRAY['anon', 'authenticated'] LOOP
-            BEGIN
-              EXECUTE format('CREATE ROLE %%I NOLOGIN', name);
-            EXCEPTION WHEN duplicate_object OR unique_violation THEN
-              NULL;
-            END;
-          END LOOP;
-        END $$
-        """
-            .formatted(APP));
+    TestPostgres.execute(database, "CREATE ROLE " + APP + " LOGIN PASSWORD 'app'");
+    TestPostgres.createPublicApiRoles(database);
   }
 
   @AfterEach

@@ -29,23 +29,6 @@ class RowSecurityTest {
   /** A role without any right of its own, for a server with the least privileges. */
   private static final String APP = "real_meet_app_" + ProcessHandle.current().pid();
 
-  /** Roles belong to the cluster, which other tests share: they are made once and stay. */
-  private static final String ROLES =
-      """
-      DO $$
-      DECLARE
-        name text;
-      BEGIN
-        FOREACH name IN ARRAY ARRAY['anon', 'authenticated'] LOOP
-          BEGIN
-            EXECUTE format('CREATE ROLE %I NOLOGIN', name);
-          EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;
-          END;
-        END LOOP;
-      END $$
-      """;
-
   private static final String DEFAULTS =
       """
       ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated;
@@ -63,7 +46,7 @@ class RowSecurityTest {
   static void start() {
     clerk = new StandInClerk();
     clerk.putUser("user_new", "new@example.com", "New", null);
-    TestPostgres.execute(TestPostgres.emptyDatabase(), ROLES);
+    TestPostgres.createPublicApiRoles(TestPostgres.emptyDatabase());
     TestPostgres.execute(
         TestPostgres.emptyDatabase(), "CREATE ROLE " + APP + " LOGIN PASSWORD 'app'");
   }

@@ -141,6 +141,29 @@ public final class TestPostgres {
     return new String[] {parts[0], parts.length > 1 ? parts[1] : "5432"};
   }
 
+  /**
+   * Makes the roles of Supabase's public API. Roles belong to the cluster, which other tests share:
+   * these are made once and stay.
+   */
+  public static void createPublicApiRoles(String url) {
+    execute(
+        url,
+        """
+        DO $$
+        DECLARE
+          name text;
+        BEGIN
+          FOREACH name IN ARRAY ARRAY['anon', 'authenticated'] LOOP
+            BEGIN
+              EXECUTE format('CREATE ROLE %I NOLOGIN', name);
+            EXCEPTION WHEN duplicate_object OR unique_violation THEN
+              NULL;
+            END;
+          END LOOP;
+        END $$
+        """);
+  }
+
   /** Runs SQL as another client would. */
   public static void execute(String url, String sql) {
     try (Connection connection = DatabaseUrl.parse(url).dataSource(30).getConnection();
