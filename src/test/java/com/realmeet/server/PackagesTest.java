@@ -18,7 +18,9 @@ import org.junit.jupiter.api.Test;
 class PackagesTest {
   private static final Path SOURCES = Path.of("src", "main", "java", "com", "realmeet", "server");
 
-  /** What a package may import; the root, where everything is wired, may import all. */
+  /**
+   * Maps a package to those that it may import. The root, which wires everything, may import all.
+   */
   private static final Map<String, Set<String>> ALLOWED =
       Map.of(
           "core", Set.of(),

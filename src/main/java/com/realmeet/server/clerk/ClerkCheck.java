@@ -17,7 +17,7 @@ import java.util.function.Consumer;
 
 /** Checks Clerk for the command {@code check}: reachability, secret key, signing keys and clock. */
 public final class ClerkCheck {
-  /** Of the 9 s of the whole check, so that the comparison of the rows has time, too. */
+  /** Limits the key set's part of the check's 9 s, so that the comparison of the rows has time. */
   private static final Duration TIMEOUT = Duration.ofSeconds(4);
 
   private final SetupWarnings warnings = new SetupWarnings();

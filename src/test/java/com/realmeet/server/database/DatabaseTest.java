@@ -32,7 +32,9 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/** What a feature's DAO may rely on, and what the rest of the server may rely on beside it. */
+/**
+ * Tests the guarantees of Database for a feature's DAO, and for the rest of the server beside it.
+ */
 class DatabaseTest {
   private static final int POOL_SIZE = 4;
   private static String url;

@@ -23,7 +23,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 import org.postgresql.util.PSQLException;
 import org.postgresql.util.PSQLState;
 
-/** What the log says when no connection can be made: the cause, in plain words. */
+/** Tests that the log names in plain words why no connection can be made. */
 class SqlErrorsTest {
   private static final String PASSWORD = "wr0ng-pass";
 
