@@ -50,6 +50,9 @@ public final class Backfill {
   /** Consecutive failures of one call that end the run; a 429 is not counted. */
   private static final int MAX_ATTEMPTS = 10;
 
+  /** Before a call with a bad response is retried: it is no overload that must pass. */
+  private static final Duration BAD_RESPONSE_PAUSE = Duration.ofSeconds(1);
+
   /**
    * Maximum fraction of the rows that is deleted without {@code --force}: more suggest a key of
    * another instance.
@@ -340,7 +343,10 @@ public final class Backfill {
         if (!e.isThrottled() && ++failures >= maxAttempts(e.kind())) {
           throw e;
         }
-        Threads.sleep(Duration.ofSeconds(e.retryAfter()));
+        Threads.sleep(
+            e.kind() == Kind.CLERK_BAD_RESPONSE
+                ? BAD_RESPONSE_PAUSE
+                : Duration.ofSeconds(e.retryAfter()));
       }
     }
   }

@@ -83,9 +83,10 @@ class SqlErrorsTest {
   @Test
   void serverThatSaysNothingIsSaidToBeSilent() throws IOException {
     try (ServerSocket silent = new ServerSocket(0, 10, InetAddress.getByName("127.0.0.1"))) {
-      String url = "postgresql://app:" + PASSWORD + "@127.0.0.1:" + silent.getLocalPort() + "/app";
+      String reason =
+          reason("postgresql://app:" + PASSWORD + "@127.0.0.1:" + silent.getLocalPort() + "/app");
 
-      assertTrue(reason(url).contains("within the time limit"), reason(url));
+      assertTrue(reason.contains("within the time limit"), reason);
     }
   }
 
