@@ -33,12 +33,12 @@ public record Deadline(long nanoTime) {
     return new Deadline(System.nanoTime() + time.toNanos());
   }
 
-  /** Returns a deadline that is earlier by {@code time}. */
   /** Returns the later one of two deadlines. */
   public static Deadline later(Deadline a, Deadline b) {
     return a.nanoTime - b.nanoTime > 0 ? a : b;
   }
 
+  /** Returns a deadline that is earlier by {@code time}. */
   public Deadline minus(Duration time) {
     return new Deadline(nanoTime - time.toNanos());
   }
