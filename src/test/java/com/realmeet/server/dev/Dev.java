@@ -1,12 +1,8 @@
 package com.realmeet.server.dev;
 
-import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.json.JsonMapper;
-import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.DotEnv;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.StandInClerk.SigningKey;
-import com.sun.net.httpserver.HttpExchange;
 import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.io.IOException;
 import java.net.InetAddress;
@@ -18,12 +14,9 @@ import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.time.Instant;
 import java.util.HashMap;
-import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.UUID;
 
 /**
  * What {@code make dev} runs: the server in a JVM of its own, made anew when its sources change,
@@ -34,12 +27,13 @@ public final class Dev {
   private static final Path DATA = Path.of(".dev");
   private static final Path POSTGRES = DATA.resolve("postgres");
   private static final Path KEY = DATA.resolve("clerk-key.der");
-  private static final Path USERS = DATA.resolve("clerk-users.json");
   private static final int POSTGRES_PORT = 54320;
   private static final int CLERK_PORT = 3002;
-  private static final Duration TOKEN_LIFE = Duration.ofHours(1);
+
+  /** Of tokens that are made for a shell. */
+  static final Duration TOKEN_LIFE = Duration.ofHours(1);
+
   private static final String WEBHOOK_SECRET = "whsec_c3RhbmQtaW4tc2VjcmV0LW9mLW1ha2UtZGV2";
-  private static final JsonMapper JSON = new JsonMapper();
   private static final HttpClient HTTP = HttpClient.newHttpClient();
 
   /** The settings of the server. */
@@ -77,13 +71,13 @@ public final class Dev {
               + " Clerk knows none of its users, and would have them deleted. Set both or neither");
       return 2;
     }
-    if (isUnset("CLERK_SECRET_KEY")) {
-      startClerk();
-    }
     standInFor("HOST", "127.0.0.1");
     standInFor("PORT", "3001");
     standInFor("CLERK_POLL_SECONDS", "10");
     override("PORT", variables.get("PORT")); // for all reloads: webhooks go there
+    if (isUnset("CLERK_SECRET_KEY")) {
+      startClerk();
+    }
     startServer();
     if (awaitServer()) {
       printHelp();
@@ -140,23 +134,11 @@ public final class Dev {
             .split(",")[0]
             .strip()
             .replace("*", "preview"));
-    if (Files.exists(USERS)) {
-      for (JsonNode user : JSON.readTree(USERS.toFile())) {
-        clerk.users().put(user.get("id").asText(), (ObjectNode) user);
-      }
-    } else {
-      clerk.putUser("user_ada", "ada@example.com", "Ada", "Lovelace");
-      clerk.putUser("user_grace", "grace@example.com", "Grace", "Hopper");
-      clerk.putUser("user_edsger", "edsger@example.com", "Edsger", "Dijkstra");
-      clerk.putUser("user_noname", "noname@example.com", null, null);
-      clerk.putUser("user_noemail", null, "Phone", "Only");
-    }
-    clerk.addRoute("/dev/users", this::users);
-    clerk.addRoute("/dev/token/", this::token);
     override("CLERK_SECRET_KEY", StandInClerk.SECRET_KEY);
     override("CLERK_API_URL", clerk.url());
     override("CLERK_JWT_KEY", "");
     standInFor("CLERK_WEBHOOK_SIGNING_SECRET", WEBHOOK_SECRET);
+    new DevRoutes(clerk, DATA.resolve("clerk-users.json"), variables).add();
   }
 
   /** The same key in every run, so that a token in a shell outlives a restart. */
@@ -170,93 +152,6 @@ public final class Dev {
     } catch (IllegalArgumentException e) {
       throw new IOException(KEY + " is broken: remove it", e);
     }
-  }
-
-  /**
-   * GET lists the users; POST adds one, PATCH changes one, DELETE removes one. With {@code
-   * ?webhook=no} the server is not told, so that its poll has to notice.
-   */
-  private void users(HttpExchange exchange) throws IOException {
-    String id = exchange.getRequestURI().getPath().replaceFirst("^/dev/users/?", "");
-    JsonNode body;
-    try {
-      body = JSON.readTree(exchange.getRequestBody());
-    } catch (IOException e) {
-      StandInClerk.send(exchange, 400, "{\"error\":\"the body is not JSON\"}\n");
-      return;
-    }
-    boolean known = clerk.users().containsKey(id);
-    boolean needsUser = List.of("PATCH", "DELETE").contains(exchange.getRequestMethod());
-    if (!known && (needsUser || !id.isEmpty())) {
-      StandInClerk.send(exchange, 404, "{\"error\":\"no such user\"}\n");
-      return;
-    }
-    switch (exchange.getRequestMethod()) {
-      case "POST" -> {
-        id = "user_" + UUID.randomUUID().toString().replace("-", "");
-        clerk.putUser(id, text(body, "email"), text(body, "first_name"), text(body, "last_name"));
-        sendWebhook(exchange, "user.created", id);
-      }
-      case "PATCH" -> {
-        change(clerk.users().get(id), body);
-        sendWebhook(exchange, "user.updated", id);
-      }
-      case "DELETE" -> {
-        clerk.deleteUser(id);
-        sendWebhook(exchange, "user.deleted", id);
-      }
-      default -> {}
-    }
-    Files.writeString(USERS, JSON.writeValueAsString(clerk.users().values()));
-    JsonNode answer =
-        JSON.valueToTree(id.isEmpty() ? clerk.users().values() : clerk.users().get(id));
-    StandInClerk.send(exchange, 200, answer.toPrettyString() + "\n");
-  }
-
-  private void change(ObjectNode user, JsonNode changes) {
-    ObjectNode changed = user.deepCopy();
-    changes
-        .fieldNames()
-        .forEachRemaining(
-            name -> {
-              if (name.equals("email")) {
-                changed.put("primary_email_address_id", "idn_new");
-                changed
-                    .putArray("email_addresses")
-                    .addObject()
-                    .put("id", "idn_new")
-                    .set("email_address", changes.get(name));
-              } else {
-                changed.set(name, changes.get(name));
-              }
-            });
-    clerk.putUser(changed);
-  }
-
-  /** As Svix would, but only once. */
-  private void sendWebhook(HttpExchange exchange, String type, String id) {
-    if ("webhook=no".equals(exchange.getRequestURI().getQuery())) {
-      return;
-    }
-    URI url = URI.create(serverUrl() + "/api/webhooks/clerk");
-    String secret = variables.get("CLERK_WEBHOOK_SIGNING_SECRET").split(",")[0].strip();
-    HttpRequest request =
-        StandInClerk.webhook(url, secret, Instant.now(), clerk.event(type, id)).build();
-    HTTP.sendAsync(request, HttpResponse.BodyHandlers.ofString())
-        .whenComplete(
-            (response, e) ->
-                System.out.println(
-                    "Webhook " + type + " " + id + ": " + (e == null ? response.statusCode() : e)));
-  }
-
-  private static String text(JsonNode body, String name) {
-    return body.hasNonNull(name) ? body.get(name).asText() : null;
-  }
-
-  private void token(HttpExchange exchange) throws IOException {
-    String id = exchange.getRequestURI().getPath().substring("/dev/token/".length());
-    exchange.getResponseHeaders().set("Access-Control-Allow-Origin", "*"); // for /api/docs
-    StandInClerk.send(exchange, 200, clerk.token(id, TOKEN_LIFE) + "\n");
   }
 
   private void startServer() throws IOException {
@@ -273,6 +168,11 @@ public final class Dev {
   }
 
   private String serverUrl() {
+    return serverUrl(variables);
+  }
+
+  /** The URL of the server that has these settings. */
+  static String serverUrl(Map<String, String> variables) {
     return "http://localhost:" + variables.get("PORT");
   }
 
