@@ -15,6 +15,7 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.regex.Matcher;
@@ -168,6 +169,30 @@ class DevTest {
 
     TestServer.await("the row follows", () -> sync().contains("\"name\":\"Augusta "));
     assertFalse(dev.output().substring(before.length()).contains("Webhook"), dev::output);
+  }
+
+  @Test
+  void otherPagesInTheBrowserCanNeitherChangeUsersNorReadTokens() throws Exception {
+    URI otherName = URI.create("http://[::ffff:127.0.0.1]:" + clerk.getPort()); // DNS rebinding
+    for (HttpRequest.Builder request :
+        List.of(
+            HttpRequest.newBuilder(clerk).header("Origin", "https://evil.example"),
+            HttpRequest.newBuilder(clerk).header("Origin", server.toString()),
+            HttpRequest.newBuilder(clerk).header("Origin", "null"),
+            HttpRequest.newBuilder(otherName))) {
+      URI user = request.build().uri().resolve("/dev/users/user_grace");
+      assertEquals(
+          403, status(request.uri(user).DELETE()), () -> request.build().headers().toString());
+    }
+    assertEquals(200, status(HttpRequest.newBuilder(clerk.resolve("/dev/users/user_grace"))));
+
+    HttpRequest.Builder token = HttpRequest.newBuilder(clerk.resolve("/dev/token/user_grace"));
+    assertEquals(403, status(token.copy().header("Origin", "https://evil.example")));
+    assertEquals(200, status(token.copy().header("Origin", server.toString()))); // /api/docs
+  }
+
+  private static int status(HttpRequest.Builder request) throws IOException, InterruptedException {
+    return HTTP.send(request.build(), HttpResponse.BodyHandlers.discarding()).statusCode();
   }
 
   @Test

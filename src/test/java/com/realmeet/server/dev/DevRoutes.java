@@ -5,6 +5,7 @@ import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.testing.StandInClerk;
 import com.sun.net.httpserver.HttpExchange;
+import com.sun.net.httpserver.HttpHandler;
 import java.io.IOException;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -49,8 +50,37 @@ final class DevRoutes {
       clerk.putUser("user_noname", "noname@example.com", null, null);
       clerk.putUser("user_noemail", null, "Phone", "Only");
     }
-    clerk.addRoute("/dev/users", this::users);
-    clerk.addRoute("/dev/token/", this::token);
+    addRoute("/dev/users", this::users);
+    addRoute("/dev/token/", this::token);
+  }
+
+  /**
+   * Adds a route that refuses pages of other origins, and names of other hosts (DNS rebinding).
+   * Browsers send the origin of a page with each of its requests that is no GET.
+   */
+  private void addRoute(String path, HttpHandler handler) {
+    clerk.addRoute(
+        path,
+        exchange -> {
+          String host = String.valueOf(exchange.getRequestHeaders().getFirst("Host"));
+          String origin = exchange.getRequestHeaders().getFirst("Origin");
+          boolean isDocs = path.equals("/dev/token/") && serverOrigins().contains(origin);
+          if (isDocs) {
+            exchange.getResponseHeaders().set("Access-Control-Allow-Origin", origin);
+          }
+          if (host.matches("(localhost|127\\.0\\.0\\.1)(:\\d+)?")
+              && (origin == null || origin.equals("http://" + host) || isDocs)) {
+            handler.handle(exchange);
+          } else {
+            StandInClerk.send(exchange, 403, "{\"error\":\"not for pages of other origins\"}\n");
+          }
+        });
+  }
+
+  /** The origins of the server's own page, {@code /api/docs}. */
+  private List<String> serverOrigins() {
+    String port = variables.get("PORT");
+    return List.of("http://localhost:" + port, "http://127.0.0.1:" + port);
   }
 
   /**
@@ -136,7 +166,6 @@ final class DevRoutes {
 
   private void token(HttpExchange exchange) throws IOException {
     String id = exchange.getRequestURI().getPath().substring("/dev/token/".length());
-    exchange.getResponseHeaders().set("Access-Control-Allow-Origin", "*"); // for /api/docs
     StandInClerk.send(exchange, 200, clerk.token(id, Dev.TOKEN_LIFE) + "\n");
   }
 }
