@@ -4,10 +4,13 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.realmeet.server.dev.Dev;
 import com.realmeet.server.testing.ServerProcess;
 import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.net.ServerSocket;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -172,6 +175,42 @@ class DevTest {
   }
 
   @Test
+  void pageShowsUsersTheirRowsAndRequests() throws Exception {
+    HttpResponse<String> page = response(HttpRequest.newBuilder(clerk.resolve("/dev")));
+    assertEquals(200, page.statusCode());
+    assertTrue(page.body().contains("fetch('/dev/state'"), page::body);
+    assertTrue(page.headers().map().toString().contains("frame-ancestors 'none'"), page::toString);
+
+    send("POST", clerk.resolve("/dev/sync/user_edsger"), "");
+    assertEquals("Edsger Dijkstra", nameInRow("user_edsger"));
+    JsonNode sync = state().get("requests").get(0);
+    assertEquals("POST /api/user/sync", sync.get("request").asText());
+    assertEquals(200, sync.get("status").asInt());
+    assertTrue(sync.get("response").asText().contains("user_edsger"), sync::toString);
+
+    send("PATCH", clerk.resolve("/dev/users/user_edsger"), "{\"first_name\":\"E. W.\"}");
+    TestServer.await("the row follows", () -> nameInRow("user_edsger").equals("E. W. Dijkstra"));
+    assertEquals(405, status(HttpRequest.newBuilder(clerk.resolve("/dev/sync/a"))));
+  }
+
+  private JsonNode state() {
+    try {
+      return new JsonMapper().readTree(send("GET", clerk.resolve("/dev/state"), ""));
+    } catch (IOException e) {
+      throw new UncheckedIOException(e);
+    }
+  }
+
+  private String nameInRow(String id) {
+    for (JsonNode row : state().get("rows")) {
+      if (row.get("id").asText().equals(id)) {
+        return row.get("name").asText();
+      }
+    }
+    return "no row";
+  }
+
+  @Test
   void otherPagesInTheBrowserCanNeitherChangeUsersNorReadTokens() throws Exception {
     URI otherName = URI.create("http://[::ffff:127.0.0.1]:" + clerk.getPort()); // DNS rebinding
     for (HttpRequest.Builder request :
@@ -192,7 +231,12 @@ class DevTest {
   }
 
   private static int status(HttpRequest.Builder request) throws IOException, InterruptedException {
-    return HTTP.send(request.build(), HttpResponse.BodyHandlers.discarding()).statusCode();
+    return response(request).statusCode();
+  }
+
+  private static HttpResponse<String> response(HttpRequest.Builder request)
+      throws IOException, InterruptedException {
+    return HTTP.send(request.build(), HttpResponse.BodyHandlers.ofString());
   }
 
   @Test

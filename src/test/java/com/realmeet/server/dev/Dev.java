@@ -191,6 +191,10 @@ public final class Dev {
 
   private void printHelp() {
     System.out.println();
+    if (clerk != null) {
+      System.out.println(
+          "See it    " + clerk.url() + "/dev: users, their rows, a sign-in for each");
+    }
     System.out.println("Server    " + serverUrl());
     System.out.println("Try it    " + serverUrl() + "/api/docs");
     System.out.println(
