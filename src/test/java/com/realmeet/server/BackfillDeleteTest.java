@@ -229,6 +229,8 @@ class BackfillDeleteTest {
         database, "INSERT INTO users (id, email) VALUES ('legacy', 'user1@example.com')");
     clerk.putUser("user_2", null, "User", "2");
 
+    backfill.expect(1, "1 skipped, 2 revived", "--revive", "--dry-run");
+    assertTrue(Log.text().contains("user_2 has no email address"), Log.text());
     backfill.expect(1, "2 skipped, 2 revived", "--revive");
 
     assertTrue(Log.text().contains("user_1 has an email address that another row has"));
@@ -237,16 +239,21 @@ class BackfillDeleteTest {
     assertEquals("user_2@moved.invalid", backfill.rows().get("user_2"));
   }
 
+  /** The listing says that the user exists; a live row that is newer stays. */
   @Test
-  void olderCopyRevivesNoOne() {
+  void tombstoneThatIsNewerThanClerksVersionIsRevivedAsTheDryRunSays() {
+    Map<String, String> before = backfill.rows();
     tombstone("user_1");
     TestPostgres.execute(
         database,
-        "UPDATE users SET clerk_updated_at = now() + interval '1 min' WHERE id = 'user_1'");
+        "UPDATE users SET clerk_updated_at = now() + interval '1 min' WHERE id IN ('user_1', 'user_2')");
+    clerk.users().get("user_2").put("first_name", "Older");
 
-    backfill.expect(1, "1 skipped, 0 revived", "--revive");
+    backfill.expect(0, "0 skipped, 1 revived", "--revive", "--dry-run");
+    assertEquals("revive user_1", backfill.printed().strip());
+    backfill.expect(0, "0 skipped, 1 revived", "--revive");
 
-    assertEquals("tombstone", backfill.rows().get("user_1"));
+    assertEquals(before, backfill.rows());
   }
 
   @Test

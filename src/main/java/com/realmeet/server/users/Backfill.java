@@ -238,13 +238,16 @@ public final class Backfill {
   }
 
   private void revive(ClerkUser user) {
-    if (options.revive && options.dryRun) {
-      report(user.id(), Change.REVIVE);
-    } else if (options.revive && withRetries(() -> users.revive(user))) {
-      count(Map.of(Change.REVIVE, 1));
-      bulk.storable(List.of(user)).forEach(bulk::storeOrSkip);
-    } else {
+    if (!options.revive) {
       skip(user.id(), "is deleted here, but not at Clerk: --revive brings the user back");
+      return;
+    }
+    List<ClerkUser> storable = bulk.storable(List.of(user));
+    if (options.dryRun) {
+      report(user.id(), Change.REVIVE);
+    } else {
+      count(withRetries(() -> users.revive(user)) ? Map.of(Change.REVIVE, 1) : Map.of());
+      storable.forEach(bulk::storeOrSkip);
     }
   }
 

@@ -171,13 +171,15 @@ public final class UserDao {
 
   /**
    * Makes a live row of a tombstone, with a placeholder: another row may have the address by now.
+   * The row becomes no newer than Clerk's version, so that {@link #UPSERT} accepts that.
    */
   private static final String REVIVE =
       """
       UPDATE <schema>users
-      SET email = id || '@moved.invalid', deleted_at = NULL
+      SET email = id || '@moved.invalid',
+        deleted_at = NULL,
+        clerk_updated_at = least(clerk_updated_at, :clerkUpdatedAt)
       WHERE id = :id
-        AND clerk_updated_at <= :clerkUpdatedAt
         AND deleted_at IS NOT NULL
       """;
 
@@ -357,7 +359,7 @@ public final class UserDao {
    * Makes a live row of a tombstone, with a placeholder for the address and without name and image.
    *
    * @param user current version at Clerk
-   * @return true if the row was a tombstone and not newer than that version
+   * @return true if the row was a tombstone
    */
   boolean revive(ClerkUser user) {
     return database.writeIdempotent(
