@@ -394,6 +394,46 @@ class CheckTest {
   }
 
   @Test
+  void viewsThatLeadPastRowLevelSecurityAreToldUntilTheyAreClosed() {
+    String own = TestPostgres.newDatabase();
+    TestPostgres.execute(
+        own,
+        """
+        CREATE VIEW emails AS SELECT email FROM users;
+        CREATE VIEW of_emails AS SELECT email FROM emails;
+        CREATE MATERIALIZED VIEW saved WITH (fillfactor = 90) AS SELECT email FROM of_emails;
+        CREATE VIEW closed AS SELECT email FROM users;
+        CREATE SCHEMA closed;
+        CREATE VIEW closed.emails AS SELECT email FROM users;
+        GRANT SELECT ON emails TO anon;
+        GRANT DELETE ON of_emails TO PUBLIC;
+        GRANT SELECT (email) ON saved TO authenticated;
+        GRANT SELECT ON closed.emails TO PUBLIC;
+        """);
+    boolean hasInvokers =
+        TestPostgres.query(own, "SHOW server_version_num").get(0).compareTo("150000") >= 0;
+    String line =
+        "warn row security views lead past the row level security of users (anon on emails;"
+            + " anon, authenticated, public on of_emails; authenticated on saved): unless all that they"
+            + " show is for everybody, run ";
+    String statements =
+        (hasInvokers
+                ? "ALTER VIEW emails SET (security_invoker = true);"
+                    + " ALTER VIEW of_emails SET (security_invoker = true);"
+                : "REVOKE ALL ON emails FROM anon;"
+                    + " REVOKE ALL ON of_emails FROM anon, authenticated, public;")
+            + " REVOKE ALL ON saved FROM authenticated";
+    assertLine(line + statements, check("DATABASE_URL", own));
+
+    TestPostgres.execute(own, statements);
+    if (hasInvokers) { // with the rights of whoever uses it, since emails has them
+      TestPostgres.execute(
+          own, "CREATE VIEW more AS SELECT email FROM emails; GRANT SELECT ON more TO anon");
+    }
+    assertLine("ok row security ", check("DATABASE_URL", own));
+  }
+
+  @Test
   void rightsThatTheServingRoleLacksAreTold() {
     String own = TestPostgres.newDatabase();
     TestPostgres.execute(own, NO_RLS);

@@ -8,7 +8,9 @@ import com.realmeet.server.core.CheckLine;
 import com.realmeet.server.core.Threads;
 import java.sql.SQLException;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
@@ -83,6 +85,48 @@ public final class DatabaseCheck implements AutoCloseable {
       ORDER BY 3, 1, 2
       """
           .replace("@HISTORY@", Migrations.HISTORY);
+
+  /**
+   * Finds views that access {@code users}, directly or through other views, by the rights of their
+   * owner, although roles of the public API or all roles may use them; with the statement that ends
+   * that. A view with {@code security_invoker} (Postgres 15), and one that reads only such views,
+   * has the rights of its user; a materialized view always shows what its owner sees.
+   */
+  private static final String OPEN_VIEWS =
+      """
+      WITH RECURSIVE source AS (
+        SELECT DISTINCT r.ev_class AS oid, d.refobjid AS source
+        FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid
+        WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+          AND r.ev_class != d.refobjid
+      ), view AS (
+        SELECT oid, relnamespace, oid::regclass AS name, relkind = 'v' AS is_plain,
+          coalesce((SELECT bool_or(CASE option_name WHEN 'security_invoker' THEN option_value::bool END)
+            FROM pg_options_to_table(reloptions)), false) AS is_invoker
+        FROM pg_class
+        WHERE relkind IN ('v', 'm')
+      ), path AS (
+        SELECT oid, is_invoker
+        FROM view JOIN source USING (oid)
+        WHERE source = to_regclass('users')
+        UNION
+        SELECT v.oid, v.is_plain AND (v.is_invoker OR path.is_invoker)
+        FROM path JOIN source s ON s.source = path.oid JOIN view v ON v.oid = s.oid
+      )
+      SELECT format('%s on %s', roles, name),
+        CASE WHEN is_plain AND current_setting('server_version_num')::int >= 150000
+          THEN format('ALTER VIEW %s SET (security_invoker = true)', name)
+          ELSE format('REVOKE ALL ON %s FROM %s', name, roles)
+        END
+      FROM view CROSS JOIN LATERAL (
+        SELECT string_agg(role, ', ' ORDER BY role) AS roles
+        FROM (SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') UNION SELECT 'public') AS r (role)
+        WHERE has_schema_privilege(role, relnamespace, 'USAGE')
+          AND (has_any_column_privilege(role, view.oid, 'SELECT, INSERT, UPDATE')
+            OR has_table_privilege(role, view.oid, 'DELETE'))) AS users
+      WHERE oid IN (SELECT oid FROM path WHERE NOT is_invoker) AND roles IS NOT NULL
+      ORDER BY name::text
+      """;
 
   private static final String HAS_API_ROLES =
       "EXISTS (SELECT FROM pg_roles WHERE rolname IN ('anon', 'authenticated'))";
@@ -276,6 +320,19 @@ public final class DatabaseCheck implements AutoCloseable {
           "people who are not signed in have rights that somebody gave them ("
               + join(anonymous)
               + "): drop the policy unless its rows are for everybody");
+    }
+    Map<String, String> views = new LinkedHashMap<>();
+    handle
+        .createQuery(OPEN_VIEWS)
+        .map((row, ctx) -> views.put(row.getString(1), row.getString(2)))
+        .list();
+    if (!views.isEmpty()) {
+      return warn(
+          "row security",
+          "views lead past the row level security of users ("
+              + String.join("; ", views.keySet())
+              + "): unless all that they show is for everybody, run "
+              + String.join("; ", views.values()));
     }
     if (!granted.isEmpty()) {
       return ok("row security", "rights that somebody gave the public API: " + join(granted));
