@@ -233,6 +233,7 @@ class FirstErrorsTest {
         ownToken(claims -> claims.remove("azp"), 60),
         ownToken(claims -> claims.put("azp", "x\nERROR forged"), 60),
         templateToken(),
+        ownToken(claims -> claims.put("sub", "mch_2xK").remove("azp"), 60), // of a machine
         ownToken(claims -> claims.put("sts", "pending"), 60),
         ownToken(claims -> {}, -100),
         "undefined"); // not signed, but a word that we know
@@ -246,6 +247,7 @@ class FirstErrorsTest {
                 + " set CLERK_AUTHORIZED_PARTIES=http://localhost:3000,https://app.test,none",
             "Tokens of something that is no origin are refused: if it is yours, add it to CLIENT_URL",
             "of a JWT template or a machine: the front end must call getToken() without a template",
+            "Tokens are refused because their sub is not a user id (user_...) but mch_...: the front",
             "Tokens are refused because their sessions are pending: the front end must let users",
             " s ago: the front end must call getToken() for each request",
             "A request carries \"Bearer undefined\": the front end must await getToken()");
@@ -258,6 +260,18 @@ class FirstErrorsTest {
         assertTrue(warnings().get(i).contains(told.get(i)), told.get(i) + " in " + Log.text());
       }
       assertFalse(Log.text().contains("forged"), Log.text());
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({"auth0|forged, another text", "org_forged!, another text", ", missing or not a text"})
+  void subIsToldOfWithoutItsText(String sub, String what) {
+    try (TestServer server = server()) {
+      server.sync(ownToken(claims -> claims.put("sub", sub), 60));
+
+      assertEquals(1, warnings().size(), Log.text());
+      assertTrue(warnings().get(0).contains(" but " + what + ": the front end"), Log.text());
+      assertFalse(warnings().get(0).contains("forged"), Log.text());
     }
   }
 

@@ -104,8 +104,9 @@ public final class SessionAuth implements Handler {
     checkSignature(jwt, Deadline.of(ctx));
     checkCategory(jwt);
     checkTimes(jwt);
+    String subject = subject(jwt); // before azp, which tokens of machines do not have either
     checkSession(jwt);
-    ctx.attribute(Access.USER_ID_ATTRIBUTE, subject(jwt));
+    ctx.attribute(Access.USER_ID_ATTRIBUTE, subject);
     warnings.tokenAccepted();
   }
 
@@ -265,9 +266,12 @@ public final class SessionAuth implements Handler {
         () -> warnings.otherParty(party, String.join(",", authorizedParties)));
   }
 
-  private static String subject(DecodedJWT jwt) {
+  private String subject(DecodedJWT jwt) {
     String subject = jwt.getClaim("sub").asString();
-    require(subject != null && ClerkUser.isId(subject), "sub is not a user id");
+    require(
+        subject != null && ClerkUser.isId(subject),
+        "sub is not a user id",
+        () -> warnings.otherSubject(subject));
     return subject;
   }
 

@@ -10,6 +10,7 @@ import java.time.format.DateTimeParseException;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -29,6 +30,7 @@ public final class SetupWarnings {
     OTHER_INSTANCE,
     NO_TOKEN,
     OTHER_CATEGORY,
+    OTHER_SUBJECT,
     EXPIRED,
     PENDING_SESSION,
     NO_PARTY,
@@ -43,6 +45,11 @@ public final class SetupWarnings {
   private static final Pattern ISSUER = Pattern.compile("https://[\\w.:/-]{1,200}");
 
   private static final Pattern KEY_ID = Pattern.compile("[\\w-]{1,64}");
+
+  /**
+   * Id of another of Clerk's objects, such as {@code mch_…} of a machine; group 1 is its prefix.
+   */
+  private static final Pattern CLERK_ID = Pattern.compile("([a-z]{1,10}_)[A-Za-z0-9]{1,64}");
 
   private final Set<Kind> logged = ConcurrentHashMap.newKeySet();
   private volatile boolean tokenWasAccepted;
@@ -96,6 +103,23 @@ public final class SetupWarnings {
         Kind.OTHER_CATEGORY,
         "Tokens are refused because they are not session tokens but of a JWT template or a machine:"
             + " the front end must call getToken() without a template");
+  }
+
+  /**
+   * Warns of a token that is not of a user.
+   *
+   * @param subject its {@code sub}, of which only the prefix of an id of Clerk's is quoted, or null
+   */
+  void otherSubject(String subject) {
+    Matcher id = CLERK_ID.matcher(String.valueOf(subject));
+    token(
+        Kind.OTHER_SUBJECT,
+        "Tokens are refused because their sub is not a user id (user_...) but {}: the front end must"
+            + " send what getToken() returns for a signed-in user, not a token of a machine or of"
+            + " another provider",
+        subject == null
+            ? "missing or not a text"
+            : id.matches() ? id.group(1) + "..." : "another text");
   }
 
   /** Warns of an expired token. */
