@@ -246,7 +246,7 @@ class FirstErrorsTest {
             "Tokens are refused because they have no azp, as those of native apps: to accept them,"
                 + " set CLERK_AUTHORIZED_PARTIES=http://localhost:3000,https://app.test,none",
             "Tokens of something that is no origin are refused: if it is yours, add it to CLIENT_URL",
-            "of a JWT template or a machine: the front end must call getToken() without a template",
+            "of a JWT template, an OAuth application or a machine: the front end must call getToken() without a template",
             "Tokens are refused because their sub is not a user id (user_...) but mch_...: the front",
             "Tokens are refused because their sessions are pending: the front end must let users",
             " s ago: the front end must call getToken() for each request",
@@ -272,6 +272,20 @@ class FirstErrorsTest {
       assertEquals(1, warnings().size(), Log.text());
       assertTrue(warnings().get(0).contains(" but " + what + ": the front end"), Log.text());
       assertFalse(warnings().get(0).contains("forged"), Log.text());
+    }
+  }
+
+  @Test
+  void tokenOfAnOauthApplicationIsToldToo() {
+    ObjectNode header = clerk.header().put("typ", "at+jwt");
+    ObjectNode claims = clerk.claims("user_1", Duration.ofMinutes(1));
+    try (TestServer server = server()) {
+      server.sync(StandInClerk.sign(header, claims, FOREIGN.pair().getPrivate()));
+      assertEquals(List.of(), warnings());
+
+      server.sync(StandInClerk.sign(header, claims, clerk.key().pair().getPrivate()));
+      assertEquals(1, warnings().size(), Log.text());
+      assertTrue(warnings().get(0).contains(" an OAuth application "), Log.text());
     }
   }
 

@@ -182,7 +182,6 @@ public final class SessionAuth implements Handler {
 
   private static void checkHeader(DecodedJWT jwt) {
     require("RS256".equals(jwt.getAlgorithm()), "alg is not RS256");
-    require(isAbsentOrOneOf(jwt.getHeaderClaim("typ"), Set.of("JWT")), "typ is not JWT");
     require(jwt.getHeaderClaim("crit").isMissing(), "crit is not understood"); // RFC 7515 §4.1.11
   }
 
@@ -229,6 +228,10 @@ public final class SessionAuth implements Handler {
   }
 
   private void checkCategory(DecodedJWT jwt) {
+    require(
+        isAbsentOrOneOf(jwt.getHeaderClaim("typ"), Set.of("JWT")),
+        "typ is not JWT", // but "at+jwt", for example: RFC 9068 §2.1
+        warnings::otherCategory);
     require(
         isAbsentOrOneOf(jwt.getHeaderClaim("cat"), SESSION_CATEGORIES),
         "not a session token",

@@ -101,8 +101,8 @@ public final class SetupWarnings {
   void otherCategory() {
     token(
         Kind.OTHER_CATEGORY,
-        "Tokens are refused because they are not session tokens but of a JWT template or a machine:"
-            + " the front end must call getToken() without a template");
+        "Tokens are refused because they are not session tokens but of a JWT template, an OAuth"
+            + " application or a machine: the front end must call getToken() without a template");
   }
 
   /**
