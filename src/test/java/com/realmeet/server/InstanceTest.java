@@ -152,11 +152,18 @@ class InstanceTest {
     assertEquals(before, table());
   }
 
-  @Test
-  void keyThatIsWrongAtTheStartStaysWrongHoweverFewUsersAreLeft() {
+  @ParameterizedTest
+  @ValueSource(booleans = {true, false})
+  void keyThatIsFoundWrongStaysWrongHoweverFewUsersAreLeft(boolean atStart) {
     TestPostgres.execute(database, "DELETE FROM users WHERE id > 'user_2'");
+    development.putUser("user_dev", "user_0@example.com", "Same", "Address");
     List<String> before = table();
+    if (!atStart) {
+      development.onLookup(StandInClerk.answering(500, "{}"));
+    }
     try (TestServer server = server(development)) {
+      development.onLookup(development::answerLookup);
+      assertEquals(503, server.sync(development.token("user_dev")).statusCode());
       for (String id : List.of("user_0", "user_1", "user_2")) {
         assertEquals(503, webhook(server, production.event("user.deleted", id)).statusCode());
       }

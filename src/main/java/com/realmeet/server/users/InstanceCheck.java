@@ -42,12 +42,13 @@ public final class InstanceCheck {
   private final ClerkApi clerk;
 
   /**
-   * Time at which the start found a wrong key, or null. The key counts as wrong until Clerk has one
-   * of the users that were in the table at that time: later rows may come from the other instance.
+   * Time at which the first check found a wrong key, or null. The key counts as wrong until Clerk
+   * has one of the users that were in the table at that time: later rows may come from the other
+   * instance.
    */
   private volatile Instant wrongSince;
 
-  /** Whether the key was not of another instance when a check was last needed for an insert. */
+  /** Whether a check at the start, or before an insert, has not found a wrong key. */
   private volatile boolean insertAllowed;
 
   private boolean wrong; // guarded by this
@@ -64,13 +65,9 @@ public final class InstanceCheck {
    * database is unavailable, the server starts nevertheless.
    */
   public void atStart() {
-    Instant now = Instant.now();
     try {
-      if (check(List.of(), now, Deadline.in(Deadline.REQUEST_TIMEOUT)) == Verdict.OTHER_INSTANCE) {
-        wrongSince = now;
-      } else {
-        insertAllowed = true;
-      }
+      Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
+      insertAllowed = check(List.of(), Instant.now(), deadline) != Verdict.OTHER_INSTANCE;
     } catch (Failure e) {
       log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.getMessage());
     }
@@ -129,6 +126,9 @@ public final class InstanceCheck {
       return Verdict.TOO_FEW_USERS;
     }
     if (clerk.lookup(ids, UserSync.clerkDeadline(deadline, Kind.DATABASE_UNAVAILABLE)).isEmpty()) {
+      if (!insertAllowed && wrongFrom == null) {
+        wrongSince = before;
+      }
       reportOtherInstance(ids.size());
       return Verdict.OTHER_INSTANCE;
     }
@@ -151,6 +151,7 @@ public final class InstanceCheck {
 
   private synchronized void reportSameInstance() {
     wrongSince = null;
+    insertAllowed = true;
     if (wrong) {
       log.info("CLERK_SECRET_KEY is of the same Clerk instance as the users in the table");
       wrong = false;
