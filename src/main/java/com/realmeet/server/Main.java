@@ -296,7 +296,8 @@ public final class Main implements AutoCloseable {
       routes.before("/api/webhooks/clerk", ctx -> warnings.webhookWithoutSecret(ctx.method()));
     } else {
       ClerkWebhook webhook =
-          new ClerkWebhook(config.webhookSecrets(), userSync, keys::ids, metrics.registry);
+          new ClerkWebhook(
+              config.webhookSecrets(), userSync, instance, keys::ids, metrics.registry);
       routes.post("/api/webhooks/clerk", webhook::receive, Access.PUBLIC);
     }
   }

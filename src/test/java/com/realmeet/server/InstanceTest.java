@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
@@ -150,6 +151,37 @@ class InstanceTest {
     }
 
     assertEquals(before, table());
+  }
+
+  /** One line for all of them, at most once a minute. */
+  @Test
+  void wrongKeyIsTheReasonOfEveryRefusal() {
+    development.putUser("user_dev", "user_0@example.com", "Same", "Address");
+    List<String> before = table();
+    development.onLookup(StandInClerk.answering(500, "{}"));
+    try (TestServer server = server(development)) {
+      development.onLookup(development::answerLookup);
+      assertFalse(Log.text().contains(WRONG_KEY), Log.text());
+      assertEquals(
+          "{\"error\":\"Service Unavailable\",\"message\":\"Clerk is unavailable\"}",
+          server.sync(development.token("user_dev")).body());
+      assertEquals(503, refresh(server, development.token("user_dev")).statusCode());
+      assertEquals(401, server.sync(production.token("user_new")).statusCode());
+      assertEquals(401, refresh(server, production.token("user_1")).statusCode());
+      for (String type : List.of("user.created", "user.updated", "user.deleted")) {
+        assertTrue(
+            webhook(server, production.event(type, "user_1")).body().contains("of another Clerk"));
+      }
+      assertFalse(server.poll());
+
+      assertEquals(
+          2, Log.text().lines().filter(line -> line.matches(".* (WARN|ERROR) .*")).count());
+      assertTrue(Log.text().contains("ERROR ClerkApi - Clerk is unavailable: status 500"));
+      assertTrue(Log.text().contains(WRONG_KEY), Log.text());
+      assertEquals(
+          2, Log.text().split("USER_NOT_AT_CLERK: CLERK_SECRET_KEY is of another", -1).length - 1);
+      assertEquals(before, table());
+    }
   }
 
   @ParameterizedTest

@@ -56,6 +56,7 @@ public final class ClerkWebhook {
 
   private final List<byte[]> secrets;
   private final UserSync users;
+  private final InstanceCheck instance;
   private final Supplier<Set<String>> instances;
   private final AtomicBoolean otherInstanceLogged = new AtomicBoolean();
   private final WebhookMetrics metrics;
@@ -66,9 +67,14 @@ public final class ClerkWebhook {
    *     unknown
    */
   public ClerkWebhook(
-      List<byte[]> secrets, UserSync users, Supplier<Set<String>> instances, MeterRegistry meters) {
+      List<byte[]> secrets,
+      UserSync users,
+      InstanceCheck instance,
+      Supplier<Set<String>> instances,
+      MeterRegistry meters) {
     this.secrets = secrets;
     this.users = users;
+    this.instance = instance;
     this.instances = instances;
     this.metrics = new WebhookMetrics(meters);
   }
@@ -223,7 +229,7 @@ public final class ClerkWebhook {
    * @param user as the event contains the user
    * @throws Failure of a kind that makes Svix send the event again
    */
-  private static void apply(String id, JsonNode user, Runnable work) {
+  private void apply(String id, JsonNode user, Runnable work) {
     try {
       work.run();
     } catch (Failure e) {
@@ -231,6 +237,9 @@ public final class ClerkWebhook {
         case USER_DELETED -> log.debug("Webhook: {} is a tombstone", id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
+            if (instance.isWrong()) {
+              throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
+            }
             log.warn("Webhook: Clerk does not have {}, the row is left unchanged", id);
             throw Failure.of(Kind.WEBHOOK_USER_NOT_AT_CLERK);
           }
@@ -241,11 +250,7 @@ public final class ClerkWebhook {
           log.warn("Webhook: {} has an email address that another row has", id);
           throw Failure.of(Kind.WEBHOOK_EMAIL_IN_USE);
         }
-        case CLERK_OTHER_INSTANCE -> {
-          log.warn(
-              "Webhook: {} is left unchanged, since CLERK_SECRET_KEY is of another instance", id);
-          throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
-        }
+        case CLERK_OTHER_INSTANCE -> throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
         default -> throw e;
       }
     }

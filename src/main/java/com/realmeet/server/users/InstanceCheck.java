@@ -51,7 +51,9 @@ public final class InstanceCheck {
   /** Whether a check at the start, or before an insert, has not found a wrong key. */
   private volatile boolean insertAllowed;
 
-  private boolean wrong; // guarded by this
+  /** Size of the last check's sample if Clerk had none of it, otherwise 0; guarded by this. */
+  private int missing;
+
   private long loggedNanos; // guarded by this
 
   /** Creates a check, which calls Clerk only when it is used. */
@@ -136,25 +138,36 @@ public final class InstanceCheck {
     return Verdict.SAME_INSTANCE;
   }
 
+  /**
+   * Returns true if the last check found that the key is of another instance, so that a 404 of
+   * Clerk says nothing about a user; logs that again, once a minute.
+   */
+  synchronized boolean isWrong() {
+    if (missing > 0) {
+      reportOtherInstance(missing);
+    }
+    return missing > 0;
+  }
+
   private synchronized void reportOtherInstance(int sampleSize) {
     long now = System.nanoTime();
-    if (!wrong || now - loggedNanos >= REMINDER.toNanos()) {
+    if (missing == 0 || now - loggedNanos >= REMINDER.toNanos()) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"
-              + " none of {} sampled users. No user is marked deleted meanwhile. Set the"
+              + " none of {} sampled users. No user is inserted or marked deleted meanwhile. Set the"
               + " key of the instance that the users come from, and restart",
           sampleSize);
       loggedNanos = now;
     }
-    wrong = true;
+    missing = sampleSize;
   }
 
   private synchronized void reportSameInstance() {
     wrongSince = null;
     insertAllowed = true;
-    if (wrong) {
+    if (missing > 0) {
       log.info("CLERK_SECRET_KEY is of the same Clerk instance as the users in the table");
-      wrong = false;
+      missing = 0;
     }
   }
 }

@@ -101,12 +101,19 @@ public final class UserSync implements AutoCloseable {
   }
 
   private ClerkUser fetchWithEmail(String id, Deadline deadline, Kind culprit) {
-    ClerkUser user =
-        fetchFromClerk(id, deadline, culprit).orElseThrow(() -> Failure.of(Kind.USER_NOT_AT_CLERK));
+    ClerkUser user = fetchFromClerk(id, deadline, culprit).orElseThrow(this::notAtClerk);
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
     return user;
+  }
+
+  private Failure notAtClerk() {
+    return Failure.of(
+        Kind.USER_NOT_AT_CLERK,
+        instance.isWrong()
+            ? "CLERK_SECRET_KEY is of another Clerk instance"
+            : "Clerk does not have the user");
   }
 
   /**
