@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.database.Migrations;
+import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
@@ -17,6 +18,8 @@ import java.sql.Connection;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.List;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -153,17 +156,31 @@ class RowSecurityTest {
     assertClosed(database);
   }
 
+  /** The statements that the README names for tables to come. */
   @Test
-  void roleWithDefaultPrivilegesServesFromTheFirstStart() {
+  void roleWithDefaultPrivilegesServesOwnTablesFromTheFirstStart() throws IOException {
     String database = supabase();
-    TestPostgres.execute(
-        database,
-        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT, INSERT, UPDATE ON TABLES TO "
-            + APP);
+    Matcher statements =
+        Pattern.compile("`(ALTER DEFAULT PRIVILEGES [^`]+)`")
+            .matcher(Files.readString(Path.of("README.md")));
+    assertTrue(statements.find());
+    TestPostgres.execute(database, statements.group(1).replace(" TO app", " TO " + APP));
 
-    try (TestServer server = TestServer.start(clerk, asApp(database), "DIRECT_URL", database)) {
-      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    try (TestServer server =
+        TestServer.start(
+            new ExampleApplication(), clerk, asApp(database), "DIRECT_URL", database)) {
+      String meeting = "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T16:00:00Z\"}";
+      assertEquals(
+          201, server.post(clerk.token("user_new"), "/api/meetings", meeting).statusCode());
     }
+    assertEquals(
+        List.of("t|t"),
+        TestPostgres.query(
+            asApp(database),
+            """
+            SELECT has_sequence_privilege('meetings_id_seq', 'USAGE'),
+              (SELECT count(*) FROM meetings) = 1 AND has_table_privilege('participants', 'DELETE')
+            """));
     assertClosed(database);
   }
 
