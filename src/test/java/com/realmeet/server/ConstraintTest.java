@@ -99,6 +99,57 @@ class ConstraintTest {
     assertEquals(200, servers.sync(id).statusCode());
   }
 
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      value = {
+        "INSERT INTO gone VALUES (NEW.email)"
+            + "|relation \"gone\" does not exist in PL/pgSQL function fail() line 1 at SQL statement; mend or drop this function of the application (42P01)",
+        "INSERT INTO teams (gone) VALUES (NEW.email)"
+            + "|column \"gone\" of relation \"teams\" does not exist in PL/pgSQL function fail() line 1 at SQL statement; mend or drop this function of the application (42703)",
+        "PERFORM gone(NEW.email)"
+            + "|function gone(text) does not exist in PL/pgSQL function fail() line 1 at PERFORM; mend or drop this function of the application (42883)",
+        "EXECUTE format('SELECT %s', split_part(NEW.email, '@', 1))"
+            + "|an exception was raised in PL/pgSQL function fail() line 1 at EXECUTE; mend or drop this function of the application (42703)",
+        "NEW.name := NEW.email::int"
+            + "|an exception was raised in PL/pgSQL function fail() line 1 at assignment; mend or drop this function of the application (22P02)",
+        "RETURN (SELECT NEW FROM strictly(NEW.email))"
+            + "|an exception was raised in SQL function \"strictly\" statement 1; mend or drop this function of the application (22P02)",
+        "NEW.name := NULL"
+            + "|an exception was raised in PL/pgSQL function fail(); mend or drop this function of the application (2F005)",
+        "RAISE EXCEPTION 'not %', NEW.email USING ERRCODE = '42501'"
+            + "|an exception was raised in PL/pgSQL function fail() line 1 at RAISE; a trigger or function of the application raised it (42501)",
+        "RAISE EXCEPTION 'not %', NEW.email USING ERRCODE = 'check_violation'"
+            + "|an exception was raised in PL/pgSQL function fail() line 1 at RAISE; a trigger or function of the application raised it (23514)",
+        "RAISE EXCEPTION 'not %', NEW.email USING ERRCODE = 'MY001'"
+            + "|an exception was raised in PL/pgSQL function fail() line 1 at RAISE; a trigger or function of the application raised it (MY001)",
+      })
+  void brokenTriggerIsNamedOnceAndWithoutTheValue(String body, String line) {
+    execute(
+        """
+        CREATE FUNCTION strictly(text) RETURNS int LANGUAGE sql STABLE STRICT SET search_path = public
+          AS 'SELECT $1::int';
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN %s; END $$;
+        CREATE TRIGGER fail BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION fail();
+        """
+            .formatted(body));
+    try {
+      for (int i = 0; i < 2; i++) {
+        String id = newUser();
+        servers.put(id, servers.newAddress());
+
+        assertEquals(500, servers.sync(id).statusCode());
+      }
+    } finally {
+      execute("DROP FUNCTION fail() CASCADE; DROP FUNCTION strictly");
+    }
+
+    assertEquals(1, count("ERROR Errors - The database refuses a statement: "), Log.text());
+    assertEquals(1, count("a statement: " + line), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+    assertFalse(Log.text().contains("not a"), Log.text());
+  }
+
   @Test
   void triggerThatRaisesIsNamedButNotQuoted() {
     execute("CREATE TRIGGER refuse BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION refuse()");

@@ -313,13 +313,25 @@ class PollTest {
   @Test
   void addressesThatChangeHandsAndUsersWhoCannotBeStoredDoNotStopTheOthers() {
     TestPostgres.execute(
-        database, "ALTER TABLE users ADD CONSTRAINT short CHECK (length(name) < 50)");
+        database,
+        """
+        ALTER TABLE users ADD CONSTRAINT short CHECK (length(name) < 50);
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          IF NEW.name = 'Raised' THEN
+            RAISE EXCEPTION 'no' USING ERRCODE = 'MY001';
+          END IF;
+          RETURN NEW;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION refuse();
+        """);
     start();
     clerk.putUser("user_0", "user1@example.com", "Swapped", "0");
     clerk.putUser("user_1", "user0@example.com", "Swapped", "1");
     clerk.putUser("user_noemail", null, "No", "Address");
     clerk.putUser("user_long", "l".repeat(2000) + "@example.com", "Too", "Long");
     clerk.putUser("user_check", "check@example.com", "x".repeat(60), "y");
+    clerk.putUser("user_raise", "raise@example.com", "Raised", null);
     backfill.putUsers(10, 12);
 
     assertTrue(server.poll());
@@ -330,6 +342,7 @@ class PollTest {
     assertEquals("user11@example.com|User 11", rows.get("user_11"));
     assertEquals(5, rows.size(), rows::toString);
     assertEquals(1, count("WARN Poll - user_check is not stored: The database refuses"));
+    assertEquals(1, count("WARN Poll - user_raise is not stored: The database refuses"));
     assertEquals(1, count("WARN Poll - user_long is not stored: has too long"));
   }
 

@@ -55,6 +55,16 @@ public final class SqlErrors {
   /** Matches the columns or expressions of an index in "Key (lower(email))=(…) already exists". */
   private static final Pattern KEY = Pattern.compile("^[^(]*\\((.*?)\\)=\\(", Pattern.DOTALL);
 
+  /**
+   * Matches the line of an error's context that names the innermost function of the application, in
+   * any language of the server: "PL/pgSQL function audit() line 3 at SQL statement".
+   */
+  private static final Pattern FUNCTION =
+      Pattern.compile("(?m)^(?!SQL statement|.*real_meet_server_).*(PL/\\w|SQL function ).*$");
+
+  /** SQLSTATEs whose messages quote names and types only. */
+  private static final Set<String> QUOTABLE = Set.of("22001", "42501", "42P01", "42703", "42883");
+
   private SqlErrors() {}
 
   /** Returns the first SQLException in a chain of causes, or null. */
@@ -118,7 +128,9 @@ public final class SqlErrors {
    * accepted.
    */
   public static boolean isOfData(JdbiException e) {
-    return state(sqlException(e)).matches("(22|23).*|P0001");
+    SQLException cause = sqlException(e);
+    return state(cause).matches("(22|23|P0).*")
+        || cause instanceof PSQLException postgres && isRaised(function(postgres));
   }
 
   private static String state(SQLException e) {
@@ -237,19 +249,19 @@ public final class SqlErrors {
   }
 
   /**
-   * Explains, in one line, why the database rejects a correct statement: a constraint or a trigger
-   * of the application, or missing rights. Empty for other errors such as a missing table or
-   * column, which are bugs and need a stack trace.
+   * Explains, in one line, why the database rejects a correct statement: a constraint, a trigger or
+   * a function of the application, or missing rights. Empty for other errors such as a missing
+   * table or column of the statement itself, which are bugs and need a stack trace.
    */
   public static Optional<String> explain(Throwable e) {
     if (!(sqlException(e) instanceof PSQLException cause)
         || cause.getServerErrorMessage() == null) {
       return Optional.empty();
     }
-    ServerErrorMessage error = cause.getServerErrorMessage();
+    String function = function(cause);
     String state = state(cause);
     String advice =
-        switch (state) {
+        switch (isRaised(function) ? "P0001" : state) {
           case "23502" -> "give the column a DEFAULT or drop its NOT NULL";
           case "23503" -> "the row that it references must be there first, or must stay";
           case "23505", "23P01" -> "another row has that value";
@@ -257,33 +269,46 @@ public final class SqlErrors {
           case "22001" -> "a column is too short: make it text";
           case "P0001" -> "a trigger or function of the application raised it";
           case "42501" -> "GRANT the server's role what it lacks; README lists the rights";
-          default -> state.startsWith("23") ? "a constraint of the application" : null;
+          default ->
+              state.startsWith("23")
+                  ? "a constraint of the application"
+                  : function.isEmpty() ? null : "mend or drop this function of the application";
         };
     return Optional.ofNullable(advice)
         .map(
             text ->
                 "The database refuses a statement: %s; %s (%s)"
-                    .formatted(what(error), text, state));
+                    .formatted(what(cause.getServerErrorMessage(), function), text, state));
+  }
+
+  /** Returns the function of the application that fails, or an empty text. */
+  private static String function(PSQLException e) {
+    ServerErrorMessage error = e.getServerErrorMessage();
+    Matcher line = FUNCTION.matcher(error == null ? "" : String.valueOf(error.getWhere()));
+    return line.find() ? line.group() : "";
+  }
+
+  /** Returns true if a function raised the error by itself, with a SQLSTATE of its choice. */
+  private static boolean isRaised(String function) {
+    return function.endsWith("RAISE");
   }
 
   /**
-   * Names the constraint, column and table of an error. The message of a P0001 comes from the
-   * application and is not quoted.
+   * Names the constraint, column and table of an error, and the function of the application. A
+   * message that may quote a value is left out: of RAISE, and of an SQL text that a function
+   * builds.
    */
-  private static String what(ServerErrorMessage error) {
+  private static String what(ServerErrorMessage error, String function) {
     String state = error.getSQLState();
-    if (state.equals("P0001")) {
-      String where = oneLine(String.valueOf(error.getWhere()).split("\\R", 2)[0]);
-      return "an exception was raised" + (error.getWhere() == null ? "" : " in " + where);
-    }
-    if (!state.startsWith("23")) {
-      return error.getMessage(); // of names and types only
+    String in = function.isEmpty() ? "" : " in " + function;
+    if (QUOTABLE.contains(state) && !isRaised(function) && !function.contains("EXECUTE")) {
+      return error.getMessage() + in;
     }
     StringBuilder names = new StringBuilder();
     append(names, "constraint ", error.getConstraint());
     append(names, "column ", error.getColumn());
     append(names, "table ", error.getTable());
-    return names.toString();
+    return names.isEmpty() ? "an exception was raised" + in : names.toString();
   }
 
   private static void append(StringBuilder names, String kind, String name) {
