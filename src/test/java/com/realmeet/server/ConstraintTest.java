@@ -4,12 +4,14 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.testing.Backfilling;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import com.realmeet.server.testing.TwoServers;
 import java.net.http.HttpResponse;
 import java.util.List;
+import java.util.function.Supplier;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
@@ -33,6 +35,7 @@ class ConstraintTest {
         BEGIN
           RAISE EXCEPTION 'we do not like %', NEW.email;
         END $$;
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
         """);
   }
 
@@ -164,6 +167,106 @@ class ConstraintTest {
     assertEquals(
         1, count("an exception was raised in PL/pgSQL function refuse() line 3"), Log.text());
     assertFalse(Log.text().contains("we do not like"), Log.text());
+  }
+
+  @Test
+  void triggerThatSkipsARowIsNoConflictAndNoSuccess() {
+    execute("DELETE FROM users");
+    String known = newUser();
+    String moved = newUser();
+    String gone = newUser();
+    String fresh = newUser();
+    String heirOfMoved = newUser();
+    String heirOfGone = newUser();
+    List.of(known, moved, gone).forEach(id -> servers.putRow(id, servers.newAddress()));
+    servers.put(known, servers.newAddress());
+    servers.put(fresh, servers.newAddress());
+    servers.put(heirOfMoved, servers.emailOf(moved));
+    servers.put(moved, servers.newAddress());
+    servers.put(heirOfGone, servers.emailOf(gone));
+    servers.clerk.deleteUser(gone);
+
+    assertSkipped("INSERT", fresh, () -> servers.sync(fresh));
+    assertSkipped("UPDATE", known, () -> servers.refresh(servers.one, known));
+    assertSkipped("UPDATE", known, () -> servers.webhook(servers.one, "user.updated", known));
+    assertSkipped("UPDATE", moved, () -> servers.sync(heirOfMoved));
+    assertSkipped("UPDATE", gone, () -> servers.sync(heirOfGone));
+    assertSkipped("UPDATE", gone, () -> servers.webhook(servers.one, "user.deleted", gone));
+
+    assertEquals(
+        1,
+        count(
+            "ERROR Errors - The database refuses a statement: a trigger of the application on the"
+                + " table users suppressed the row; let it return NEW"),
+        Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+    assertEquals(200, servers.sync(fresh).statusCode());
+    assertEquals(200, servers.sync(heirOfMoved).statusCode());
+  }
+
+  private static void assertSkipped(
+      String event, String id, Supplier<HttpResponse<String>> request) {
+    List<String> before = servers.table();
+    execute(
+        "CREATE TRIGGER skip BEFORE %s ON users FOR EACH ROW WHEN (NEW.id = '%s') EXECUTE FUNCTION skip()"
+            .formatted(event, id));
+    try {
+      assertEquals(500, request.get().statusCode());
+    } finally {
+      execute("DROP TRIGGER skip ON users");
+    }
+    assertEquals(before, servers.table());
+  }
+
+  @Test
+  void ruleThatForbidsUpsertsIsNamed() {
+    String id = newUser();
+    servers.put(id, servers.newAddress());
+    execute("CREATE RULE quiet AS ON UPDATE TO users WHERE false DO ALSO NOTHING");
+    try {
+      assertEquals(500, servers.sync(id).statusCode());
+    } finally {
+      execute("DROP RULE quiet ON users");
+    }
+    assertEquals(1, count("make the table's rules triggers (0A000)"), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
+  }
+
+  @Test
+  void bulkUpsertStoresAndCountsAllButTheRowsThatATriggerSkips() {
+    execute("DELETE FROM users");
+    servers.clerk.users().clear();
+    String unchanged = newUser();
+    String changed = newUser();
+    String skipped = newUser();
+    String inserted = newUser();
+    String never = newUser();
+    List.of(unchanged, changed, skipped).forEach(id -> servers.putRow(id, servers.newAddress()));
+    List.of(changed, skipped, inserted, never).forEach(id -> servers.put(id, servers.newAddress()));
+    execute(
+        """
+        CREATE TRIGGER skip BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.id = '%s')
+          EXECUTE FUNCTION skip();
+        CREATE TRIGGER skip_update BEFORE UPDATE ON users FOR EACH ROW WHEN (NEW.id = '%s')
+          EXECUTE FUNCTION skip();
+        """
+            .formatted(never, skipped));
+    Backfilling backfill = new Backfilling(servers.clerk, servers.database);
+    try {
+      backfill.expect(1, "Backfill done: 1 inserted, 1 updated, 1 unchanged, 0 deleted, 2 skipped");
+      servers.put(inserted, servers.newAddress());
+      assertTrue(servers.one.poll());
+      assertTrue(servers.one.poll());
+    } finally {
+      execute("DROP TRIGGER skip ON users; DROP TRIGGER skip_update ON users");
+    }
+    for (String id : List.of(skipped, never)) {
+      String reason = " is suppressed by a trigger of the application";
+      assertEquals(1, count("Skipped: " + id + reason), Log.text());
+      assertEquals(1, count(id + " is not stored:" + reason), Log.text());
+    }
+    assertEquals(1, count("Caught up with Clerk: 0 inserted, 1 updated, 0 deleted"), Log.text());
+    backfill.expect(0, "Backfill done: 1 inserted, 1 updated, 3 unchanged, 0 deleted, 0 skipped");
   }
 
   @ParameterizedTest

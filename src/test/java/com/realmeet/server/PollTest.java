@@ -370,6 +370,32 @@ class PollTest {
   }
 
   @Test
+  void deletionThatATriggerSkipsDoesNotStopTheOthers() {
+    TestPostgres.execute(
+        database,
+        """
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER skip BEFORE UPDATE ON users FOR EACH ROW WHEN (NEW.id = 'user_1')
+          EXECUTE FUNCTION skip();
+        """);
+    start();
+    clerk.deleteUser("user_1");
+    clerk.deleteUser("user_2");
+
+    assertTrue(audit());
+    assertTrue(audit());
+
+    assertEquals("tombstone", backfill.rows().get("user_2"));
+    assertEquals("user1@example.com|User 1", backfill.rows().get("user_1"));
+    assertEquals(1, count("is deleted: audit of the poll"), Log.text());
+    assertEquals(1, count(HEALED + "0 inserted, 0 updated, 1 deleted"), Log.text());
+    assertEquals(
+        1,
+        count("WARN Poll - user_1 is not stored: The database refuses a statement: a trigger"),
+        Log.text());
+  }
+
+  @Test
   void manyMissingRowsAreAnErrorThatDeletesNobody() {
     backfill.putUsers(3, 50);
     assertEquals(0, backfill.run());

@@ -63,7 +63,19 @@ public final class SqlErrors {
       Pattern.compile("(?m)^(?!SQL statement|.*real_meet_server_).*(PL/\\w|SQL function ).*$");
 
   /** SQLSTATEs whose messages quote names and types only. */
-  private static final Set<String> QUOTABLE = Set.of("22001", "42501", "42P01", "42703", "42883");
+  private static final Set<String> QUOTABLE =
+      Set.of("22001", "42501", "42P01", "42703", "42883", STALE_PLAN);
+
+  /**
+   * The database reports success, but a BEFORE trigger of the application has skipped the row by
+   * returning NULL.
+   */
+  public static final class RowSuppressed extends JdbiException {
+    /** For the table {@code users}. */
+    public RowSuppressed() {
+      super("a trigger of the application on the table users suppressed the row");
+    }
+  }
 
   private SqlErrors() {}
 
@@ -129,7 +141,8 @@ public final class SqlErrors {
    */
   public static boolean isOfData(JdbiException e) {
     SQLException cause = sqlException(e);
-    return state(cause).matches("(22|23|P0).*")
+    return e instanceof RowSuppressed
+        || state(cause).matches("(22|23|P0).*")
         || cause instanceof PSQLException postgres && isRaised(function(postgres));
   }
 
@@ -254,6 +267,12 @@ public final class SqlErrors {
    * table or column of the statement itself, which are bugs and need a stack trace.
    */
   public static Optional<String> explain(Throwable e) {
+    if (e instanceof RowSuppressed) {
+      return Optional.of(
+          "The database refuses a statement: "
+              + e.getMessage()
+              + "; let it return NEW, or raise an exception that says why not");
+    }
     if (!(sqlException(e) instanceof PSQLException cause)
         || cause.getServerErrorMessage() == null) {
       return Optional.empty();
@@ -269,6 +288,8 @@ public final class SqlErrors {
           case "22001" -> "a column is too short: make it text";
           case "P0001" -> "a trigger or function of the application raised it";
           case "42501" -> "GRANT the server's role what it lacks; README lists the rights";
+          case STALE_PLAN ->
+              message(cause).contains("ON CONFLICT") ? "make the table's rules triggers" : null;
           default ->
               state.startsWith("23")
                   ? "a constraint of the application"

@@ -4,6 +4,7 @@ import com.realmeet.server.clerk.ClerkUser;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.database.SqlErrors.RowSuppressed;
 import com.realmeet.server.users.UserDao.Change;
 import java.time.Duration;
 import java.util.EnumMap;
@@ -16,8 +17,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Stores users of a listing in one statement. If another row has one of the addresses, stores them
- * one by one with {@link UserSync}.
+ * Stores users of a listing in one statement. If another row has one of the addresses, or a trigger
+ * of the application skips a row, stores them one by one with {@link UserSync}.
  */
 final class BulkUpsert {
   private static final Logger log = LoggerFactory.getLogger(BulkUpsert.class);
@@ -92,6 +93,9 @@ final class BulkUpsert {
     try {
       storeOne(user);
       return true;
+    } catch (RowSuppressed e) {
+      skip.accept(user.id(), "is suppressed by a trigger of the application");
+      return false;
     } catch (Failure e) {
       switch (e.kind()) {
         case USER_DELETED, USER_NOT_AT_CLERK -> log.debug("{} was deleted meanwhile", user.id());

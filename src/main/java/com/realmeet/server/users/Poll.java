@@ -357,13 +357,17 @@ public final class Poll implements AutoCloseable {
   }
 
   private void storeOne(ClerkUser user, Map<Change, Integer> counts) {
+    skipIfRefused(user.id(), () -> count(bulk.store(List.of(user)), counts));
+  }
+
+  private void skipIfRefused(String id, Runnable work) {
     try {
-      count(bulk.store(List.of(user)), counts);
+      work.run();
     } catch (JdbiException e) {
       if (!SqlErrors.isOfData(e)) {
         throw e;
       }
-      skipped(user.id(), SqlErrors.explain(e).orElse("the database refuses a value"));
+      skipped(id, SqlErrors.explain(e).orElse("the database refuses a value"));
     }
   }
 
@@ -410,7 +414,7 @@ public final class Poll implements AutoCloseable {
     if (missing.size() > MAX_MISSING) {
       refuseToDelete(missing.size(), ids.size());
     } else {
-      missing.forEach(id -> deleteIfGone(id, counts));
+      missing.forEach(id -> skipIfRefused(id, () -> deleteIfGone(id, counts)));
     }
   }
 

@@ -7,6 +7,7 @@ import com.realmeet.server.core.Failure.Kind;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.Database;
 import com.realmeet.server.database.SqlErrors;
+import com.realmeet.server.database.SqlErrors.RowSuppressed;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.time.Instant;
@@ -107,6 +108,20 @@ public final class UserDao {
       RETURNING id, email, name, image_url, created_at, updated_at, deleted_at
       """;
 
+  /**
+   * Repeats {@link #UPSERT}, and tells whether it stored nothing although no other row has the
+   * address. All of a statement sees the same rows, so that no concurrent change can look like
+   * that.
+   */
+  private static final String UPSERT_IS_SUPPRESSED =
+      """
+      WITH stored AS (
+      %s)
+      SELECT NOT EXISTS (SELECT FROM stored)
+        AND NOT EXISTS (SELECT FROM <schema>users WHERE email = :email AND id != :id)
+      """
+          .formatted(UPSERT);
+
   /** Finds the row because of which {@link #UPSERT} rejects a version. */
   private static final String FIND_NEWER =
       """
@@ -126,27 +141,33 @@ public final class UserDao {
       """;
 
   /**
-   * Replaces the address of a row by a placeholder, before {@link #UPSERT} writes its new address.
+   * Replaces the address of a locked row by a placeholder. Returns true if a trigger suppressed
+   * that.
    */
-  private static final String RELEASE_EMAIL =
+  private static final String RELEASE =
       """
-      UPDATE <schema>users
-      SET email = id || '@moved.invalid'
-      WHERE id = :id
-        AND email IS DISTINCT FROM :email
-        AND clerk_updated_at <= :clerkUpdatedAt
-        AND deleted_at IS NULL
+      WITH due AS (
+        SELECT id
+        FROM <schema>users
+        WHERE id = :id
+          AND deleted_at IS NULL
+          AND %s
+      ), released AS (
+        UPDATE <schema>users
+        SET email = id || '@moved.invalid'
+        WHERE id IN (SELECT id FROM due)
+        RETURNING id
+      )
+      SELECT EXISTS (SELECT FROM due) AND NOT EXISTS (SELECT FROM released)
       """;
 
-  /** Replaces the address of a row by a placeholder because Clerk does not have its user. */
+  /** Is used before {@link #UPSERT} writes the new address of the row. */
+  private static final String RELEASE_EMAIL =
+      RELEASE.formatted("email IS DISTINCT FROM :email AND clerk_updated_at <= :clerkUpdatedAt");
+
+  /** Is used because Clerk does not have the user of the row. */
   private static final String RELEASE_EMAIL_OF_MISSING_USER =
-      """
-      UPDATE <schema>users
-      SET email = id || '@moved.invalid'
-      WHERE id = :id
-        AND lower(email) = lower(:email)
-        AND deleted_at IS NULL
-      """;
+      RELEASE.formatted("lower(email) = lower(:email)");
 
   private static final String DELETE =
       """
@@ -217,6 +238,20 @@ public final class UserDao {
         WHEN clerk_fields IS DISTINCT FROM (SELECT clerk_fields FROM <schema>users WHERE id = old.id) THEN 'UPDATE'
         ELSE 'UNCHANGED'
       END
+      """
+          .formatted(BATCH);
+
+  /**
+   * Tells whether {@link #UPSERT_BATCH} left out a row, other than because of {@code WHERE}: a
+   * trigger of the application suppressed it.
+   */
+  private static final String BATCH_IS_SUPPRESSED =
+      """
+      SELECT EXISTS (
+        SELECT
+        FROM (%s) AS new LEFT JOIN <schema>users AS old USING (id)
+        WHERE old.id IS NULL
+          OR old.clerk_updated_at < new.clerk_updated_at AND old.deleted_at IS NULL)
       """
           .formatted(BATCH);
 
@@ -346,13 +381,15 @@ public final class UserDao {
 
   /** Returns those of the given ids whose rows are tombstones. */
   List<String> findTombstones(Collection<String> ids) {
-    return database.read(
-        handle ->
-            handle
-                .createQuery(FIND_TOMBSTONES)
-                .bind("ids", ids.toArray(String[]::new))
-                .mapTo(String.class)
-                .list());
+    return database.read(handle -> findTombstones(handle, ids));
+  }
+
+  private static List<String> findTombstones(Handle handle, Collection<String> ids) {
+    return handle
+        .createQuery(FIND_TOMBSTONES)
+        .bind("ids", ids.toArray(String[]::new))
+        .mapTo(String.class)
+        .list();
   }
 
   /**
@@ -372,6 +409,8 @@ public final class UserDao {
    *
    * @return the resulting row, which may be newer than this version, or a tombstone; empty if
    *     another row has the email address
+   * @throws RowSuppressed if a trigger of the application skips the row; the same holds for all
+   *     that writes a single user
    */
   Optional<User> upsert(ClerkUser user, Deadline deadline) {
     return unlessEmailTaken(
@@ -399,12 +438,13 @@ public final class UserDao {
                       .forEach(id -> handle.createUpdate(LOCK).bind("id", id).execute());
                   released.ifPresent(
                       id ->
-                          handle
-                              .createUpdate(RELEASE_EMAIL_OF_MISSING_USER)
-                              .bind("id", id)
-                              .bind("email", email)
-                              .execute());
-                  users.forEach(user -> bind(handle.createUpdate(RELEASE_EMAIL), user).execute());
+                          requireNotSuppressed(
+                              handle
+                                  .createQuery(RELEASE_EMAIL_OF_MISSING_USER)
+                                  .bind("id", id)
+                                  .bind("email", email)));
+                  users.forEach(
+                      user -> requireNotSuppressed(bind(handle.createQuery(RELEASE_EMAIL), user)));
                   if (users.stream()
                       .filter(user -> user.email() != null)
                       .anyMatch(user -> upsert(handle, user).isEmpty())) {
@@ -420,21 +460,26 @@ public final class UserDao {
    *
    * @param users each user once, with an email address
    * @return number of rows by kind of change; empty, and nothing is changed, if another row has one
-   *     of the addresses
+   *     of the addresses, or a trigger of the application skips a row
    */
   Optional<Map<Change, Integer>> upsertBatch(List<ClerkUser> users) {
     return unlessEmailTaken(
-        () -> {
-          List<String> changes =
-              database.writeIdempotent(
-                  Deadline.in(Deadline.REQUEST_TIMEOUT),
-                  handle ->
-                      bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list());
-          Map<Change, Integer> counts = new EnumMap<>(Change.class);
-          changes.forEach(change -> counts.merge(Change.valueOf(change), 1, Integer::sum));
-          counts.merge(Change.UNCHANGED, users.size() - changes.size(), Integer::sum);
-          return Optional.of(counts);
-        });
+        () ->
+            inTransaction(
+                Deadline.in(Deadline.REQUEST_TIMEOUT),
+                handle -> {
+                  List<String> changes =
+                      bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list();
+                  if (changes.size() < users.size()
+                      && isTrue(bind(handle.createQuery(BATCH_IS_SUPPRESSED), users))) {
+                    handle.rollback();
+                    return Optional.empty();
+                  }
+                  Map<Change, Integer> counts = new EnumMap<>(Change.class);
+                  changes.forEach(change -> counts.merge(Change.valueOf(change), 1, Integer::sum));
+                  counts.merge(Change.UNCHANGED, users.size() - changes.size(), Integer::sum);
+                  return Optional.of(counts);
+                }));
   }
 
   /** Returns, by id, the change that {@link #upsertBatch} would make. */
@@ -486,10 +531,7 @@ public final class UserDao {
         () ->
             unlessEmailTaken(
                 () ->
-                    Optional.of(
-                        database.writeIdempotent(
-                            deadline,
-                            handle -> handle.createUpdate(DELETE).bind("id", id).execute())));
+                    Optional.of(database.writeIdempotent(deadline, handle -> delete(handle, id))));
     // Two concurrent deletes can collide on the address; the second try finds the first committed.
     return delete
         .get()
@@ -497,6 +539,14 @@ public final class UserDao {
         .orElseThrow(
             () ->
                 Failure.of(Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
+  }
+
+  private static int delete(Handle handle, String id) {
+    int deleted = handle.createUpdate(DELETE).bind("id", id).execute();
+    if (deleted == 0 && findTombstones(handle, List.of(id)).isEmpty()) {
+      throw new RowSuppressed();
+    }
+    return deleted;
   }
 
   /** Runs work in a transaction, and retries it like {@link Database#writeIdempotent}. */
@@ -517,7 +567,26 @@ public final class UserDao {
     return bind(handle.createQuery(UPSERT), user)
         .map(USER)
         .findOne()
-        .or(() -> bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne());
+        .or(() -> findNewer(handle, user))
+        .or(
+            () ->
+                isTrue(bind(handle.createQuery(UPSERT_IS_SUPPRESSED), user))
+                    ? Optional.of(findNewer(handle, user).orElseThrow(RowSuppressed::new))
+                    : Optional.empty());
+  }
+
+  private static Optional<User> findNewer(Handle handle, ClerkUser user) {
+    return bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne();
+  }
+
+  private static void requireNotSuppressed(Query isSuppressed) {
+    if (isTrue(isSuppressed)) {
+      throw new RowSuppressed();
+    }
+  }
+
+  private static boolean isTrue(Query query) {
+    return query.mapTo(boolean.class).one();
   }
 
   private static Map<String, User> byId(Query query) {
