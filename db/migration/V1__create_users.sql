@@ -10,15 +10,19 @@ DECLARE
   found record;
   has_rows boolean;
 BEGIN
-  -- Tables whose columns are those of Prisma's model User, with or without @map.
+  -- Tables that may be those of Prisma's model User, with or without @map, even if they lack columns.
   FOR found IN
     SELECT c.oid::regclass AS name, c.relname = 'users' AS is_users,
       bool_or(a.attname = 'id' AND a.atttypid IN ('text'::regtype, 'varchar'::regtype)) AND c.relkind = 'r' AS has_id,
+      bool_or(a.attname = 'id' AND t.typcategory = 'S') AND bool_or(lower(a.attname) = 'email') AND c.relkind IN ('r', 'p') AS is_similar,
       6 = count(*) FILTER (
         WHERE a.attname IN ('id', 'email', 'name', 'image_url', 'created_at', 'updated_at')) AS is_mapped,
-      6 = count(DISTINCT lower(replace(a.attname, '_', ''))) FILTER (
-        WHERE lower(replace(a.attname, '_', '')) IN ('id', 'email', 'name', 'imageurl', 'createdat', 'updatedat')) AS is_prismas
-    FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      (SELECT string_agg(name, ', ')
+       FROM unnest(ARRAY['id', 'email', 'name', 'image_url', 'created_at', 'updated_at']) AS name
+       WHERE replace(name, '_', '') <> ALL (array_agg(lower(replace(a.attname, '_', ''))))) AS missing
+    FROM pg_class c
+      LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      LEFT JOIN pg_type t ON t.oid = a.atttypid
     WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
       AND lower(c.relname) IN ('user', 'users')
       AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
@@ -28,14 +32,19 @@ BEGIN
     IF found.is_users AND found.has_id AND found.is_mapped THEN
       EXECUTE 'SELECT EXISTS (SELECT FROM users)' INTO has_rows;
       EXIT WHEN has_rows;
-    ELSIF found.is_users AND found.has_id AND found.is_prismas THEN
+    ELSIF found.is_users AND found.has_id AND found.missing IS NULL THEN
       RAISE EXCEPTION 'the columns of the table "users" have the names of Prisma''s model: rename them first, see the chapter "Moving from the Node server" of the README';
     ELSIF found.is_users THEN
-      RAISE EXCEPTION 'there is a table "users" that is not the Node server''s: rename it, or name another schema in DATABASE_URL';
-    ELSIF found.has_id AND found.is_prismas AND has_table_privilege(found.name, 'SELECT') THEN
-      EXECUTE format('SELECT EXISTS (SELECT FROM %s)', found.name) INTO has_rows;
+      RAISE EXCEPTION 'there is a table "users" that is not the Node server''s%', concat(
+        CASE WHEN found.is_similar AND found.missing IS NOT NULL THEN ', or lacks its columns ' || found.missing || ': add them,' ELSE ':' END,
+        ' rename it, or name another schema in DATABASE_URL');
+    ELSIF found.is_similar AND has_table_privilege(found.name, 'SELECT') THEN
+      -- A table that lacks columns may be another library's for signing in, whose ids are not Clerk's.
+      EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %L OR id::text COLLATE "C" LIKE %L)',
+        found.name, found.missing IS NULL, 'user\_%') INTO has_rows;
       IF has_rows THEN
-        RAISE EXCEPTION 'the Node server''s users are in the table %, and an empty table "users" beside it would hide them: rename it first, see the chapter "Moving from the Node server" of the README', found.name;
+        RAISE EXCEPTION 'the Node server''s users are in the table %, and an empty table "users" beside it would hide them: rename it first%, see the chapter "Moving from the Node server" of the README',
+          found.name, coalesce(', and add the columns ' || found.missing, '');
       END IF;
     END IF;
   END LOOP;
@@ -80,6 +89,16 @@ ALTER TABLE users
   ALTER COLUMN updated_at SET DEFAULT now();
 
 CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (email); -- Prisma made it, or the constraint did
+
+-- A function of ours is replaced; another one of that name cannot be.
+DO $$
+BEGIN
+  IF EXISTS (
+    SELECT FROM pg_proc
+    WHERE oid = to_regprocedure('real_meet_server_users_updated_at()') AND prorettype <> 'trigger'::regtype) THEN
+    RAISE EXCEPTION 'there is a function real_meet_server_users_updated_at() that is not the server''s: rename it by ALTER ROUTINE real_meet_server_users_updated_at() RENAME TO a name of yours, or name another schema in DATABASE_URL';
+  END IF;
+END $$;
 
 -- updated_at moves when a column that clients see changes, and only then.
 CREATE OR REPLACE FUNCTION real_meet_server_users_updated_at() RETURNS trigger LANGUAGE plpgsql AS $$

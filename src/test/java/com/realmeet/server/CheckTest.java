@@ -313,6 +313,13 @@ class CheckTest {
             "fail table the Node server's users are in the table \"User\": rename it first",
             PRISMA + "; DROP TABLE users CASCADE"),
         new Row(
+            "fail table the Node server's users are in the table \"User\": rename it first",
+            PRISMA + "; DROP TABLE users CASCADE; ALTER TABLE \"User\" DROP COLUMN \"imageUrl\""),
+        new Row(
+            "ok table the table users is there",
+            PRISMA
+                + "; ALTER TABLE \"User\" DROP COLUMN name; UPDATE \"User\" SET id = 'username'"),
+        new Row(
             "ok table the table users is there",
             "CREATE TABLE \"User\" (id int); INSERT INTO \"User\" VALUES (1)"),
         new Row(

@@ -24,6 +24,7 @@ import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class MigrationTest {
@@ -320,13 +321,15 @@ class MigrationTest {
   }
 
   @ParameterizedTest
-  @ValueSource(
-      strings = {
-        "(id serial PRIMARY KEY, email text, name text, image_url text, created_at date, updated_at date)",
-        "(id text PRIMARY KEY, email text UNIQUE, password_hash text)",
-        "(id uuid PRIMARY KEY, \"imageUrl\" text)"
+  @CsvSource(
+      delimiter = '|',
+      value = {
+        "(id serial PRIMARY KEY, email text, name text, image_url text, created_at date, updated_at date)|:",
+        "(id text PRIMARY KEY, email text UNIQUE, password_hash text)"
+            + "|, or lacks its columns name, image_url, created_at, updated_at: add them,",
+        "(id uuid PRIMARY KEY, \"imageUrl\" text)|:"
       })
-  void strangersTableIsRefusedAndLeftAlone(String columns) {
+  void strangersTableIsRefusedAndLeftAlone(String columns, String lack) {
     String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, "CREATE TABLE users " + columns);
     List<String> before = TestPostgres.query(database, COLUMNS);
@@ -336,7 +339,9 @@ class MigrationTest {
 
     assertEquals(
         "Migration of the database failed: ERROR: there is a table \"users\" that is not the Node"
-            + " server's: rename it, or name another schema in DATABASE_URL (P0001)",
+            + " server's"
+            + lack
+            + " rename it, or name another schema in DATABASE_URL (P0001)",
         failure.getMessage());
     assertEquals(before, TestPostgres.query(database, COLUMNS));
     assertFalse(Log.text().contains("ERROR Db"), Log.text());

@@ -103,6 +103,27 @@ class PrismaTableTest {
     }
   }
 
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      value = {
+        "\"User\" (id text, email text, name text, \"createdAt\" date, \"updatedAt\" date)|, and add the columns image_url, see",
+        "\"USERS\" (id varchar(40), \"Email\" text, image_url text)|, and add the columns name, created_at, updated_at, see",
+        "\"user\" (id char(40), email int) PARTITION BY LIST (id); CREATE TABLE rest PARTITION OF \"user\" DEFAULT|, and add",
+      })
+  void fullTableUserThatLacksColumnsIsNotOverlooked(String table, String advice) {
+    String database = TestPostgres.emptyDatabase();
+    TestPostgres.execute(
+        database,
+        "CREATE TABLE %s; INSERT INTO %s (id) VALUES ('user_old')"
+            .formatted(table, table.substring(0, table.indexOf('(') - 1)));
+
+    String message = refusal(database);
+    assertTrue(message.contains("rename it first" + advice), message);
+    assertTrue(message.contains(CHAPTER), message);
+    assertEquals(List.of("null"), TestPostgres.query(database, "SELECT to_regclass('users')"));
+  }
+
   /** 1.0.0 has made the empty table beside it already. */
   @Test
   void emptyTableBesideAFullOneIsNoticedLater() {
@@ -125,6 +146,10 @@ class PrismaTableTest {
             + " INSERT INTO \"user\" VALUES (gen_random_uuid())",
         "CREATE TABLE \"User\" (id text, email text, name text, \"imageUrl\" text,"
             + " \"createdAt\" date, \"updatedAt\" date)",
+        // of another library for signing in
+        "CREATE TABLE \"user\" (id text, name text, email text, \"emailVerified\" boolean,"
+            + " image text, \"createdAt\" timestamp, \"updatedAt\" timestamp);"
+            + " INSERT INTO \"user\" VALUES ('V1StGXR8Z5jdHi6BmyT2'), ('username')",
         "CREATE SCHEMA other; CREATE TABLE other.\"User\" (id text, email text, name text,"
             + " image_url text, created_at date, updated_at date);"
             + " INSERT INTO other.\"User\" VALUES ('1')",

@@ -89,6 +89,7 @@ class RepeatedMigrationTest {
       strings = {
         "DROP TABLE real_meet_server_migrations",
         "TRUNCATE real_meet_server_migrations",
+        "UPDATE real_meet_server_migrations SET checksum = 1694028560 WHERE version = '1'",
         "DELETE FROM real_meet_server_migrations WHERE version = '2'",
         "UPDATE real_meet_server_migrations SET success = false WHERE version = '2'",
         "DELETE FROM real_meet_server_migrations WHERE version = '2';"
@@ -173,6 +174,25 @@ class RepeatedMigrationTest {
       assertEquals(before, functions(database));
       TestPostgres.execute(database, "DROP TABLE real_meet_server_migrations");
     }
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "FUNCTION real_meet_server_users_updated_at() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "PROCEDURE real_meet_server_users_updated_at() LANGUAGE sql AS 'SELECT 1'"
+      })
+  void functionOfTheApplicationWithTheNewNameIsNamed(String function) {
+    String database = TestPostgres.emptyDatabase();
+    TestPostgres.execute(database, "CREATE " + function);
+
+    StartupException failure =
+        assertThrows(StartupException.class, () -> Migrations.migrate(DatabaseUrl.parse(database)));
+
+    String rename = "ALTER ROUTINE real_meet_server_users_updated_at() RENAME TO ";
+    assertTrue(failure.getMessage().contains("rename it by " + rename), failure.getMessage());
+    TestPostgres.execute(database, rename + "mine");
+    Migrations.migrate(DatabaseUrl.parse(database));
   }
 
   @Test

@@ -45,11 +45,11 @@ public final class Migrations {
   static final String HISTORY = "real_meet_server_migrations";
 
   /**
-   * Selects the rows of the history table whose migrations must run again: V1 of release 1.0.0,
-   * whose file has changed and can run on the result of that release, and failed ones.
+   * Selects the rows of the history table whose migrations must run again: failed ones, and V1 of
+   * release 1.0.0 and of a version after it, whose file has changed and can run on their result.
    */
   static final String TO_REPEAT =
-      "version = '1' AND checksum = 1412849516 OR version IN ('1', '2') AND NOT success";
+      "version = '1' AND checksum IN (1412849516, 1694028560) OR version IN ('1', '2') AND NOT success";
 
   /**
    * Returns what to do if sessions that set no time zone, such as Prisma's, do not have UTC. The

@@ -62,17 +62,23 @@ public final class UsersCheck {
       ORDER BY min(id)
       """;
 
-  /** Finds tables other than {@code users} with the columns of Prisma's model User. */
+  /** Finds tables other than {@code users} that may be of Prisma's model User, as V1 does. */
   private static final String PRISMAS_TABLES =
       """
-      SELECT c.oid::regclass::text
-      FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      SELECT format('SELECT %L WHERE EXISTS (SELECT FROM %s WHERE %L OR id::text COLLATE "C" LIKE %L)',
+        c.oid::regclass,
+        c.oid::regclass,
+        6 = count(DISTINCT lower(replace(a.attname, '_', ''))) FILTER (
+          WHERE lower(replace(a.attname, '_', '')) IN ('id', 'email', 'name', 'imageurl', 'createdat', 'updatedat')),
+        'user\\_%')
+      FROM pg_class c
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        JOIN pg_type t ON t.oid = a.atttypid
       WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
         AND lower(c.relname) IN ('user', 'users') AND c.relname != 'users' AND c.relkind IN ('r', 'p')
         AND has_table_privilege(c.oid, 'SELECT')
       GROUP BY c.oid
-      HAVING 6 = count(DISTINCT lower(replace(a.attname, '_', ''))) FILTER (
-        WHERE lower(replace(a.attname, '_', '')) IN ('id', 'email', 'name', 'imageurl', 'createdat', 'updatedat'))
+      HAVING bool_or(a.attname = 'id' AND t.typcategory = 'S') AND bool_or(lower(a.attname) = 'email')
       """;
 
   private record Table(boolean isThere, boolean isMigrated) {}
@@ -112,7 +118,8 @@ public final class UsersCheck {
             .one();
     Optional<String> prismas =
         handle.createQuery(PRISMAS_TABLES).mapTo(String.class).stream()
-            .filter(name -> hasRows(handle, name))
+            .flatMap(
+                query -> handle.createQuery(query.replace("<", "\\<")).mapTo(String.class).stream())
             .findFirst();
     if (prismas.isPresent() && !table.isThere) {
       return fail(
@@ -139,13 +146,6 @@ public final class UsersCheck {
     return table.isMigrated
         ? ok("table", "the table users is there")
         : warn("table", "the table users is not migrated yet: the first start does so");
-  }
-
-  private static boolean hasRows(Handle handle, String quotedName) {
-    return handle
-        .createQuery("SELECT EXISTS (SELECT FROM " + quotedName.replace("<", "\\<") + ")")
-        .mapTo(boolean.class)
-        .one();
   }
 
   private CheckLine rows(Handle handle) {
