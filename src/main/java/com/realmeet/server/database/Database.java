@@ -20,6 +20,7 @@ import com.zaxxer.hikari.pool.HikariPool;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.sql.Connection;
 import java.sql.SQLException;
+import java.sql.SQLTransientConnectionException;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Semaphore;
@@ -36,7 +37,6 @@ import org.jdbi.v3.core.statement.StatementException;
 import org.jdbi.v3.core.statement.StatementExceptions;
 import org.jdbi.v3.postgres.PostgresPlugin;
 import org.postgresql.PGConnection;
-import org.postgresql.ds.PGSimpleDataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -74,7 +74,7 @@ public final class Database implements AutoCloseable {
   /** Connections of the pool that are reserved for sync and readiness. */
   private static final int RESERVED_CONNECTIONS = 2;
 
-  private final PGSimpleDataSource source;
+  private final RetryingDataSource source;
   private final HikariDataSource pool;
 
   /** Deadline of the work for which a thread opens a connection: JDBI does not pass one on. */
@@ -109,7 +109,7 @@ public final class Database implements AutoCloseable {
    * @param poolSize maximum number of connections
    */
   public Database(DatabaseUrl url, int poolSize, MeterRegistry meters) {
-    source = url.dataSource((int) REQUEST_TIMEOUT.toSeconds());
+    source = url.configure(new RetryingDataSource(), (int) REQUEST_TIMEOUT.toSeconds());
     source.setCancelSignalTimeout(2); // seconds
     preparedStatements = new AtomicBoolean(!url.isPooled());
     poolerChecked = new AtomicBoolean(url.isPooled());
@@ -127,6 +127,7 @@ public final class Database implements AutoCloseable {
     config.setExceptionOverride(new EvictReadOnly());
     config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);
+    source.retryWhile(() -> pool.getHikariPoolMXBean().getThreadsAwaitingConnection() > 0);
     opening = new ThreadLocal<>();
     jdbi = Jdbi.create(this::openConnection).installPlugin(new PostgresPlugin());
     // A search path is state of the connection, which poolers reject or mix up.
@@ -297,7 +298,13 @@ public final class Database implements AutoCloseable {
   private Connection openConnection() throws SQLException {
     long millis = Math.max(1, opening.get().remaining().toMillis());
     HikariPool connections = (HikariPool) pool.getHikariPoolMXBean();
-    return connections.getConnection(Math.min(pool.getConnectionTimeout(), millis));
+    try {
+      return connections.getConnection(Math.min(pool.getConnectionTimeout(), millis));
+    } catch (SQLTransientConnectionException e) {
+      throw e.getCause() != null
+          ? e
+          : new SQLTransientConnectionException(e.getMessage(), source.lastFailure());
+    }
   }
 
   private <T> T tryOnce(HandleCallback<T, RuntimeException> work, Deadline deadline) {

@@ -306,7 +306,11 @@ public record DatabaseUrl(
    *     a frozen database never ends
    */
   public PGSimpleDataSource dataSource(int socketTimeout) {
-    PGSimpleDataSource source = new PGSimpleDataSource();
+    return configure(new PGSimpleDataSource(), socketTimeout);
+  }
+
+  /** Configures a data source like {@link #dataSource}. */
+  <T extends PGSimpleDataSource> T configure(T source, int socketTimeout) {
     source.setServerNames(hosts.stream().map(Host::inUrl).toArray(String[]::new));
     source.setPortNumbers(hosts.stream().mapToInt(Host::port).toArray());
     source.setUser(user.isEmpty() ? null : user);

@@ -37,6 +37,11 @@ import org.junit.jupiter.params.provider.CsvSource;
  */
 class DatabaseTest {
   private static final int POOL_SIZE = 4;
+
+  /** No server listens on TCP port 1, "tcpmux". */
+  private static final DatabaseUrl NOBODY =
+      DatabaseUrl.parse("postgresql://a@127.0.0.1:1/a?pool_timeout=1");
+
   private static String url;
   private static Database database;
   private static ExecutorService threads;
@@ -264,6 +269,34 @@ class DatabaseTest {
     }
     assertTrue(
         Log.text().contains("WARN Database - A query of a feature found no free connection"));
+  }
+
+  @Test
+  void everyRequestOfAnOutageLearnsWhyNoConnectionCanBeOpened() {
+    try (Database down = new Database(NOBODY, POOL_SIZE, Metrics.none())) {
+      TestServer.atOnce(
+              8,
+              () ->
+                  assertThrows(
+                      Failure.class,
+                      () -> down.reserved().read(handle -> handle.execute("SELECT 1"))))
+          .forEach(
+              e ->
+                  assertEquals(
+                      "nothing listens on that host and port (connection refused) (08001)",
+                      e.getMessage()));
+    }
+  }
+
+  @Test
+  void failedAttemptToConnectIsRepeatedWhileAThreadWaits() {
+    AtomicInteger failures = new AtomicInteger();
+    RetryingDataSource source = NOBODY.configure(new RetryingDataSource(), 1);
+    source.retryWhile(() -> failures.incrementAndGet() < 3);
+
+    assertThrows(SQLException.class, source::getConnection);
+
+    assertEquals(3, failures.get());
   }
 
   private static List<String> running(String part) {
