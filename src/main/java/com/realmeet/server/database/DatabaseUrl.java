@@ -52,6 +52,12 @@ public record DatabaseUrl(
   static final int LOGIN_TIMEOUT = 5;
 
   /**
+   * Seconds for the TCP connection to one of several hosts, so that a request, which waits 3 s for
+   * a connection, gets one to the next host if a machine is lost and does not even refuse.
+   */
+  private static final int HOST_TIMEOUT = 1;
+
+  /**
    * Matches the parts of a URL. As in libpq, the credentials end at an {@code @} before the first
    * slash; but no host contains an {@code @}, so with several of them the last one counts.
    */
@@ -321,7 +327,7 @@ public record DatabaseUrl(
             .findFirst()
             .orElse(null));
     source.setApplicationName("real-meet-server");
-    source.setConnectTimeout(LOGIN_TIMEOUT);
+    source.setConnectTimeout(hosts.size() > 1 ? HOST_TIMEOUT : LOGIN_TIMEOUT);
     source.setLoginTimeout(LOGIN_TIMEOUT);
     source.setSocketTimeout(socketTimeout);
     source.setTcpKeepAlive(true);

@@ -221,6 +221,8 @@ class DatabaseUrlTest {
           channel_binding=require,               channelBinding,   require
           sslmode=require&sslnegotiation=direct, sslNegotiation,   direct
           connect_timeout=3,                     connectTimeout,   3
+          'host=h,i',                            connectTimeout,   1
+          'host=h,i&connect_timeout=3',          connectTimeout,   3
           application_name=my%20QQ+app,          ApplicationName,  my QQ+app
           target_session_attrs=read-write,       targetServerType, primary
           target_session_attrs=primary,          targetServerType, primary
