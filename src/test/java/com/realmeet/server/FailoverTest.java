@@ -1,8 +1,14 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.database.Database;
+import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestReplication;
@@ -75,6 +81,24 @@ class FailoverTest {
       assertEquals(Set.of(), acknowledged);
       TestServer.await(
           "the old primary follows", () -> rows(postgres.one).equals(rows(postgres.two)));
+    }
+  }
+
+  /** Postgres itself reports success then: the transaction is committed, but on one server only. */
+  @Test
+  void commitThatWaitsInVainForAStandbyIsNotAcknowledged() {
+    try (Database database =
+        new Database(DatabaseUrl.parse(postgres.one.url()), 1, Metrics.none())) {
+      Failure e =
+          assertThrows(
+              Failure.class,
+              () ->
+                  database.write(
+                      Deadline.in(Duration.ofMillis(700)),
+                      handle -> handle.execute("CREATE TABLE notes ()")));
+
+      assertEquals(Failure.Kind.DATABASE_UNAVAILABLE, e.kind());
+      assertTrue(Log.text().contains("SyncRep, a wait for a synchronous standby"), Log.text());
     }
   }
 

@@ -316,7 +316,7 @@ public final class Database implements AutoCloseable {
           "no time is left for the database");
     }
     AtomicBoolean evicted = new AtomicBoolean();
-    T result;
+    T result = null;
     opening.set(deadline);
     try {
       result =
@@ -340,13 +340,32 @@ public final class Database implements AutoCloseable {
       if (!evicted.get()) {
         throw e;
       }
-      throw Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, "the statement took too long");
     } finally {
       opening.remove();
+    }
+    if (evicted.get()) {
+      throw cancelledWithSuccess();
     }
     outage.succeeded();
     lastUseNanos.set(System.nanoTime());
     return result;
+  }
+
+  /**
+   * Returns the failure for a statement that succeeded although it was cancelled. It may be a
+   * commit whose wait for a synchronous standby was cancelled: Postgres then reports success, but a
+   * failover would lose it.
+   */
+  private Failure cancelledWithSuccess() {
+    String reason =
+        "a statement was cancelled, since it took too long: look for locks, slow queries and "
+            + "SyncRep, a wait for a synchronous standby, in pg_stat_activity";
+    if (featurePermits == null) {
+      outage.failed(reason);
+    } else if (warnings.allows("cancelled")) {
+      log.warn("A query of a feature was too slow, {}", reason);
+    }
+    return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, reason);
   }
 
   /**
