@@ -37,7 +37,8 @@ class ApiDocumentTest {
           "Content-Type", List.of("application/json"),
           "Cache-Control", List.of("no-store"),
           "Vary", List.of("Origin"),
-          "X-Content-Type-Options", List.of("nosniff"));
+          "X-Content-Type-Options", List.of("nosniff"),
+          "X-Request-Id", List.of("0b9F-4.c_d"));
 
   private static final String READY = "{\"status\":\"ok\",\"database\":\"ok\"}";
 
@@ -167,6 +168,7 @@ class ApiDocumentTest {
         "Vary: Accept",
         "Vary:",
         "Cache-Control: max-age=5",
+        "X-Request-Id: a b",
         "Content-Type: text/css"
       })
   void headerThatTheDocumentDoesNotPromiseIsFound(String line) {

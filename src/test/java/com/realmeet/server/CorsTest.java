@@ -90,7 +90,11 @@ class CorsTest {
       Answer answer = ask(line, "Origin: " + origin);
 
       assertEquals(
-          List.of("Access-Control-Allow-Origin: " + origin), corsHeaders(answer), line::toString);
+          List.of(
+              "Access-Control-Allow-Origin: " + origin,
+              "Access-Control-Expose-Headers: X-Request-Id"),
+          corsHeaders(answer),
+          line::toString);
       assertEquals(List.of("Origin"), answer.header("Vary"), line::toString);
       assertEquals(without.status(), answer.status(), line::toString);
     }
@@ -184,6 +188,7 @@ class CorsTest {
             "Access-Control-Allow-Headers: authorization,content-type",
             "Access-Control-Allow-Methods: " + methods,
             "Access-Control-Allow-Origin: https://app.example.com",
+            "Access-Control-Expose-Headers: X-Request-Id",
             "Access-Control-Max-Age: 7200"),
         corsHeaders(answer));
     assertEquals(List.of("Origin"), answer.header("Vary"));

@@ -105,8 +105,8 @@ class JarTest {
       assertEquals(143, jar.exitCode());
       assertLines(
           List.of(
-              "INFO RequestLog - POST /api/user/sync 200 \\d+ ms",
-              "INFO RequestLog - GET /api/user/sync 405 \\d+ ms"),
+              "INFO RequestLog - POST /api/user/sync 200 \\d+ ms [0-9a-f]{16}",
+              "INFO RequestLog - GET /api/user/sync 405 \\d+ ms [0-9a-f]{16}"),
           log(jar).stream().filter(line -> line.contains("RequestLog")).toList());
     }
   }

@@ -205,7 +205,8 @@ class RequestBodyTest {
           "{\"error\":\"Service Unavailable\",\"message\":\"Server is overloaded\"}",
           answer.body());
       assertEquals(List.of("1"), answer.header("Retry-After"));
-      assertEquals(List.of("Retry-After"), answer.header("Access-Control-Expose-Headers"));
+      assertEquals(
+          List.of("Retry-After, X-Request-Id"), answer.header("Access-Control-Expose-Headers"));
     }
     List<Answer> late = answers.stream().filter(answer -> answer.status() == 408).toList();
     assertEquals(80, late.size() + refused.size());

@@ -26,7 +26,14 @@ public final class Cors {
   private static final HttpField VARY = new PreEncodedHttpField(HttpHeader.VARY, "Origin");
 
   private static final String ALLOWED = "Access-Control-Allow-Origin";
-  private static final String EXPOSED = "Access-Control-Expose-Headers";
+
+  /** Lets pages read the id of their request, to report it. */
+  private static final HttpField EXPOSE =
+      new PreEncodedHttpField("Access-Control-Expose-Headers", RequestId.HEADER);
+
+  /** Lets pages also read when to try again. */
+  private static final HttpField EXPOSE_RETRY_AFTER =
+      new PreEncodedHttpField(EXPOSE.getName(), "Retry-After, " + RequestId.HEADER);
 
   /**
    * Matches a list of header names (RFC 9110 §5.6.2) without {@code *}, which would mean all
@@ -74,6 +81,7 @@ public final class Cors {
     }
     if (origins.contains(sent.get(0))) {
       response.put(ALLOWED, sent.get(0));
+      response.put(EXPOSE);
     } else if (logged.size() < MAX_LOGGED_ORIGINS && !isOwn(sent.get(0), request)) {
       logForeign(sent.get(0));
     }
@@ -130,7 +138,7 @@ public final class Cors {
   /** Lets pages of an allowed origin read {@code Retry-After}. */
   static void exposeRetryAfter(Context ctx) {
     if (ctx.res().containsHeader(ALLOWED)) {
-      ctx.header(EXPOSED, "Retry-After");
+      ctx.header(EXPOSE_RETRY_AFTER.getName(), EXPOSE_RETRY_AFTER.getValue());
     }
   }
 
@@ -139,7 +147,7 @@ public final class Cors {
    */
   static void exposeRetryAfter(HttpFields.Mutable response) {
     if (response.contains(ALLOWED)) {
-      response.put(EXPOSED, "Retry-After");
+      response.put(EXPOSE_RETRY_AFTER);
     }
   }
 }

@@ -89,7 +89,7 @@ public final class Errors {
       ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
       Cors.exposeRetryAfter(ctx);
     }
-    log.debug("{}: {}", kind, failure.getMessage());
+    log.debug("{}: {} (request {})", kind, failure.getMessage(), RequestId.of(ctx));
     ctx.status(kind.status).json(Body.of(kind.status, failure.sentence()));
   }
 
@@ -123,19 +123,19 @@ public final class Errors {
       return;
     }
     if (refusals.allows(explanation.get())) {
-      log.error(explanation.get(), production ? null : e);
+      log.error("{} (request {})", explanation.get(), RequestId.of(ctx), production ? null : e);
     }
     respond(ctx, 500, production ? "Internal server error" : explanation.get());
   }
 
   private void bug(Exception e, Context ctx) {
-    log.error("Unhandled exception", e);
+    log.error("Unhandled exception (request {})", RequestId.of(ctx), e);
     respond(ctx, 500, production ? "Internal server error" : e.getMessage());
   }
 
   /** Responds 500 to an error of the JVM, such as a full heap. */
   private void error(HttpServletResponse response, Error e) {
-    log.error("An error of the JVM", e);
+    log.error("An error of the JVM (request {})", RequestId.of(response), e);
     response.setStatus(500);
     response.setContentType("application/json");
     try {
@@ -179,17 +179,17 @@ public final class Errors {
       int status = response.getStatus();
       String detail = (String) request.getAttribute(ErrorHandler.ERROR_MESSAGE);
       Object cause = request.getAttribute(ErrorHandler.ERROR_EXCEPTION);
+      HttpFields.Mutable headers = response.getHeaders();
+      JettyServer.addHeaders(cors, request.getHeaders(), headers);
       if (cause instanceof HttpException http) {
         status = http.getCode();
         detail = http.getReason();
       } else if (cause instanceof EofException) {
         log.debug("The client has gone");
       } else if (cause instanceof Throwable bug && status != 503) { // 503: waited too long
-        log.error("Unhandled exception", bug);
+        log.error("Unhandled exception (request {})", headers.get(RequestId.HEADER), bug);
         detail = production ? "Internal server error" : bug.getMessage();
       }
-      HttpFields.Mutable headers = response.getHeaders();
-      JettyServer.addHeaders(cors, request.getHeaders(), headers);
       headers.put(HttpHeader.CONTENT_TYPE, "application/json");
       String message = sentence(status, detail);
       if (status == 503) {

@@ -173,7 +173,9 @@ public final class JettyServer {
           if (development) {
             Slf4jRequestLogWriter requestLog = new Slf4jRequestLogWriter();
             requestLog.setLoggerName("RequestLog");
-            server.setRequestLog(new CustomRequestLog(requestLog, "%m %U %s %{ms}T ms"));
+            server.setRequestLog(
+                new CustomRequestLog(
+                    requestLog, "%m %U %s %{ms}T ms %{" + RequestId.HEADER + "}o"));
           }
         });
     javalin.jetty.modifyServletContextHandler(
@@ -254,6 +256,9 @@ public final class JettyServer {
   /** Adds the headers of every response. */
   static void addHeaders(Cors cors, HttpFields request, HttpFields.Mutable response) {
     response.put(NO_SNIFF).put(NO_STORE);
+    if (!response.contains(RequestId.HEADER)) {
+      RequestId.addHeader(request, response);
+    }
     cors.addHeaders(request, response);
   }
 

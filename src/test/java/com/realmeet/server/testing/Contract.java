@@ -20,6 +20,7 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
@@ -44,7 +45,11 @@ public final class Contract {
 
   /** Patterns of headers that every answer carries, whatever it is. */
   private static final Map<String, String> COMMON_HEADERS =
-      Map.of("Cache-Control", "no-store", "Vary", "Origin", "X-Content-Type-Options", "nosniff");
+      Map.of(
+          "Cache-Control", "no-store",
+          "Vary", "Origin",
+          "X-Content-Type-Options", "nosniff",
+          "X-Request-Id", "[A-Za-z0-9._-]{1,64}");
 
   /** Patterns of headers that a preflight's answer carries beside its methods. */
   private static final Map<String, String> PREFLIGHT_HEADERS =
@@ -136,7 +141,7 @@ public final class Contract {
     List<String> types = named.get("Content-Type");
     OF_HTTP.forEach(named::remove);
     checkPatterns(COMMON_HEADERS, named, answer);
-    checkCors(status, named, answer);
+    checkCors(named, answer);
 
     String[] line = request.split(" ", 2);
     String method = line[0].equals("HEAD") ? "GET" : line[0];
@@ -171,16 +176,15 @@ public final class Contract {
     return !DOCUMENT.at(pointer).isMissingNode();
   }
 
-  private static void checkCors(int status, Map<String, List<String>> headers, String answer) {
+  private static void checkCors(Map<String, List<String>> headers, String answer) {
     List<String> origin = headers.remove("Access-Control-Allow-Origin");
     require(
         origin == null || String.join(",", origin).matches("[a-z][a-z0-9+.-]*://[^/,]+"),
         answer + origin);
     List<String> exposed = headers.remove("Access-Control-Expose-Headers");
-    require(
-        exposed == null
-            || origin != null && status == 503 && exposed.equals(List.of("Retry-After")),
-        answer + exposed);
+    String readable =
+        headers.containsKey("Retry-After") ? "Retry-After, X-Request-Id" : "X-Request-Id";
+    require(Objects.equals(exposed, origin == null ? null : List.of(readable)), answer + exposed);
   }
 
   private static void checkPreflight(

@@ -49,10 +49,13 @@ public final class RawHttp implements AutoCloseable {
           .toList();
     }
 
-    /** What the contract promises: all but the time and how the message is delimited, sorted. */
+    /**
+     * What the contract promises: all but the time, the id and how the message is delimited,
+     * sorted.
+     */
     public List<String> contractHeaders() {
       return headers.stream()
-          .filter(line -> !line.matches("(Date|Content-Length|Connection): .*"))
+          .filter(line -> !line.matches("(Date|X-Request-Id|Content-Length|Connection): .*"))
           .sorted()
           .toList();
     }
