@@ -34,6 +34,18 @@ public final class Threads {
   }
 
   /**
+   * Starts a task that serves requests, on a thread of the same kind as theirs: two virtual threads
+   * wake each other without the operating system.
+   */
+  public static void start(String name, Runnable task) {
+    if (areVirtual()) {
+      VirtualThreads.getNamedVirtualThreadsExecutor(name).execute(task);
+    } else {
+      named(name).newThread(task).start();
+    }
+  }
+
+  /**
    * Sleeps; returns at once if the time is negative.
    *
    * @throws IllegalStateException if the thread is interrupted, as when the process ends
