@@ -226,6 +226,7 @@ class DevTest {
     assertEquals(200, status(HttpRequest.newBuilder(clerk.resolve("/dev/users/user_grace"))));
 
     HttpRequest.Builder token = HttpRequest.newBuilder(clerk.resolve("/dev/token/user_grace"));
+    assertEquals(200, status(token)); // the curl command that make dev prints
     assertEquals(403, status(token.copy().header("Origin", "https://evil.example")));
     assertEquals(200, status(token.copy().header("Origin", server.toString()))); // /api/docs
   }

@@ -91,7 +91,8 @@ final class DevRoutes {
         exchange -> {
           String host = String.valueOf(exchange.getRequestHeaders().getFirst("Host"));
           String origin = exchange.getRequestHeaders().getFirst("Origin");
-          boolean isDocs = path.equals("/dev/token/") && serverOrigins().contains(origin);
+          boolean isDocs =
+              origin != null && path.equals("/dev/token/") && serverOrigins().contains(origin);
           if (isDocs) {
             exchange.getResponseHeaders().set("Access-Control-Allow-Origin", origin);
           }
