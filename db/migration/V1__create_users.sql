@@ -43,7 +43,7 @@ BEGIN
       EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %L OR id::text COLLATE "C" LIKE %L)',
         found.name, found.missing IS NULL, 'user\_%') INTO has_rows;
       IF has_rows THEN
-        RAISE EXCEPTION 'the Node server''s users are in the table %, and an empty table "users" beside it would hide them: rename it first%, see the chapter "Moving from the Node server" of the README',
+        RAISE EXCEPTION 'the Node server''s users are in the table %, and an empty table "users" beside it would hide them: rename it first%, see the chapter "Moving from the Node server" of the README, or, to keep it as it is, name another schema in DATABASE_URL',
           found.name, coalesce(', and add the columns ' || found.missing, '');
       END IF;
     END IF;

@@ -310,7 +310,9 @@ class CheckTest {
             "warn table beside users there is a table \"User\" with rows, as Prisma makes it",
             PRISMA),
         new Row(
-            "fail table the Node server's users are in the table \"User\": rename it first",
+            "fail table the Node server's users are in the table \"User\": rename it first, see the"
+                + " chapter \"Moving from the Node server\" of the README, or, to keep it as it is,"
+                + " name another schema in DATABASE_URL",
             PRISMA + "; DROP TABLE users CASCADE"),
         new Row(
             "fail table the Node server's users are in the table \"User\": rename it first",

@@ -83,6 +83,7 @@ class PrismaTableTest {
     String message = refusal(url);
     assertTrue(message.contains(CHAPTER), message);
     assertTrue(message.contains("rename it first"), message);
+    assertTrue(message.contains("keep it as it is, name another schema in DATABASE_URL"), message);
     assertEquals(
         List.of("f"),
         TestPostgres.query(database, "SELECT to_regclass('" + schema + ".users') IS NOT NULL"));

@@ -89,7 +89,6 @@ class RepeatedMigrationTest {
       strings = {
         "DROP TABLE real_meet_server_migrations",
         "TRUNCATE real_meet_server_migrations",
-        "UPDATE real_meet_server_migrations SET checksum = 1694028560 WHERE version = '1'",
         "DELETE FROM real_meet_server_migrations WHERE version = '2'",
         "UPDATE real_meet_server_migrations SET success = false WHERE version = '2'",
         "DELETE FROM real_meet_server_migrations WHERE version = '2';"
@@ -142,6 +141,26 @@ class RepeatedMigrationTest {
 
     assertEquals(before, rows(database));
     assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
+  }
+
+  /** Whoever changes V1 appends its checksum here, and the one before to the rows to repeat. */
+  @Test
+  void everyVersionOfTheFirstMigrationIsBroughtUpToDate() {
+    List<String> checksums = List.of("1412849516", "1694028560", "690228550", "-2041042412");
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(database, "CREATE VIEW recent AS SELECT id, created_at FROM users");
+    for (String checksum : checksums) {
+      TestPostgres.execute(
+          database,
+          "UPDATE real_meet_server_migrations SET checksum = " + checksum + " WHERE version = '1'");
+
+      Migrations.migrate(DatabaseUrl.parse(database));
+
+      assertEquals(
+          checksums.subList(checksums.size() - 1, checksums.size()),
+          TestPostgres.query(
+              database, "SELECT checksum FROM real_meet_server_migrations WHERE version = '1'"));
+    }
   }
 
   @Test

@@ -46,10 +46,13 @@ public final class Migrations {
 
   /**
    * Selects the rows of the history table whose migrations must run again: failed ones, and V1 of
-   * release 1.0.0 and of a version after it, whose file has changed and can run on their result.
+   * release 1.0.0 and of versions after it, whose file has changed and can run on their result.
    */
   static final String TO_REPEAT =
-      "version = '1' AND checksum IN (1412849516, 1694028560) OR version IN ('1', '2') AND NOT success";
+      """
+      version = '1' AND checksum IN (1412849516, 1694028560, 690228550)
+      OR version IN ('1', '2') AND NOT success
+      """;
 
   /**
    * Returns what to do if sessions that set no time zone, such as Prisma's, do not have UTC. The

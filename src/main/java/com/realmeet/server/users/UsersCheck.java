@@ -126,7 +126,8 @@ public final class UsersCheck {
           "table",
           "the Node server's users are in the table "
               + prismas.get()
-              + ": rename it first, see the chapter \"Moving from the Node server\" of the README");
+              + ": rename it first, see the chapter \"Moving from the Node server\" of the README, or,"
+              + " to keep it as it is, name another schema in DATABASE_URL");
     }
     if (prismas.isPresent()) {
       return warn(
