@@ -55,27 +55,27 @@ public final class ClerkWebhook {
   private record Signed(String id, String timestamp, String signatures) {}
 
   private final List<byte[]> secrets;
-  private final UserSync users;
-  private final InstanceCheck instance;
-  private final Supplier<Set<String>> instances;
+  private final UserSync userSync;
+  private final InstanceCheck instanceCheck;
+  private final Supplier<Set<String>> ourInstanceIds;
   private final AtomicBoolean otherInstanceLogged = new AtomicBoolean();
   private final WebhookMetrics metrics;
 
   /**
    * @param secrets keys in use; several during a key rotation
-   * @param instances returns the possible ids of CLERK_SECRET_KEY's Clerk instance; empty if
+   * @param ourInstanceIds returns the possible ids of CLERK_SECRET_KEY's Clerk instance; empty if
    *     unknown
    */
   public ClerkWebhook(
       List<byte[]> secrets,
-      UserSync users,
-      InstanceCheck instance,
-      Supplier<Set<String>> instances,
+      UserSync userSync,
+      InstanceCheck instanceCheck,
+      Supplier<Set<String>> ourInstanceIds,
       MeterRegistry meters) {
     this.secrets = secrets;
-    this.users = users;
-    this.instance = instance;
-    this.instances = instances;
+    this.userSync = userSync;
+    this.instanceCheck = instanceCheck;
+    this.ourInstanceIds = ourInstanceIds;
     this.metrics = new WebhookMetrics(meters);
   }
 
@@ -183,14 +183,14 @@ public final class ClerkWebhook {
     switch (type) {
       case "user.created", "user.updated" -> {
         String id = userId(user);
-        apply(id, user, () -> users.refresh(id, deadline));
+        runForSvix(id, user, () -> userSync.refresh(id, deadline));
       }
       case "user.deleted" -> {
         if (user.path("id").asText("").isEmpty()) { // Clerk's API declares the id as optional
           log.warn("Webhook user.deleted has no user id: run backfill --delete-missing");
         } else {
           String id = userId(user);
-          apply(id, user, () -> users.deleteIfGone(id, "webhook user.deleted", deadline));
+          runForSvix(id, user, () -> userSync.deleteIfGone(id, "webhook user.deleted", deadline));
         }
       }
       default -> log.debug("Webhook {} is ignored", type.replaceAll("[^\\w.]", "?"));
@@ -201,16 +201,16 @@ public final class ClerkWebhook {
    * Logs once that an event comes from another Clerk instance. It is harmless, but the endpoint or
    * the key is wrong.
    */
-  private void warnOfOtherInstance(String instance) {
-    Set<String> ours = instances.get();
-    if (INSTANCE_ID.matcher(instance).matches()
+  private void warnOfOtherInstance(String eventInstanceId) {
+    Set<String> ours = ourInstanceIds.get();
+    if (INSTANCE_ID.matcher(eventInstanceId).matches()
         && !ours.isEmpty()
-        && !ours.contains(instance)
+        && !ours.contains(eventInstanceId)
         && otherInstanceLogged.compareAndSet(false, true)) {
       log.warn(
           "A webhook comes from Clerk instance {}, but CLERK_SECRET_KEY is of {}: create the"
               + " endpoint in the instance of the key, or set the key of the endpoint's instance",
-          instance,
+          eventInstanceId,
           String.join(", ", ours).replaceAll("[^\\w, -]", "?"));
     }
   }
@@ -224,12 +224,12 @@ public final class ClerkWebhook {
   }
 
   /**
-   * Applies an event.
+   * Runs the work of an event, and translates its failures for Svix.
    *
    * @param user as the event contains the user
    * @throws Failure of a kind that makes Svix send the event again
    */
-  private void apply(String id, JsonNode user, Runnable work) {
+  private void runForSvix(String id, JsonNode user, Runnable work) {
     try {
       work.run();
     } catch (Failure e) {
@@ -237,7 +237,7 @@ public final class ClerkWebhook {
         case USER_DELETED -> log.debug("Webhook: {} is a tombstone", id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
-            if (instance.isWrong()) {
+            if (instanceCheck.isWrong()) {
               throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
             }
             log.warn("Webhook: Clerk does not have {}, the row is left unchanged", id);
