@@ -35,7 +35,7 @@ import java.util.stream.Collectors;
  * @param directUrl database for migrations: the host behind the pooler if it is known
  * @param clerkSecretKey {@code sk_test_…} or {@code sk_live_…}
  * @param port 0 picks a free one
- * @param environment the value of NODE_ENV
+ * @param nodeEnv the value of NODE_ENV
  * @param origins front ends that may read our responses (CORS), in the form of {@link Origins}
  * @param host address to listen on
  * @param poolSize maximum number of connections to the database
@@ -54,7 +54,7 @@ public record Config(
     DatabaseUrl directUrl,
     String clerkSecretKey,
     int port,
-    Environment environment,
+    NodeEnv nodeEnv,
     Set<String> origins,
     String host,
     int poolSize,
@@ -68,7 +68,7 @@ public record Config(
     List<String> contradictions) {
 
   /** NODE_ENV: the name is kept so that an existing {@code .env} works. */
-  enum Environment {
+  enum NodeEnv {
     DEVELOPMENT,
     PRODUCTION,
     TEST
@@ -158,11 +158,11 @@ public record Config(
   }
 
   boolean isDevelopment() {
-    return environment == Environment.DEVELOPMENT;
+    return nodeEnv == NodeEnv.DEVELOPMENT;
   }
 
   boolean isProduction() {
-    return environment == Environment.PRODUCTION;
+    return nodeEnv == NodeEnv.PRODUCTION;
   }
 
   /** Returns warnings about settings that are usable but look wrong, one line each. */
@@ -179,7 +179,7 @@ public record Config(
   /** Returns a text without secrets. */
   @Override
   public String toString() {
-    return "Config[" + environment + ", database " + databaseUrl + ", Clerk " + clerkApiUrl + "]";
+    return "Config[" + nodeEnv + ", database " + databaseUrl + ", Clerk " + clerkApiUrl + "]";
   }
 
   /** Parses the variables and collects all problems, so that they are reported at once. */
@@ -201,9 +201,8 @@ public record Config(
       String secretKey =
           required("CLERK_SECRET_KEY", "sk_test_... or sk_live_...", this::secretKey);
       int port = optional("PORT", 3001, text -> number(text, 0, 65535));
-      Environment environment =
-          optional("NODE_ENV", Environment.DEVELOPMENT, this::environmentNamed);
-      Set<String> origins = origins(environment == Environment.PRODUCTION);
+      NodeEnv nodeEnv = optional("NODE_ENV", NodeEnv.DEVELOPMENT, this::nodeEnv);
+      Set<String> origins = origins(nodeEnv == NodeEnv.PRODUCTION);
       Set<String> parties = origins;
       if (variables.containsKey("CLERK_AUTHORIZED_PARTIES")) {
         parties = optional("CLERK_AUTHORIZED_PARTIES", Set.of(), this::partyList);
@@ -214,7 +213,7 @@ public record Config(
               directUrl != null || databaseUrl == null ? directUrl : databaseUrl.direct(),
               secretKey,
               port,
-              environment,
+              nodeEnv,
               origins,
               optional("HOST", "0.0.0.0", this::host),
               optional(
@@ -257,8 +256,8 @@ public record Config(
       return optional("CLIENT_URL", Set.of("http://localhost:3000"), this::originList);
     }
 
-    private Environment environmentNamed(String text) {
-      return Arrays.stream(Environment.values())
+    private NodeEnv nodeEnv(String text) {
+      return Arrays.stream(NodeEnv.values())
           .filter(candidate -> candidate.name().toLowerCase(Locale.ROOT).equals(text))
           .findFirst()
           .orElseThrow(

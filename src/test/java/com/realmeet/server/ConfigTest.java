@@ -46,7 +46,7 @@ class ConfigTest {
     Config config = Config.from(good());
 
     assertEquals(3001, config.port());
-    assertEquals(Config.Environment.DEVELOPMENT, config.environment());
+    assertEquals(Config.NodeEnv.DEVELOPMENT, config.nodeEnv());
     assertEquals(Set.of("http://localhost:3000"), config.origins());
     assertEquals("0.0.0.0", config.host());
     assertEquals(10, config.poolSize());
