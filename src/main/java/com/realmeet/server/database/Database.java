@@ -127,7 +127,8 @@ public final class Database implements AutoCloseable {
     config.setExceptionOverride(new EvictReadOnly());
     config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);
-    source.retryWhile(() -> pool.getHikariPoolMXBean().getThreadsAwaitingConnection() > 0);
+    source.retryWhile(
+        () -> !pool.isClosed() && pool.getHikariPoolMXBean().getThreadsAwaitingConnection() > 0);
     opening = new ThreadLocal<>();
     jdbi = Jdbi.create(this::openConnection).installPlugin(new PostgresPlugin());
     // A search path is state of the connection, which poolers reject or mix up.

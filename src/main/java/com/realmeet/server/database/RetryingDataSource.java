@@ -1,5 +1,6 @@
 package com.realmeet.server.database;
 
+import com.realmeet.server.core.Threads;
 import java.sql.Connection;
 import java.sql.SQLException;
 import java.time.Duration;
@@ -9,6 +10,7 @@ import org.postgresql.ds.PGSimpleDataSource;
 /**
  * Data source of the pool that retries at a constant interval. HikariCP itself backs off: after 5 s
  * of an outage its next attempt is 5 s away, although requests wait. Delete when that is a setting.
+ * A full database is left to HikariCP, since each attempt costs it the start of a process.
  */
 final class RetryingDataSource extends PGSimpleDataSource {
   private static final Duration INTERVAL = Duration.ofMillis(250);
@@ -19,7 +21,8 @@ final class RetryingDataSource extends PGSimpleDataSource {
   /**
    * Sets whether a failed attempt is repeated.
    *
-   * @param isWaitedFor returns true while a thread waits for a connection
+   * @param isWaitedFor returns true while the pool is open and a thread waits for a connection; the
+   *     end of the pool waits for an attempt and does not interrupt it
    */
   void retryWhile(BooleanSupplier isWaitedFor) {
     this.isWaitedFor = isWaitedFor;
@@ -39,16 +42,11 @@ final class RetryingDataSource extends PGSimpleDataSource {
         return connection;
       } catch (SQLException e) {
         lastFailure = e;
-        if (SqlErrors.isLoginRefused(e) || !isWaitedFor.getAsBoolean()) {
+        if (SqlErrors.isLoginRefused(e) || SqlErrors.isFull(e) || !isWaitedFor.getAsBoolean()) {
           throw e;
         }
       }
-      try {
-        Thread.sleep(INTERVAL.toMillis());
-      } catch (InterruptedException e) { // the pool is being closed
-        Thread.currentThread().interrupt();
-        throw lastFailure;
-      }
+      Threads.sleep(INTERVAL);
     }
   }
 }

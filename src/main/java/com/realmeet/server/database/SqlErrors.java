@@ -136,6 +136,13 @@ public final class SqlErrors {
   }
 
   /**
+   * Returns true if the database has no connection, memory or disk left (insufficient resources).
+   */
+  static boolean isFull(SQLException e) {
+    return state(e).startsWith("53");
+  }
+
+  /**
    * Returns true if the database rejects the values of a statement; other rows may still be
    * accepted.
    */

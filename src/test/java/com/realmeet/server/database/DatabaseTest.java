@@ -299,6 +299,44 @@ class DatabaseTest {
     assertEquals(3, failures.get());
   }
 
+  /** Each attempt costs it the start of a process. */
+  @Test
+  void attemptToConnectToAFullDatabaseIsNotRepeated() {
+    String role = "full_" + ProcessHandle.current().pid();
+    TestPostgres.execute(url, "CREATE ROLE " + role + " LOGIN PASSWORD 'x' CONNECTION LIMIT 0");
+    try {
+      RetryingDataSource source =
+          DatabaseUrl.parse(url.replaceFirst("//[^@]*@", "//" + role + ":x@"))
+              .configure(new RetryingDataSource(), 1);
+      AtomicInteger failures = new AtomicInteger();
+      source.retryWhile(() -> failures.incrementAndGet() < 3);
+
+      assertEquals("53300", assertThrows(SQLException.class, source::getConnection).getSQLState());
+      assertEquals(0, failures.get());
+    } finally {
+      TestPostgres.execute(url, "DROP ROLE " + role);
+    }
+  }
+
+  @Test
+  void requestThatWaitsForADatabaseThatIsDownDoesNotDelayTheEnd() throws InterruptedException {
+    Thread waiting;
+    try (Database down =
+        new Database(
+            DatabaseUrl.parse("postgresql://a@127.0.0.1:1/a"), POOL_SIZE, Metrics.none())) {
+      waiting =
+          new Thread(
+              () ->
+                  assertThrows(
+                      Failure.class, () -> down.read(handle -> handle.execute("SELECT 1"))));
+      waiting.start();
+      TestServer.await("it waits", () -> waiting.getState() == Thread.State.TIMED_WAITING);
+    }
+    assertTrue(waiting.isAlive(), "closing waited until the request gave up after 3 s");
+    waiting.interrupt();
+    waiting.join();
+  }
+
   private static List<String> running(String part) {
     return TestPostgres.query(
         url,
