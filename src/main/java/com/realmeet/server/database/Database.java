@@ -302,9 +302,10 @@ public final class Database implements AutoCloseable {
     try {
       return connections.getConnection(Math.min(pool.getConnectionTimeout(), millis));
     } catch (SQLTransientConnectionException e) {
-      throw e.getCause() != null
-          ? e
-          : new SQLTransientConnectionException(e.getMessage(), source.lastFailure());
+      // Without an SQLSTATE it is not transient here: attempts were repeated for all the time there
+      // is, and the other connections of the pool may be healthy.
+      throw new SQLTransientConnectionException(
+          e.getMessage(), e.getCause() != null ? e.getCause() : source.lastFailure());
     }
   }
 

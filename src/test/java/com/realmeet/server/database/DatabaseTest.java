@@ -288,6 +288,21 @@ class DatabaseTest {
     }
   }
 
+  /** A second try would find no time left, and call that an overload. */
+  @Test
+  void requestWithLittleTimeLearnsOfAnOutageToo() {
+    try (Database down = new Database(NOBODY, POOL_SIZE, Metrics.none())) {
+      Failure e =
+          assertThrows(
+              Failure.class,
+              () ->
+                  down.read(
+                      Deadline.in(Duration.ofMillis(300)), handle -> handle.execute("SELECT 1")));
+
+      assertEquals(Failure.Kind.DATABASE_UNAVAILABLE, e.kind());
+    }
+  }
+
   @Test
   void failedAttemptToConnectIsRepeatedWhileAThreadWaits() {
     AtomicInteger failures = new AtomicInteger();
