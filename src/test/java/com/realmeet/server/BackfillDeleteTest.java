@@ -239,6 +239,38 @@ class BackfillDeleteTest {
     assertEquals("user_2@moved.invalid", backfill.rows().get("user_2"));
   }
 
+  @Test
+  void revivalsThatTheApplicationRefusesAreSkippedAndNamed() {
+    tombstone("user_1", "user_2", "user_3");
+    skipUpdates("OLD.id = 'user_1' AND OLD.deleted_at IS NOT NULL");
+    TestPostgres.execute(
+        database,
+        "ALTER TABLE users ADD CONSTRAINT gone CHECK (id != 'user_2' OR deleted_at IS NOT NULL)");
+
+    backfill.expect(1, "0 deleted, 2 skipped, 1 revived", "--revive");
+
+    assertSkipped("user_1", "a trigger of the application on the table users suppressed the row");
+    assertSkipped("user_2", "constraint gone of table users");
+    assertEquals("tombstone", backfill.rows().get("user_1"));
+    assertEquals("tombstone", backfill.rows().get("user_2"));
+    assertEquals("user3@example.com|User 3", backfill.rows().get("user_3"));
+  }
+
+  private void skipUpdates(String condition) {
+    TestPostgres.execute(
+        database,
+        """
+        CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER skip BEFORE UPDATE ON users FOR EACH ROW WHEN (%s) EXECUTE FUNCTION skip();
+        """
+            .formatted(condition));
+  }
+
+  private static void assertSkipped(String id, String reason) {
+    String line = "Skipped: " + id + " is refused: The database refuses a statement: " + reason;
+    assertTrue(Log.text().contains(line), Log.text());
+  }
+
   /** The listing says that the user exists; a live row that is newer stays. */
   @Test
   void tombstoneThatIsNewerThanClerksVersionIsRevivedAsTheDryRunSays() {

@@ -7,6 +7,7 @@ import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.core.Threads;
+import com.realmeet.server.database.SqlErrors;
 import com.realmeet.server.users.UserDao.Change;
 import java.time.Duration;
 import java.time.Instant;
@@ -246,8 +247,24 @@ public final class Backfill {
     if (options.dryRun) {
       report(user.id(), Change.REVIVE);
     } else {
-      count(withRetries(() -> users.revive(user)) ? Map.of(Change.REVIVE, 1) : Map.of());
-      storable.forEach(bulk::storeOrSkip);
+      skipIfRefused(
+          user.id(),
+          () -> {
+            count(withRetries(() -> users.revive(user)) ? Map.of(Change.REVIVE, 1) : Map.of());
+            storable.forEach(bulk::storeOrSkip);
+          });
+    }
+  }
+
+  /** Changes a row; skips it if a trigger or constraint of the application refuses that. */
+  private void skipIfRefused(String id, Runnable change) {
+    try {
+      change.run();
+    } catch (JdbiException e) {
+      if (!SqlErrors.isOfData(e)) {
+        throw e;
+      }
+      skip(id, "is refused: " + SqlErrors.explain(e).orElse("the database refuses a value"));
     }
   }
 

@@ -400,8 +400,15 @@ public final class UserDao {
    */
   boolean revive(ClerkUser user) {
     return database.writeIdempotent(
-        Deadline.in(Deadline.REQUEST_TIMEOUT),
-        handle -> bind(handle.createUpdate(REVIVE), user).execute() == 1);
+        Deadline.in(Deadline.REQUEST_TIMEOUT), handle -> revive(handle, user));
+  }
+
+  private static boolean revive(Handle handle, ClerkUser user) {
+    boolean revived = bind(handle.createUpdate(REVIVE), user).execute() == 1;
+    if (!revived && !findTombstones(handle, List.of(user.id())).isEmpty()) {
+      throw new RowSuppressed();
+    }
+    return revived;
   }
 
   /**
