@@ -256,6 +256,22 @@ class BackfillDeleteTest {
     assertEquals("user3@example.com|User 3", backfill.rows().get("user_3"));
   }
 
+  @Test
+  void deletionsThatTheApplicationRefusesAreSkippedAndNamed() {
+    deleteAtClerk(3);
+    skipUpdates("OLD.id = 'user_0'");
+    TestPostgres.execute(
+        database,
+        "ALTER TABLE users ADD CONSTRAINT stays CHECK (id != 'user_1' OR deleted_at IS NULL)");
+
+    backfill.expect(1, "97 unchanged, 1 deleted, 2 skipped", "--delete-missing");
+
+    assertSkipped("user_0", "a trigger of the application on the table users suppressed the row");
+    assertSkipped("user_1", "constraint stays of table users");
+    assertEquals("tombstone", backfill.rows().get("user_2"));
+    assertEquals(99, backfill.living().size());
+  }
+
   private void skipUpdates(String condition) {
     TestPostgres.execute(
         database,

@@ -330,12 +330,15 @@ public final class Backfill {
       if (options.dryRun) {
         report(id, Change.DELETE);
       } else {
-        boolean deleted =
-            withRetries(
-                () -> sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT)));
-        count(deleted ? Map.of(Change.DELETE, 1) : Map.of());
+        skipIfRefused(id, () -> delete(id));
       }
     }
+  }
+
+  private void delete(String id) {
+    boolean deleted =
+        withRetries(() -> sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT)));
+    count(deleted ? Map.of(Change.DELETE, 1) : Map.of());
   }
 
   private void summarize() {
