@@ -269,6 +269,35 @@ class ConstraintTest {
     backfill.expect(0, "Backfill done: 1 inserted, 1 updated, 3 unchanged, 0 deleted, 0 skipped");
   }
 
+  @Test
+  void redundantUpdateThatATriggerSkipsIsASuccess() {
+    execute("DELETE FROM users");
+    servers.clerk.users().clear();
+    String id = newUser();
+    String skipped = newUser();
+    servers.putRow(id, servers.newAddress());
+    servers.put(skipped, servers.newAddress());
+    execute(
+        """
+        CREATE TRIGGER z_redundant BEFORE UPDATE ON users
+          FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+        CREATE TRIGGER skip BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.id = '%s')
+          EXECUTE FUNCTION skip();
+        """
+            .formatted(skipped));
+    try {
+      List<String> before = servers.table();
+      assertEquals(200, servers.refresh(servers.one, id).statusCode());
+      assertEquals(200, servers.webhook(servers.one, "user.created", id).statusCode());
+      new Backfilling(servers.clerk, servers.database)
+          .expect(1, "Backfill done: 0 inserted, 0 updated, 1 unchanged, 0 deleted, 1 skipped");
+      assertEquals(before, servers.table());
+    } finally {
+      execute("DROP TRIGGER z_redundant ON users; DROP TRIGGER skip ON users");
+    }
+    assertFalse(Log.text().contains("Skipped: " + id), Log.text());
+  }
+
   @ParameterizedTest
   @ValueSource(
       strings = {

@@ -122,13 +122,19 @@ public final class UserDao {
       """
           .formatted(UPSERT);
 
-  /** Finds the row because of which {@link #UPSERT} rejects a version. */
+  /**
+   * Finds the row because of which {@link #UPSERT} stores nothing: it is newer, a tombstone, or
+   * already equal, so that Postgres's {@code suppress_redundant_updates_trigger()} skips it.
+   */
   private static final String FIND_NEWER =
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
       FROM <schema>users
       WHERE id = :id
-        AND (clerk_updated_at > :clerkUpdatedAt OR deleted_at IS NOT NULL)
+        AND (clerk_updated_at > :clerkUpdatedAt
+          OR deleted_at IS NOT NULL
+          OR (email, name, image_url, clerk_updated_at, clerk_fields) IS NOT DISTINCT FROM
+            (:email, :name, :imageUrl, :clerkUpdatedAt, CAST(:clerkFields AS jsonb)))
       """;
 
   /** Locks a row without changing it; for a user without a row, inserts one first. */
