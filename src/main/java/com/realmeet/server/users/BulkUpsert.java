@@ -23,6 +23,9 @@ import org.slf4j.LoggerFactory;
 final class BulkUpsert {
   private static final Logger log = LoggerFactory.getLogger(BulkUpsert.class);
 
+  /** Reason to skip a user who signed up by phone or username. */
+  static final String NO_EMAIL_ADDRESS = "has no email address";
+
   /** Time for one user, of which the rate limiter of a backfill may take 10 s. */
   private static final Duration TIMEOUT = Duration.ofSeconds(30);
 
@@ -57,7 +60,7 @@ final class BulkUpsert {
   /** Returns true if a user has an email address that can be stored; otherwise skips the user. */
   private boolean hasEmail(ClerkUser user) {
     if (user.email() == null) {
-      skip.accept(user.id(), "has no email address");
+      skip.accept(user.id(), NO_EMAIL_ADDRESS);
     } else if (!user.hasStorableEmail()) {
       skip.accept(user.id(), "has too long an email address");
     } else {
@@ -99,7 +102,7 @@ final class BulkUpsert {
     } catch (Failure e) {
       switch (e.kind()) {
         case USER_DELETED, USER_NOT_AT_CLERK -> log.debug("{} was deleted meanwhile", user.id());
-        case NO_EMAIL -> skip.accept(user.id(), "has no email address");
+        case NO_EMAIL -> skip.accept(user.id(), NO_EMAIL_ADDRESS);
         case EMAIL_IN_USE -> skip.accept(user.id(), "has an email address that another row has");
         default -> throw e;
       }

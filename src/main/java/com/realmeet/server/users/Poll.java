@@ -376,7 +376,7 @@ public final class Poll implements AutoCloseable {
   }
 
   private void skipped(String id, String reason) {
-    if (reason.endsWith("no email address")) { // signed up by phone: normal
+    if (reason.equals(BulkUpsert.NO_EMAIL_ADDRESS)) { // normal
       log.debug("{} is not stored: {}", id, reason);
     } else if (warnings.allows(id)) {
       log.warn("{} is not stored: {}", id, reason);
