@@ -283,7 +283,7 @@ public final class Poll implements AutoCloseable {
       long known = page.stream().filter(user -> listed.contains(user.id())).count();
       boolean isRepeated = page.size() >= PAGE_SIZE && known == page.size();
       repeated = isRepeated ? repeated + 1 : 0;
-      isComplete &= !isRepeated && (known > 0 || listed.isEmpty() || page.isEmpty());
+      isComplete &= !isRepeated && (known > 0 || listed.isEmpty());
       boolean goesOn = page.size() >= PAGE_SIZE && repeated < MAX_REPEATED_PAGES;
       for (ClerkUser user : page) {
         if (user.updatedAt().isBefore(since)) {
