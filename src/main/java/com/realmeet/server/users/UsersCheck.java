@@ -116,11 +116,7 @@ public final class UsersCheck {
             .createQuery(TABLE)
             .map((row, ctx) -> new Table(row.getBoolean(1), row.getBoolean(2)))
             .one();
-    Optional<String> prismas =
-        handle.createQuery(PRISMAS_TABLES).mapTo(String.class).stream()
-            .flatMap(
-                query -> handle.createQuery(query.replace("<", "\\<")).mapTo(String.class).stream())
-            .findFirst();
+    Optional<String> prismas = prismasTable(handle);
     if (prismas.isPresent() && !table.isThere) {
       return fail(
           "table",
@@ -147,6 +143,13 @@ public final class UsersCheck {
     return table.isMigrated
         ? ok("table", "the table users is there")
         : warn("table", "the table users is not migrated yet: the first start does so");
+  }
+
+  private static Optional<String> prismasTable(Handle handle) {
+    return handle.createQuery(PRISMAS_TABLES).mapTo(String.class).stream()
+        .flatMap(
+            query -> handle.createQuery(query.replace("<", "\\<")).mapTo(String.class).stream())
+        .findFirst();
   }
 
   private CheckLine rows(Handle handle) {
