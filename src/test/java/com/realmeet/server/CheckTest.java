@@ -475,6 +475,25 @@ class CheckTest {
         check(urls));
   }
 
+  /** Of another login library, with millions of rows; here a policy cancels the search at once. */
+  @Test
+  void tableNamedUserThatTakesTooLongToSearchIsNotOurs() {
+    String own = TestPostgres.newDatabase();
+    TestPostgres.execute(
+        own,
+        PRISMA
+            + """
+            ; ALTER TABLE "User" DROP COLUMN name;
+            CREATE POLICY slow ON "User" USING (CASE WHEN pg_cancel_backend(pg_backend_pid()) THEN pg_sleep(60) IS NULL END);
+            ALTER TABLE "User" ENABLE ROW LEVEL SECURITY;
+            GRANT SELECT ON "User" TO %s;
+            """
+                .formatted(APP));
+
+    assertLine(
+        "ok table the table users is there", check("DATABASE_URL", asApp(own), "DIRECT_URL", own));
+  }
+
   @Test
   void roleWithoutTheSchemaSeesNoTable() {
     String own = TestPostgres.newDatabase();

@@ -115,8 +115,8 @@ public final class SqlErrors {
    * Returns true if the statement was cancelled, usually by {@link StatementCanceller} after a
    * timeout.
    */
-  static boolean isCancelled(SQLException e) {
-    return state(e).equals("57014");
+  public static boolean isCancelled(Throwable e) {
+    return state(sqlException(e)).equals("57014");
   }
 
   /**

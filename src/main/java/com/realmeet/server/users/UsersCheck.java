@@ -9,6 +9,7 @@ import com.realmeet.server.core.CheckLine;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.database.ReadOnlyDatabase;
+import com.realmeet.server.database.SqlErrors;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
@@ -16,6 +17,7 @@ import java.util.List;
 import java.util.Optional;
 import java.util.function.Consumer;
 import org.jdbi.v3.core.Handle;
+import org.jdbi.v3.core.JdbiException;
 
 /** Checks the rows, and compares them with Clerk's users, for the command {@code check}. */
 public final class UsersCheck {
@@ -146,10 +148,17 @@ public final class UsersCheck {
   }
 
   private static Optional<String> prismasTable(Handle handle) {
-    return handle.createQuery(PRISMAS_TABLES).mapTo(String.class).stream()
-        .flatMap(
-            query -> handle.createQuery(query.replace("<", "\\<")).mapTo(String.class).stream())
-        .findFirst();
+    try {
+      return handle.createQuery(PRISMAS_TABLES).mapTo(String.class).stream()
+          .flatMap(
+              query -> handle.createQuery(query.replace("<", "\\<")).mapTo(String.class).stream())
+          .findFirst();
+    } catch (JdbiException e) {
+      if (!SqlErrors.isCancelled(e)) {
+        throw e;
+      }
+      return Optional.empty(); // large, and without a user of Clerk's: of another login library
+    }
   }
 
   private CheckLine rows(Handle handle) {
