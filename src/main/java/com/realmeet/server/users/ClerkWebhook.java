@@ -237,7 +237,7 @@ public final class ClerkWebhook {
         case USER_DELETED -> log.debug("Webhook: {} is a tombstone", id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
-            if (instanceCheck.isWrong()) {
+            if (instanceCheck.reportIfWrong()) {
               throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
             }
             log.warn("Webhook: Clerk does not have {}, the row is left unchanged", id);

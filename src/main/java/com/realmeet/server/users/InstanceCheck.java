@@ -48,11 +48,11 @@ public final class InstanceCheck {
    */
   private volatile Instant wrongSince;
 
-  /** Whether a check at the start, or before an insert, has not found a wrong key. */
-  private volatile boolean insertAllowed;
+  /** True once a check has not found the key wrong: users may be inserted. */
+  private volatile boolean keyAccepted;
 
   /** Size of the last check's sample if Clerk had none of it, otherwise 0; guarded by this. */
-  private int missing;
+  private int missingSampled;
 
   private long loggedNanos; // guarded by this
 
@@ -69,7 +69,7 @@ public final class InstanceCheck {
   public void atStart() {
     try {
       Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
-      insertAllowed = check(List.of(), Instant.now(), deadline) != Verdict.OTHER_INSTANCE;
+      keyAccepted = check(List.of(), Instant.now(), deadline) != Verdict.OTHER_INSTANCE;
     } catch (Failure e) {
       log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.getMessage());
     }
@@ -82,9 +82,9 @@ public final class InstanceCheck {
    * @throws Failure as {@link #require(Collection, Deadline)}
    */
   void requireBeforeInsert(String id, Deadline deadline) {
-    if (!insertAllowed) {
+    if (!keyAccepted) {
       require(List.of(id), deadline);
-      insertAllowed = true;
+      keyAccepted = true;
     }
   }
 
@@ -128,7 +128,7 @@ public final class InstanceCheck {
       return Verdict.TOO_FEW_USERS;
     }
     if (clerk.lookup(ids, UserSync.clerkDeadline(deadline, Kind.DATABASE_UNAVAILABLE)).isEmpty()) {
-      if (!insertAllowed && wrongFrom == null) {
+      if (!keyAccepted && wrongFrom == null) {
         wrongSince = before;
       }
       reportOtherInstance(ids.size());
@@ -142,16 +142,16 @@ public final class InstanceCheck {
    * Returns true if the last check found that the key is of another instance, so that a 404 of
    * Clerk says nothing about a user; logs that again, once a minute.
    */
-  synchronized boolean isWrong() {
-    if (missing > 0) {
-      reportOtherInstance(missing);
+  synchronized boolean reportIfWrong() {
+    if (missingSampled > 0) {
+      reportOtherInstance(missingSampled);
     }
-    return missing > 0;
+    return missingSampled > 0;
   }
 
   private synchronized void reportOtherInstance(int sampleSize) {
     long now = System.nanoTime();
-    if (missing == 0 || now - loggedNanos >= REMINDER.toNanos()) {
+    if (missingSampled == 0 || now - loggedNanos >= REMINDER.toNanos()) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"
               + " none of {} sampled users. No user is inserted or marked deleted meanwhile. Set the"
@@ -159,15 +159,15 @@ public final class InstanceCheck {
           sampleSize);
       loggedNanos = now;
     }
-    missing = sampleSize;
+    missingSampled = sampleSize;
   }
 
   private synchronized void reportSameInstance() {
     wrongSince = null;
-    insertAllowed = true;
-    if (missing > 0) {
+    keyAccepted = true;
+    if (missingSampled > 0) {
       log.info("CLERK_SECRET_KEY is of the same Clerk instance as the users in the table");
-      missing = 0;
+      missingSampled = 0;
     }
   }
 }

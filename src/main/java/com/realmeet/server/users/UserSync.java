@@ -111,7 +111,7 @@ public final class UserSync implements AutoCloseable {
   private Failure notAtClerk() {
     return Failure.of(
         Kind.USER_NOT_AT_CLERK,
-        instance.isWrong()
+        instance.reportIfWrong()
             ? "CLERK_SECRET_KEY is of another Clerk instance"
             : "Clerk does not have the user");
   }
