@@ -94,6 +94,7 @@ class InstanceTest {
     production.putUser("user_0", "changed@example.com", "Changed", null);
     try (TestServer server = server(development)) {
       assertTrue(Log.text().contains(WRONG_KEY), Log.text());
+      assertTrue(Log.text().contains("No user is inserted or marked deleted meanwhile"));
       for (String id : IDS) {
         for (String type : List.of("user.created", "user.updated", "user.deleted")) {
           assertEquals(503, webhook(server, production.event(type, id)).statusCode(), type);
@@ -214,12 +215,30 @@ class InstanceTest {
       assertEquals(503, webhook(server, production.event("user.deleted", "user_2")).statusCode());
       assertEquals(before, table());
       assertEquals(2, Log.text().split(WRONG_KEY, -1).length, Log.text());
+      production.putUser("user_new", "new@example.com", "New", null);
+      assertEquals(200, server.sync(production.token("user_new")).statusCode());
+      assertTrue(Log.text().contains("No user is marked deleted meanwhile"), Log.text());
 
       production.users().putAll(users);
       production.deleteUser("user_1");
       assertEquals(200, webhook(server, production.event("user.deleted", "user_1")).statusCode());
       assertTrue(Log.text().contains("is of the same Clerk instance"), Log.text());
       assertTrue(Log.text().contains("WARN UserSync - user_1 is deleted: webhook user.deleted"));
+    }
+  }
+
+  @Test
+  void keyIsNoLongerWrongOnceTheUsersAreGone() {
+    String updated = production.event("user.updated", "user_2");
+    try (TestServer server = server(production)) {
+      production.users().clear();
+      assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+      assertTrue(webhook(server, updated).body().contains("of another Clerk instance"));
+
+      TestPostgres.execute(database, "TRUNCATE users");
+
+      assertEquals(200, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+      assertTrue(webhook(server, updated).body().contains("Clerk does not have the user"));
     }
   }
 

@@ -125,6 +125,9 @@ public final class InstanceCheck {
     Instant limit = wrongFrom != null && wrongFrom.isBefore(before) ? wrongFrom : before;
     List<String> ids = users.sample(SAMPLE_SIZE, except, limit, deadline);
     if (ids.isEmpty() || ids.size() < MIN_SAMPLE && wrongFrom == null) {
+      synchronized (this) {
+        missingSampled = 0;
+      }
       return Verdict.TOO_FEW_USERS;
     }
     if (clerk.lookup(ids, UserSync.clerkDeadline(deadline, Kind.DATABASE_UNAVAILABLE)).isEmpty()) {
@@ -154,9 +157,10 @@ public final class InstanceCheck {
     if (missingSampled == 0 || now - loggedNanos >= REMINDER.toNanos()) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"
-              + " none of {} sampled users. No user is inserted or marked deleted meanwhile. Set the"
-              + " key of the instance that the users come from, and restart",
-          sampleSize);
+              + " none of {} sampled users. No user is {}marked deleted meanwhile. Set the key of the"
+              + " instance that the users come from, and restart",
+          sampleSize,
+          keyAccepted ? "" : "inserted or ");
       loggedNanos = now;
     }
     missingSampled = sampleSize;
