@@ -56,11 +56,17 @@ public final class SqlErrors {
   private static final Pattern KEY = Pattern.compile("^[^(]*\\((.*?)\\)=\\(", Pattern.DOTALL);
 
   /**
-   * Matches the line of an error's context that names the innermost function of the application, in
-   * any language of the server: "PL/pgSQL function audit() line 3 at SQL statement".
+   * Matches the line of an error's context that names the innermost function of the application:
+   * "PL/pgSQL function audit() line 3 at SQL statement". Other lines may quote source text and
+   * values. Servers with messages in other languages than English have no such line.
    */
   private static final Pattern FUNCTION =
-      Pattern.compile("(?m)^(?!SQL statement|.*real_meet_server_).*(PL/\\w|SQL function ).*$");
+      Pattern.compile(
+          "(?m)^(?!.*real_meet_server_)(in |compilation of )?(PL/\\w+ function|SQL function) .*$");
+
+  /** Matches such a line if the failing SQL is in the function's source, not built by it. */
+  private static final Pattern STATIC_SQL =
+      Pattern.compile(" at (SQL statement|PERFORM|assignment)$");
 
   /** SQLSTATEs whose messages quote names and types only. */
   private static final Set<String> QUOTABLE =
@@ -150,7 +156,7 @@ public final class SqlErrors {
     SQLException cause = sqlException(e);
     return e instanceof RowSuppressed
         || state(cause).matches("(22|23|P0).*")
-        || cause instanceof PSQLException postgres && isRaised(function(postgres));
+        || cause instanceof PSQLException postgres && isRaised(postgres);
   }
 
   private static String state(SQLException e) {
@@ -287,7 +293,7 @@ public final class SqlErrors {
     String function = function(cause);
     String state = state(cause);
     String advice =
-        switch (isRaised(function) ? "P0001" : state) {
+        switch (isRaised(cause) ? "P0001" : state) {
           case "23502" -> "give the column a DEFAULT or drop its NOT NULL";
           case "23503" -> "the row that it references must be there first, or must stay";
           case "23505", "23P01" -> "another row has that value";
@@ -312,24 +318,29 @@ public final class SqlErrors {
   /** Returns the function of the application that fails, or an empty text. */
   private static String function(PSQLException e) {
     ServerErrorMessage error = e.getServerErrorMessage();
-    Matcher line = FUNCTION.matcher(error == null ? "" : String.valueOf(error.getWhere()));
-    return line.find() ? line.group() : "";
+    String where = error == null ? "" : String.valueOf(error.getWhere());
+    Matcher line = FUNCTION.matcher(where);
+    if (line.find()) {
+      return line.group();
+    }
+    return where.contains("PL/") && !where.contains("real_meet_server_") ? "a function" : "";
   }
 
-  /** Returns true if a function raised the error by itself, with a SQLSTATE of its choice. */
-  private static boolean isRaised(String function) {
-    return function.endsWith("RAISE");
+  /** Returns true if a function raised the error by RAISE, with a SQLSTATE of its choice. */
+  private static boolean isRaised(PSQLException e) {
+    ServerErrorMessage error = e.getServerErrorMessage();
+    return error != null && "exec_stmt_raise".equals(error.getRoutine());
   }
 
   /**
    * Names the constraint, column and table of an error, and the function of the application. A
-   * message that may quote a value is left out: of RAISE, and of an SQL text that a function
-   * builds.
+   * message that may quote a value is left out: of RAISE and its like in other languages, and of an
+   * SQL text that a function builds.
    */
   private static String what(ServerErrorMessage error, String function) {
-    String state = error.getSQLState();
     String in = function.isEmpty() ? "" : " in " + function;
-    if (QUOTABLE.contains(state) && !isRaised(function) && !function.contains("EXECUTE")) {
+    boolean isStatic = function.isEmpty() || STATIC_SQL.matcher(function).find();
+    if (isStatic && QUOTABLE.contains(error.getSQLState())) {
       return error.getMessage() + in;
     }
     StringBuilder names = new StringBuilder();

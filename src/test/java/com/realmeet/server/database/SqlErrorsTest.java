@@ -22,6 +22,7 @@ import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.postgresql.util.PSQLException;
 import org.postgresql.util.PSQLState;
+import org.postgresql.util.ServerErrorMessage;
 
 /** Tests that the log names in plain words why no connection can be made. */
 class SqlErrorsTest {
@@ -133,6 +134,42 @@ class SqlErrorsTest {
     String reason = SqlErrors.describe(new PSQLException(message, PSQLState.CONNECTION_FAILURE));
 
     assertTrue(reason.contains(advice), reason);
+  }
+
+  static Stream<Arguments> contexts() {
+    return Stream.of(
+        Arguments.of(
+            "PLy_elog",
+            "Traceback (most recent call last):\n  PL/Python function \"f\", line 2, in <module>\n"
+                + "    plpy.error('a@b', sqlstate='42501')\nPL/Python function \"f\"",
+            "an exception was raised in PL/Python function \"f\"; GRANT"),
+        Arguments.of(
+            "exec_stmt_raise",
+            "PL/pgSQL-Funktion f() Zeile 3 bei RAISE",
+            "an exception was raised in a function; a trigger or function of the application raised it"),
+        Arguments.of(
+            "aclcheck_error",
+            "PL/pgSQL-Funktion f() Zeile 3 bei EXECUTE",
+            "an exception was raised in a function; GRANT"),
+        Arguments.of(
+            "aclcheck_error",
+            "unnamed portal with parameters: $1 = 'not a SQL function a@b'",
+            "permission denied; GRANT"));
+  }
+
+  /** Of languages and settings that the Postgres of the tests lacks. */
+  @ParameterizedTest
+  @MethodSource("contexts")
+  void contextOfAnErrorIsNotQuoted(String routine, String where, String explanation) {
+    String message = routine.equals("aclcheck_error") ? "permission denied" : "a@b is refused";
+    String fields =
+        String.join("\0", "SERROR", "C42501", "M" + message, "W" + where, "R" + routine);
+
+    String line =
+        SqlErrors.explain(new PSQLException(new ServerErrorMessage(fields))).orElseThrow();
+
+    assertTrue(line.startsWith("The database refuses a statement: " + explanation), () -> line);
+    assertFalse(line.contains("a@b"), line);
   }
 
   @Test
