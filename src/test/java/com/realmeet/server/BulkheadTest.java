@@ -27,7 +27,7 @@ import org.junit.jupiter.api.Test;
 
 /** Handlers that hang take neither health nor readiness with them, and give their place back. */
 class BulkheadTest {
-  private static final int PLACES = VirtualThreads.areSupported() ? 180 : 60;
+  private static final int PLACES = VirtualThreads.areSupported() ? 1000 : 60;
   private static final String DATABASE = TestPostgres.newDatabase();
   private static StandInClerk clerk;
   private static TestServer server;

@@ -11,7 +11,6 @@ import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.time.Duration;
 import java.util.List;
-import java.util.concurrent.CompletableFuture;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
@@ -24,14 +23,12 @@ import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.LowResourceMonitor;
 import org.eclipse.jetty.server.NetworkConnectionLimit;
 import org.eclipse.jetty.server.Request;
-import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.Slf4jRequestLogWriter;
 import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.server.handler.GracefulHandler;
 import org.eclipse.jetty.server.handler.QoSHandler;
-import org.eclipse.jetty.util.Callback;
 import org.eclipse.jetty.util.VirtualThreads;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
 
@@ -56,8 +53,8 @@ public final class JettyServer {
   private static final int BACKLOG = 1024;
 
   /**
-   * Maximum number of platform threads. They run the handlers of an application, and all handlers
-   * where there are no virtual threads (Java 17).
+   * Maximum number of platform threads. They run the handlers, which may block, where there are no
+   * virtual threads (Java 17).
    */
   private static final int MAX_THREADS = 200;
 
@@ -68,10 +65,10 @@ public final class JettyServer {
   private static final int MAX_OWN_REQUESTS = Threads.areVirtual() ? 1000 : 130;
 
   /**
-   * Concurrency limit of an application's routes, which run on platform threads. The rest of the
-   * pool is for health and readiness, and for Jetty itself.
+   * Concurrency limit of an application's routes. On platform threads, the rest of the pool is for
+   * health and readiness, and for Jetty itself.
    */
-  private static final int MAX_APPLICATION_REQUESTS = Threads.areVirtual() ? 180 : 60;
+  private static final int MAX_APPLICATION_REQUESTS = Threads.areVirtual() ? 1000 : 60;
 
   /** The server's own routes that may wait for Clerk or the database. */
   private static final List<String> OWN_PATHS = List.of("/api/user/*", "/api/webhooks/*");
@@ -214,54 +211,13 @@ public final class JettyServer {
     OWN_PATHS.forEach(others::excludePath);
     others.excludePath("/api/health");
     others.excludePath("/api/ready");
-    PlatformThreads platformThreads = new PlatformThreads();
-    OWN_PATHS.forEach(platformThreads::excludePath);
     Handler.Singleton[] chain = {
-      readinessEvenWhileStopping,
-      new GracefulHandler(),
-      own,
-      others,
-      platformThreads,
-      new RequestBodyLimits(),
-      last
+      readinessEvenWhileStopping, new GracefulHandler(), own, others, new RequestBodyLimits(), last
     };
     for (int i = 1; i < chain.length; i++) {
       chain[i - 1].setHandler(chain[i]);
     }
     return chain[0];
-  }
-
-  /**
-   * Runs requests on platform threads, which the operating system preempts. Virtual threads are not
-   * preempted: a few handlers of an application that compute for long, or that block within {@code
-   * synchronized} (Java 21 to 23), would stop all others.
-   */
-  private static final class PlatformThreads extends ConditionalHandler.Abstract {
-    @Override
-    protected boolean onConditionsMet(Request request, Response response, Callback callback)
-        throws Exception {
-      if (!Threads.areVirtual()) {
-        return nextHandler(request, response, callback);
-      }
-      CompletableFuture<Boolean> handled = new CompletableFuture<>();
-      getServer().getThreadPool().execute(() -> handleNext(request, response, callback, handled));
-      return Threads.join(handled);
-    }
-
-    private void handleNext(
-        Request request, Response response, Callback callback, CompletableFuture<Boolean> handled) {
-      try {
-        handled.complete(nextHandler(request, response, callback));
-      } catch (Throwable e) {
-        handled.completeExceptionally(e);
-      }
-    }
-
-    @Override
-    protected boolean onConditionsNotMet(Request request, Response response, Callback callback)
-        throws Exception {
-      return nextHandler(request, response, callback);
-    }
   }
 
   /**
