@@ -1,9 +1,11 @@
 package com.realmeet.server.bench;
 
 import com.realmeet.server.example.ExampleApplication;
+import com.realmeet.server.http.Success;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
+import io.javalin.http.Context;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -19,8 +21,9 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 
 /**
- * How long other requests take while a route of an application is slow: its query takes 200 ms, or
- * its clients send their bodies slowly. Server, clients and stand-in Clerk share this process.
+ * How long other requests take while a route of an application is slow: its query takes 200 ms, it
+ * computes for 20 ms, or its clients send their bodies slowly. Server, clients and stand-in Clerk
+ * share this process.
  *
  * <pre>java -cp target/classes:target/test-classes:… com.realmeet.server.bench.SlowFeature</pre>
  */
@@ -32,6 +35,7 @@ public final class SlowFeature {
         SELECT * FROM meet.rows WHERE (SELECT pg_sleep(0.2)) IS NOT NULL
       """;
 
+  private static final String LIST = "GET /api/meetings";
   private static final Duration STEP = Duration.ofSeconds(10);
   private static final List<String> PROBES =
       List.of("POST /api/user/sync", "GET /api/health", "GET /api/ready");
@@ -58,24 +62,35 @@ public final class SlowFeature {
       server.sync(token);
       TestPostgres.execute(database, SLOW_QUERY);
       SlowFeature bench = new SlowFeature(server.port(), token);
-      bench.step("warm-up", 0, 0);
-      bench.step("nothing else", 0, 0);
-      bench.step("64 connections, query of 200 ms", 64, 0);
-      bench.step("256 connections, query of 200 ms", 256, 0);
-      bench.step("20 slow bodies", 0, 20);
+      server.addRoute("/api/compute", SlowFeature::compute);
+      bench.step("warm-up", 0, LIST, 0);
+      bench.step("nothing else", 0, LIST, 0);
+      bench.step("64 connections, query of 200 ms", 64, LIST, 0);
+      bench.step("256 connections, query of 200 ms", 256, LIST, 0);
+      bench.step("64 connections, 20 ms of CPU", 64, "POST /api/compute", 0);
+      bench.step("20 slow bodies", 0, LIST, 20);
     } catch (Exception e) {
       e.printStackTrace();
     }
     System.exit(0);
   }
 
-  private void step(String name, int queries, int bodies) throws Exception {
+  private static void compute(Context ctx) {
+    long end = System.nanoTime() + 20_000_000;
+    int rounds = 0;
+    while (System.nanoTime() < end) {
+      rounds++;
+    }
+    ctx.json(Success.of(rounds > 0));
+  }
+
+  private void step(String name, int clients, String request, int bodies) throws Exception {
     AtomicBoolean end = new AtomicBoolean();
     AtomicInteger served = new AtomicInteger();
     AtomicInteger failed = new AtomicInteger();
     List<Thread> threads = new ArrayList<>();
-    for (int i = 0; i < queries; i++) {
-      threads.add(new Thread(() -> ask("GET /api/meetings", end, served, failed, new long[1], 0)));
+    for (int i = 0; i < clients; i++) {
+      threads.add(new Thread(() -> ask(request, end, served, failed, new long[1], 0)));
     }
     for (int i = 0; i < bodies; i++) {
       threads.add(new Thread(() -> sendSlowly(end)));
