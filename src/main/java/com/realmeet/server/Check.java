@@ -41,9 +41,7 @@ final class Check {
   /** Time for all checks: 1 s less than the 10 s in which the command ends. */
   static final Duration TIMEOUT = Duration.ofSeconds(9);
 
-  /**
-   * First LTS version of Java in which {@code synchronized} does not pin virtual threads (JEP 491).
-   */
+  /** Latest LTS version of Java, which starts fastest. */
   private static final int RECOMMENDED_JAVA = 25;
 
   /** Heap size in MB for which the server is tested, as in {@code jvm.options}. */
@@ -138,7 +136,7 @@ final class Check {
         "java",
         version >= RECOMMENDED_JAVA
             ? "Java " + version
-            : "Java %d; %d is recommended for production, it serves more requests at once"
+            : "Java %d; %d is recommended for production, it starts faster"
                 .formatted(version, RECOMMENDED_JAVA));
   }
 

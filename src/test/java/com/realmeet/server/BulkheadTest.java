@@ -19,7 +19,6 @@ import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicInteger;
-import org.eclipse.jetty.util.VirtualThreads;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
@@ -27,7 +26,7 @@ import org.junit.jupiter.api.Test;
 
 /** Handlers that hang take neither health nor readiness with them, and give their place back. */
 class BulkheadTest {
-  private static final int PLACES = VirtualThreads.areSupported() ? 1000 : 60;
+  private static final int PLACES = 60;
   private static final String DATABASE = TestPostgres.newDatabase();
   private static StandInClerk clerk;
   private static TestServer server;

@@ -96,10 +96,10 @@ public final class ClerkApi {
   private static final int MAX_CONCURRENT_CALLS = 32;
 
   /**
-   * Maximum requests that wait for a permit, as in a burst of new users. On platform threads, it
-   * leaves enough of the threads that JettyServer gives to sync for users who have a row.
+   * Maximum requests that wait for a permit, as in a burst of new users. It leaves enough of the
+   * threads that JettyServer gives to sync for users who have a row.
    */
-  private static final int MAX_WAITING_CALLS = Threads.areVirtual() ? 900 : 80;
+  private static final int MAX_WAITING_CALLS = 80;
 
   /** How long a call waits for a permit. */
   private static final Duration PERMIT_TIMEOUT = Duration.ofMillis(500);

@@ -6,7 +6,6 @@ import java.util.concurrent.CompletionException;
 import java.util.concurrent.Executor;
 import java.util.concurrent.ThreadFactory;
 import java.util.function.Supplier;
-import org.eclipse.jetty.util.VirtualThreads;
 
 /**
  * Creates daemon threads. Blocking work gets its own thread and never runs on the JDK's common
@@ -17,13 +16,6 @@ public final class Threads {
 
   private Threads() {}
 
-  /**
-   * Returns true if requests run on virtual threads (Java 21 or later), where blocking is cheap.
-   */
-  public static boolean areVirtual() {
-    return VirtualThreads.areSupported();
-  }
-
   /** Returns a factory of daemon threads with this name; they do not keep the process alive. */
   public static ThreadFactory named(String name) {
     return task -> {
@@ -31,18 +23,6 @@ public final class Threads {
       thread.setDaemon(true);
       return thread;
     };
-  }
-
-  /**
-   * Starts a task that serves requests, on a thread of the same kind as theirs: two virtual threads
-   * wake each other without the operating system.
-   */
-  public static void start(String name, Runnable task) {
-    if (areVirtual()) {
-      VirtualThreads.getNamedVirtualThreadsExecutor(name).execute(task);
-    } else {
-      named(name).newThread(task).start();
-    }
   }
 
   /**
