@@ -109,11 +109,11 @@ public final class UserDao {
       """;
 
   /**
-   * Repeats {@link #UPSERT}, and tells whether it stored nothing although no other row has the
-   * address. All of a statement sees the same rows, so that no concurrent change can look like
-   * that.
+   * Repeats {@link #UPSERT}. Returns true if a trigger suppressed it: it stored nothing although no
+   * other row has the address. All of a statement sees the same rows, so that no concurrent change
+   * can look like that.
    */
-  private static final String UPSERT_IS_SUPPRESSED =
+  private static final String UPSERT_AGAIN =
       """
       WITH stored AS (
       %s)
@@ -451,13 +451,12 @@ public final class UserDao {
                       .forEach(id -> handle.createUpdate(LOCK).bind("id", id).execute());
                   released.ifPresent(
                       id ->
-                          requireNotSuppressed(
+                          release(
                               handle
                                   .createQuery(RELEASE_EMAIL_OF_MISSING_USER)
                                   .bind("id", id)
                                   .bind("email", email)));
-                  users.forEach(
-                      user -> requireNotSuppressed(bind(handle.createQuery(RELEASE_EMAIL), user)));
+                  users.forEach(user -> release(bind(handle.createQuery(RELEASE_EMAIL), user)));
                   if (users.stream()
                       .filter(user -> user.email() != null)
                       .anyMatch(user -> upsert(handle, user).isEmpty())) {
@@ -583,8 +582,9 @@ public final class UserDao {
         .or(() -> findNewer(handle, user))
         .or(
             () ->
-                isTrue(bind(handle.createQuery(UPSERT_IS_SUPPRESSED), user))
+                isTrue(bind(handle.createQuery(UPSERT_AGAIN), user))
                     ? Optional.of(findNewer(handle, user).orElseThrow(RowSuppressed::new))
+                    // The repeat may have succeeded; the caller tries again, and finds the row.
                     : Optional.empty());
   }
 
@@ -592,8 +592,13 @@ public final class UserDao {
     return bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne();
   }
 
-  private static void requireNotSuppressed(Query isSuppressed) {
-    if (isTrue(isSuppressed)) {
+  /**
+   * Runs one of the statements made from {@link #RELEASE}.
+   *
+   * @throws RowSuppressed if a trigger suppressed it
+   */
+  private static void release(Query release) {
+    if (isTrue(release)) {
       throw new RowSuppressed();
     }
   }
