@@ -106,7 +106,7 @@ class ApiDocumentTest {
             .flatMap(response -> response.findValuesAsText("message").stream())
             .toList();
 
-    assertTrue(messages.contains(kind.message), messages::toString);
+    assertTrue(messages.contains(kind.sentence), messages::toString);
   }
 
   @Test

@@ -37,7 +37,7 @@ class FlowchartTest {
             file ->
                 assertTrue(Files.exists(Path.of("src/main/java/com/realmeet/server", file)), file));
     List<String> failures =
-        Stream.of(Failure.Kind.values()).map(kind -> kind.status + " " + kind.message).toList();
+        Stream.of(Failure.Kind.values()).map(kind -> kind.status + " " + kind.sentence).toList();
     Pattern.compile("-> ([45].*)")
         .matcher(text)
         .results()

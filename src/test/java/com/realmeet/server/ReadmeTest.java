@@ -154,7 +154,7 @@ class ReadmeTest {
       names = {"BAD_REQUEST", "FORBIDDEN", "NOT_FOUND", "CONFLICT"}, // a route's own sentences
       mode = EnumSource.Mode.EXCLUDE)
   void everyFailureIsAmongTheErrors(Failure.Kind kind) throws IOException {
-    String quoted = "`" + kind.message + "`";
+    String quoted = "`" + kind.sentence + "`";
     boolean tabled =
         all("README.md", "(?m)^\\| (" + kind.status + " \\|.*)").stream()
             .anyMatch(row -> row.contains(quoted));

@@ -359,7 +359,7 @@ public final class ClerkApi {
       return result;
     } catch (Failure e) {
       if (fair || e.kind() != Kind.CLERK_UNAVAILABLE) {
-        outage.failed(e.getMessage());
+        outage.failed(e.reason());
       }
       throw e;
     }

@@ -78,12 +78,12 @@ public final class ClerkCheck {
       case CLERK_UNAUTHORIZED ->
           "Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard, API keys";
       case CLERK_BAD_RESPONSE ->
-          "what responds at " + url + " is not Clerk, see CLERK_API_URL: " + e.getMessage();
+          "what responds at " + url + " is not Clerk, see CLERK_API_URL: " + e.reason();
       default ->
           "Clerk cannot be reached at "
               + url
               + ", look for a firewall or a proxy in between, and see CLERK_API_URL: "
-              + e.getMessage();
+              + e.reason();
     };
   }
 

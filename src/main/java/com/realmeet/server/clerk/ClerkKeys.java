@@ -129,7 +129,7 @@ public final class ClerkKeys implements AutoCloseable {
             "Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard");
       }
       if (!isClosed()) {
-        log.warn("Starting without Clerk's signing keys: {}", e.getMessage());
+        log.warn("Starting without Clerk's signing keys: {}", e.reason());
       }
     }
   }
@@ -224,9 +224,9 @@ public final class ClerkKeys implements AutoCloseable {
       return loaded;
     } catch (Failure e) {
       if (!isClosed()) {
-        outage.failed(e.getMessage());
+        outage.failed(e.reason());
       }
-      throw e.kind() == Kind.CLERK_BAD_RESPONSE ? unavailable(e.getMessage()) : e;
+      throw e.kind() == Kind.CLERK_BAD_RESPONSE ? unavailable(e.reason()) : e;
     } catch (RuntimeException e) {
       log.error("Unhandled exception", e);
       throw unavailable("a bug");

@@ -53,11 +53,11 @@ public final class Failure extends RuntimeException {
     public final int status;
 
     /** Sentence of the response, unless the failure has its own. */
-    public final String message;
+    public final String sentence;
 
-    Kind(int status, String message) {
+    Kind(int status, String sentence) {
       this.status = status;
-      this.message = message;
+      this.sentence = sentence;
     }
   }
 
@@ -108,7 +108,7 @@ public final class Failure extends RuntimeException {
 
   /** Returns a failure without a further reason. */
   public static Failure of(Kind kind) {
-    return of(kind, kind.message);
+    return of(kind, kind.sentence);
   }
 
   /**
@@ -117,7 +117,7 @@ public final class Failure extends RuntimeException {
    * @param reason never part of a response; contains no secret and no personal data
    */
   public static Failure of(Kind kind, String reason) {
-    return new Failure(kind, kind.message, reason, RETRY_AFTER_SECONDS, false);
+    return new Failure(kind, kind.sentence, reason, RETRY_AFTER_SECONDS, false);
   }
 
   /**
@@ -131,7 +131,7 @@ public final class Failure extends RuntimeException {
     long seconds = (wait.toMillis() + 999) / 1000;
     Kind kind = Kind.CLERK_UNAVAILABLE;
     int retryAfter = (int) Math.max(1, Math.min(60, seconds));
-    return new Failure(kind, kind.message, reason, retryAfter, true);
+    return new Failure(kind, kind.sentence, reason, retryAfter, true);
   }
 
   /** Returns the kind, which determines the status. */
@@ -144,7 +144,15 @@ public final class Failure extends RuntimeException {
     return sentence;
   }
 
-  /** Returns true if a rate limit is the only cause, so that waiting resolves it. */
+  /** Returns the reason, which is for the log and never for a client. */
+  public String reason() {
+    return getMessage();
+  }
+
+  /**
+   * Returns true if Clerk's rate limit or our own limit of concurrent calls to Clerk is the only
+   * cause, so that waiting resolves it.
+   */
   public boolean isThrottled() {
     return throttled;
   }

@@ -89,7 +89,7 @@ public final class Errors {
       ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
       Cors.exposeRetryAfter(ctx);
     }
-    log.debug("{}: {} (request {})", kind, failure.getMessage(), RequestId.of(ctx));
+    log.debug("{}: {} (request {})", kind, failure.reason(), RequestId.of(ctx));
     ctx.status(kind.status).json(Body.of(kind.status, failure.sentence()));
   }
 
@@ -165,7 +165,7 @@ public final class Errors {
       case 408 -> "Request body did not arrive in time";
       case 413 -> "Request body is too large";
       case 431 -> "Request headers are too large";
-      case 503 -> Kind.OVERLOADED.message;
+      case 503 -> Kind.OVERLOADED.sentence;
       default -> detail == null ? HttpStatus.getMessage(status) : detail;
     };
   }

@@ -143,8 +143,8 @@ public final class Backfill {
     } catch (Failure e) {
       throw new StartupException(
           e.kind() == Kind.CLERK_OTHER_INSTANCE
-              ? "Backfill stopped: " + e.getMessage()
-              : "Backfill failed, start it again: " + e.getMessage());
+              ? "Backfill stopped: " + e.reason()
+              : "Backfill failed, start it again: " + e.reason());
     } catch (JdbiException e) {
       if (!options.dryRun) {
         throw e;

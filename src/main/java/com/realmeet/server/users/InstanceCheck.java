@@ -71,7 +71,7 @@ public final class InstanceCheck {
       Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
       keyAccepted = check(List.of(), Instant.now(), deadline) != Verdict.OTHER_INSTANCE;
     } catch (Failure e) {
-      log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.getMessage());
+      log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.reason());
     }
   }
 

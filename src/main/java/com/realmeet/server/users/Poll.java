@@ -136,7 +136,7 @@ public final class Poll implements AutoCloseable {
     try { // before a request or a webhook stores a newer version
       since = newestRow(Deadline.in(Duration.ofSeconds(1)));
     } catch (Failure e) {
-      log.debug("The newest row is not known yet: {}", e.getMessage());
+      log.debug("The newest row is not known yet: {}", e.reason());
     }
     databaseUseNanos = database.lastUseNanos();
     REPORTED_CHANGES.forEach(
@@ -182,7 +182,7 @@ public final class Poll implements AutoCloseable {
       succeededNanos = System.nanoTime();
       return true;
     } catch (Failure e) { // ClerkApi, Database and InstanceCheck have logged it
-      log.debug("Poll failed: {}", e.getMessage());
+      log.debug("Poll failed: {}", e.reason());
     } catch (RuntimeException e) {
       if (!isClosed()) {
         SqlErrors.explain(e)

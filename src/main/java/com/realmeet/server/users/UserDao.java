@@ -319,7 +319,7 @@ public final class UserDao {
     try {
       find("", Deadline.in(Deadline.REQUEST_TIMEOUT));
     } catch (Failure e) {
-      log.warn("Starting without the database: {}", e.getMessage());
+      log.warn("Starting without the database: {}", e.reason());
     } catch (JdbiException e) {
       throw new StartupException(
           "The table users cannot be used through DATABASE_URL, is DIRECT_URL the same database? "

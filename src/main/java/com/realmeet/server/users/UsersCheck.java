@@ -216,8 +216,7 @@ public final class UsersCheck {
       lines.accept(instance(sample, clerk)); // no transaction waits for Clerk
       lines.accept(difference(counts.get().users, clerk.userCount(Deadline.in(TIMEOUT))));
     } catch (Failure e) {
-      lines.accept(
-          warn("users", "Clerk's users cannot be compared with the rows: " + e.getMessage()));
+      lines.accept(warn("users", "Clerk's users cannot be compared with the rows: " + e.reason()));
     }
   }
 

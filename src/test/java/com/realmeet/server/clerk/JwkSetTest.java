@@ -201,7 +201,7 @@ class JwkSetTest {
     clerk.onKeys(this::drip);
 
     List<String> failures =
-        TestServer.atOnce(40, () -> assertThrows(Failure.class, () -> key("ins_2")).getMessage());
+        TestServer.atOnce(40, () -> assertThrows(Failure.class, () -> key("ins_2")).reason());
 
     long refused = failures.stream().filter(reason -> reason.contains("too many")).count();
     assertTrue(refused >= 24 && refused < 40, failures.toString());

@@ -253,7 +253,7 @@ class DatabaseTest {
                         Deadline.in(Duration.ofMillis(100)), handle -> handle.execute("SELECT 1")));
 
         assertEquals(Failure.Kind.OVERLOADED, e.kind());
-        assertEquals("too many slow queries at once", e.getMessage());
+        assertEquals("too many slow queries at once", e.reason());
         if (poolSize > 1) {
           int free = poolSize - forFeatures;
           assertTrue(
@@ -284,7 +284,7 @@ class DatabaseTest {
               e ->
                   assertEquals(
                       "nothing listens on that host and port (connection refused) (08001)",
-                      e.getMessage()));
+                      e.reason()));
     }
   }
 
