@@ -138,7 +138,7 @@ public final class Backfill {
       requireInstance(began); // once stored, users of another instance look like ours
       listAll();
       if (options.deleteMissing) {
-        complete = deleteMissing(began);
+        complete = markMissingDeleted(began);
       }
     } catch (Failure e) {
       throw new StartupException(
@@ -292,7 +292,7 @@ public final class Backfill {
    * @param began rows that are younger may be missing in the listing, and are left out
    * @return false if there would be too many
    */
-  private boolean deleteMissing(Instant began) {
+  private boolean markMissingDeleted(Instant began) {
     List<String> missing = new ArrayList<>();
     int rows = 0;
     List<String> ids = withRetries(() -> users.listIds("", began, MAX_LISTED_IDS));
@@ -316,29 +316,30 @@ public final class Backfill {
     }
     try (ProgressBar bar = bar("Missing", missing.size())) {
       for (String id : missing) {
-        deleteIfGone(id);
+        markDeletedIfMissing(id);
         bar.step();
       }
     }
     return true;
   }
 
-  private void deleteIfGone(String id) {
+  private void markDeletedIfMissing(String id) {
     if (!ClerkUser.isId(id)) {
       skip(id, "is not a Clerk user id");
     } else if (withRetries(() -> clerk.user(id, Deadline.in(CALL_TIMEOUT))).isEmpty()) {
       if (options.dryRun) {
         report(id, Change.DELETE);
       } else {
-        skipIfRefused(id, () -> delete(id));
+        skipIfRefused(id, () -> markDeleted(id));
       }
     }
   }
 
-  private void delete(String id) {
-    boolean deleted =
-        withRetries(() -> sync.delete(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT)));
-    count(deleted ? Map.of(Change.DELETE, 1) : Map.of());
+  private void markDeleted(String id) {
+    boolean marked =
+        withRetries(
+            () -> sync.markDeleted(id, "backfill --delete-missing", Deadline.in(CALL_TIMEOUT)));
+    count(marked ? Map.of(Change.DELETE, 1) : Map.of());
   }
 
   private void summarize() {

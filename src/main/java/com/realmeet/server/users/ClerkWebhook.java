@@ -190,7 +190,8 @@ public final class ClerkWebhook {
           log.warn("Webhook user.deleted has no user id: run backfill --delete-missing");
         } else {
           String id = userId(user);
-          runForSvix(id, user, () -> userSync.deleteIfGone(id, "webhook user.deleted", deadline));
+          runForSvix(
+              id, user, () -> userSync.markDeletedIfMissing(id, "webhook user.deleted", deadline));
         }
       }
       default -> log.debug("Webhook {} is ignored", type.replaceAll("[^\\w.]", "?"));

@@ -414,7 +414,7 @@ public final class Poll implements AutoCloseable {
     if (missing.size() > MAX_MISSING) {
       refuseToDelete(missing.size(), ids.size());
     } else {
-      missing.forEach(id -> skipIfRefused(id, () -> deleteIfGone(id, counts)));
+      missing.forEach(id -> skipIfRefused(id, () -> markDeletedIfMissing(id, counts)));
     }
   }
 
@@ -430,9 +430,10 @@ public final class Poll implements AutoCloseable {
     }
   }
 
-  private void deleteIfGone(String id, Map<Change, Integer> counts) {
+  private void markDeletedIfMissing(String id, Map<Change, Integer> counts) {
     try {
-      if (sync.deleteIfGone(id, "audit of the poll", Deadline.in(Deadline.REQUEST_TIMEOUT))) {
+      if (sync.markDeletedIfMissing(
+          id, "audit of the poll", Deadline.in(Deadline.REQUEST_TIMEOUT))) {
         counts.merge(Change.DELETE, 1, Integer::sum);
       }
     } catch (Failure e) {

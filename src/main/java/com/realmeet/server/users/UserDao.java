@@ -175,7 +175,7 @@ public final class UserDao {
   private static final String RELEASE_EMAIL_OF_MISSING_USER =
       RELEASE.formatted("lower(email) = lower(:email)");
 
-  private static final String DELETE =
+  private static final String MARK_DELETED =
       """
       INSERT INTO <schema>users AS old (id, email, deleted_at)
       VALUES (:id, :id || '@deleted.invalid', now())
@@ -536,29 +536,29 @@ public final class UserDao {
   /**
    * Makes a tombstone of a user; inserts one if there is no row.
    *
-   * @return the number of rows changed, 0 or 1
+   * @return false if the row already was a tombstone
    */
-  int delete(String id, Deadline deadline) {
-    Supplier<Optional<Integer>> delete =
+  boolean markDeleted(String id, Deadline deadline) {
+    Supplier<Optional<Boolean>> mark =
         () ->
             unlessEmailTaken(
                 () ->
-                    Optional.of(database.writeIdempotent(deadline, handle -> delete(handle, id))));
-    // Two concurrent deletes can collide on the address; the second try finds the first committed.
-    return delete
-        .get()
-        .or(delete)
+                    Optional.of(
+                        database.writeIdempotent(deadline, handle -> markDeleted(handle, id))));
+    // Two concurrent calls can collide on the address; the second try finds the first committed.
+    return mark.get()
+        .or(mark)
         .orElseThrow(
             () ->
                 Failure.of(Kind.DATABASE_UNAVAILABLE, "another row has a tombstone's placeholder"));
   }
 
-  private static int delete(Handle handle, String id) {
-    int deleted = handle.createUpdate(DELETE).bind("id", id).execute();
-    if (deleted == 0 && findTombstones(handle, List.of(id)).isEmpty()) {
+  private static boolean markDeleted(Handle handle, String id) {
+    boolean marked = handle.createUpdate(MARK_DELETED).bind("id", id).execute() == 1;
+    if (!marked && findTombstones(handle, List.of(id)).isEmpty()) {
       throw new RowSuppressed();
     }
-    return deleted;
+    return marked;
   }
 
   /** Runs work in a transaction, and retries it like {@link Database#writeIdempotent}. */

@@ -148,7 +148,7 @@ public final class UserSync implements AutoCloseable {
    * @return true if there is a new tombstone
    * @throws Failure as {@link #refresh}, and CLERK_OTHER_INSTANCE
    */
-  boolean deleteIfGone(String id, String by, Deadline deadline) {
+  boolean markDeletedIfMissing(String id, String by, Deadline deadline) {
     try {
       refresh(id, deadline);
       log.warn("{} is reported as deleted by {}, but Clerk has the user", id, by);
@@ -157,7 +157,7 @@ public final class UserSync implements AutoCloseable {
         case USER_DELETED -> log.debug("{} is a tombstone already", id);
         case USER_NOT_AT_CLERK -> {
           instance.require(List.of(id), deadline);
-          return delete(id, by, deadline);
+          return markDeleted(id, by, deadline);
         }
         default -> throw e;
       }
@@ -171,12 +171,12 @@ public final class UserSync implements AutoCloseable {
    * @param by the cause, for the log
    * @return false if the row already was a tombstone
    */
-  boolean delete(String id, String by, Deadline deadline) {
-    boolean deleted = users.delete(id, deadline) > 0;
-    if (deleted) {
+  boolean markDeleted(String id, String by, Deadline deadline) {
+    boolean marked = users.markDeleted(id, deadline);
+    if (marked) {
       log.warn("{} is deleted: {}", id, by);
     }
-    return deleted;
+    return marked;
   }
 
   /**
