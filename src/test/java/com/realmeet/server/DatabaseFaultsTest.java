@@ -34,9 +34,6 @@ import org.junit.jupiter.api.Test;
 
 /** What clients and the log see while the database is ill, and that it heals by itself. */
 class DatabaseFaultsTest {
-  private static final String UNAVAILABLE =
-      "{\"error\":\"Service Unavailable\",\"message\":\"Database is unavailable\"}";
-
   /** The contract says 5; a loaded machine may take its time to notice. */
   private static final Duration LIMIT = Duration.ofSeconds(6);
 
@@ -182,7 +179,7 @@ class DatabaseFaultsTest {
     Thread.sleep(2300); // of 4.5 s, of which Clerk needs 1 s and the INSERT 1.6 s
     proxy.thaw();
 
-    assertUnavailable(answer.join());
+    assertUnavailable("Server is overloaded", answer.join());
     assertFalse(Log.text().contains("Clerk is unavailable"), Log.text());
     end.countDown();
   }
@@ -365,8 +362,14 @@ class DatabaseFaultsTest {
   }
 
   private static void assertUnavailable(Answer answer) {
+    assertUnavailable("Database is unavailable", answer);
+  }
+
+  private static void assertUnavailable(String sentence, Answer answer) {
     assertEquals(503, answer.status(), answer.response().body());
-    assertEquals(UNAVAILABLE, answer.response().body());
+    assertEquals(
+        "{\"error\":\"Service Unavailable\",\"message\":\"" + sentence + "\"}",
+        answer.response().body());
     int retryAfter =
         Integer.parseInt(answer.response().headers().firstValue("Retry-After").orElseThrow());
     assertTrue(retryAfter >= 1 && retryAfter <= 60, "Retry-After: " + retryAfter);

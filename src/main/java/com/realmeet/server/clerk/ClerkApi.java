@@ -105,10 +105,10 @@ public final class ClerkApi {
   private static final Duration PERMIT_TIMEOUT = Duration.ofMillis(500);
 
   /**
-   * Minimum time after which a timeout counts as Clerk's fault. A healthy Clerk responds within 0.3
-   * s; a shorter timeout proves nothing.
+   * Minimum timeout of a call that shows, when exceeded, that Clerk is down. A healthy Clerk
+   * responds within 0.3 s.
    */
-  private static final Duration FAIR_TIME = Duration.ofSeconds(1);
+  private static final Duration MIN_CONCLUSIVE_TIMEOUT = Duration.ofSeconds(1);
 
   /** HttpClient's executor. The default is a cached pool, which wakes one thread per response. */
   private static final Executor EXECUTOR = Executors.newFixedThreadPool(2, Threads.named("clerk"));
@@ -197,7 +197,8 @@ public final class ClerkApi {
    *
    * @param id of the form that {@link SessionAuth} lets through: it becomes a part of the URL
    * @return empty if Clerk has no such user
-   * @throws Failure CLERK_UNAVAILABLE by the deadline, or CLERK_BAD_RESPONSE
+   * @throws Failure CLERK_UNAVAILABLE by the deadline, OVERLOADED if that was less than 1 s away,
+   *     CLERK_UNAUTHORIZED, or CLERK_BAD_RESPONSE
    */
   public Optional<ClerkUser> user(String id, Deadline deadline) {
     return withPermit(
@@ -340,29 +341,31 @@ public final class ClerkApi {
         "keys", () -> parse(requireOk(get("/v1/jwks", MAX_KEY_SET_BYTES, deadline))));
   }
 
-  /** Returns whether Clerk is at fault if a call that begins now misses a deadline. */
-  public static boolean isFair(Deadline deadline) {
-    return deadline.remaining().compareTo(FAIR_TIME) >= 0;
-  }
-
   /**
-   * Makes a call, and logs the begin and the end of an outage of Clerk. A timeout counts as an
-   * outage only if the call had at least {@link #FAIR_TIME}.
+   * Makes a call, and logs the begin and the end of an outage of Clerk.
    *
    * @param what label of the call in the metrics
+   * @throws Failure OVERLOADED instead of CLERK_UNAVAILABLE if less than {@link
+   *     #MIN_CONCLUSIVE_TIMEOUT} was left, since something else has used up the time
    */
   private <T> T trackOutage(String what, Deadline deadline, Supplier<T> call) {
-    boolean fair = isFair(deadline);
+    boolean conclusive = deadline.remaining().compareTo(MIN_CONCLUSIVE_TIMEOUT) >= 0;
     try {
       T result = times.measure(what, call);
       outage.succeeded();
       return result;
     } catch (Failure e) {
-      if (fair || e.kind() != Kind.CLERK_UNAVAILABLE) {
-        outage.failed(e.reason());
+      if (!conclusive && e.kind() == Kind.CLERK_UNAVAILABLE) {
+        throw e.isThrottled() ? e : tooLittleTime();
       }
+      outage.failed(e.reason());
       throw e;
     }
+  }
+
+  /** Returns the failure of a call for which other work has left too little time. */
+  public static Failure tooLittleTime() {
+    return Failure.of(Kind.OVERLOADED, "too little time was left to ask Clerk");
   }
 
   private Optional<ClerkUser> readUser(String id, HttpResponse<byte[]> response) {

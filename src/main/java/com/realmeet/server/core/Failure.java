@@ -42,7 +42,7 @@ public final class Failure extends RuntimeException {
     /** Clerk accepts the key but has none of the users in the table; also reported as an outage. */
     CLERK_OTHER_INSTANCE(503, "Clerk is unavailable"),
     DATABASE_UNAVAILABLE(503, "Database is unavailable"),
-    /** A concurrency limit of the server is reached; Clerk and the database are not at fault. */
+    /** A concurrency limit of the server is reached, or other work has used up the time. */
     OVERLOADED(503, "Server is overloaded"),
     // The same faults in webhooks. Svix shows these sentences in its log, and retries after a 503.
     WEBHOOK_USER_NOT_AT_CLERK(503, "Clerk does not have the user of this event"),

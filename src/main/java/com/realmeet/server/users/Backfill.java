@@ -381,7 +381,7 @@ public final class Backfill {
    */
   private static int maxAttempts(Kind kind) {
     return switch (kind) {
-      case CLERK_UNAVAILABLE, DATABASE_UNAVAILABLE -> MAX_ATTEMPTS;
+      case CLERK_UNAVAILABLE, DATABASE_UNAVAILABLE, OVERLOADED -> MAX_ATTEMPTS;
       case CLERK_BAD_RESPONSE -> 2;
       default -> 1;
     };

@@ -93,7 +93,7 @@ public final class InstanceCheck {
    * Clerk does not have its user.
    *
    * @param except ids to leave out of the sample, such as that of the user to be deleted
-   * @throws Failure CLERK_OTHER_INSTANCE, or a fault of Clerk or the database
+   * @throws Failure CLERK_OTHER_INSTANCE, OVERLOADED, or a fault of Clerk or the database
    */
   void require(Collection<String> except, Deadline deadline) {
     require(except, Instant.now(), deadline);
@@ -118,7 +118,7 @@ public final class InstanceCheck {
    *
    * @param except ids to leave out of the sample
    * @param before rows that are younger are left out, too
-   * @throws Failure a fault of Clerk or the database
+   * @throws Failure OVERLOADED if too little time is left, or a fault of Clerk or the database
    */
   Verdict check(Collection<String> except, Instant before, Deadline deadline) {
     Instant wrongFrom = wrongSince;
@@ -130,7 +130,7 @@ public final class InstanceCheck {
       }
       return Verdict.TOO_FEW_USERS;
     }
-    if (clerk.lookup(ids, UserSync.clerkDeadline(deadline, Kind.DATABASE_UNAVAILABLE)).isEmpty()) {
+    if (clerk.lookup(ids, UserSync.clerkDeadline(deadline)).isEmpty()) {
       if (!keyAccepted && wrongFrom == null) {
         wrongSince = before;
       }

@@ -93,15 +93,11 @@ public final class UserSync implements AutoCloseable {
    * Fetches a user from Clerk.
    *
    * @return a user with an email address
-   * @throws Failure USER_NOT_AT_CLERK, NO_EMAIL, a fault of Clerk, or DATABASE_UNAVAILABLE if the
-   *     database has used up the time
+   * @throws Failure USER_NOT_AT_CLERK, NO_EMAIL, OVERLOADED if too little time is left, or a fault
+   *     of Clerk
    */
   ClerkUser fetchWithEmail(String id, Deadline deadline) {
-    return fetchWithEmail(id, deadline, culprit(deadline));
-  }
-
-  private ClerkUser fetchWithEmail(String id, Deadline deadline, Kind culprit) {
-    ClerkUser user = fetchFromClerk(id, deadline, culprit).orElseThrow(this::notAtClerk);
+    ClerkUser user = fetchFromClerk(id, deadline).orElseThrow(this::notAtClerk);
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
     }
@@ -121,18 +117,16 @@ public final class UserSync implements AutoCloseable {
    * Clerk does not have the user: a 404 alone deletes no row.
    *
    * @return the row
-   * @throws Failure USER_DELETED, USER_NOT_AT_CLERK, NO_EMAIL, EMAIL_IN_USE, or a fault of Clerk or
-   *     the database
+   * @throws Failure as {@link #sync}
    */
   public User refresh(String id, Deadline deadline) {
     Optional<User> row = users.find(id, deadline);
     row.ifPresent(UserSync::requireNotDeleted);
-    Kind culprit = culprit(deadline);
     return refreshes.joinNext(
         id,
         deadline,
         () -> {
-          ClerkUser user = fetchWithEmail(id, deadline, culprit);
+          ClerkUser user = fetchWithEmail(id, deadline);
           if (row.isEmpty()) {
             instance.requireBeforeInsert(id, deadline);
           }
@@ -192,7 +186,8 @@ public final class UserSync implements AutoCloseable {
    * Stores a version of a user. Email addresses are unique at Clerk, so if another row has the
    * address, that row is outdated and is refreshed first.
    *
-   * @throws Failure EMAIL_IN_USE, CLERK_OTHER_INSTANCE, or a fault of Clerk or the database
+   * @throws Failure EMAIL_IN_USE, CLERK_OTHER_INSTANCE, OVERLOADED, or a fault of Clerk or the
+   *     database
    */
   User store(ClerkUser user, Deadline deadline) {
     // Two concurrent upserts of one user can collide on the address; the second try finds the first
@@ -230,8 +225,7 @@ public final class UserSync implements AutoCloseable {
       if (!ClerkUser.isId(owner.get())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // not a row of Clerk's
       }
-      Optional<ClerkUser> current =
-          fetchFromClerk(owner.get(), deadline, Kind.DATABASE_UNAVAILABLE);
+      Optional<ClerkUser> current = fetchFromClerk(owner.get(), deadline);
       if (current.isEmpty()) {
         ids.add(owner.get());
         instance.require(ids, deadline);
@@ -252,32 +246,12 @@ public final class UserSync implements AutoCloseable {
   }
 
   /**
-   * Returns the failure to report if Clerk does not respond in time. Must be called when only the
-   * database has used time so far: if it used most of it, the database is to blame and not Clerk.
-   */
-  private static Kind culprit(Deadline deadline) {
-    return ClerkApi.isFair(deadline.minus(DATABASE_RESERVE))
-        ? Kind.CLERK_UNAVAILABLE
-        : Kind.DATABASE_UNAVAILABLE;
-  }
-
-  /**
    * Fetches a user from Clerk, and leaves time for the database.
    *
-   * @param culprit kind of the failure if too little time is left
    * @return empty if Clerk does not have the user
    */
-  private Optional<ClerkUser> fetchFromClerk(String id, Deadline deadline, Kind culprit) {
-    Deadline clerkDeadline = clerkDeadline(deadline, culprit);
-    boolean fair = ClerkApi.isFair(clerkDeadline);
-    Optional<ClerkUser> user;
-    try {
-      user = clerk.user(id, clerkDeadline);
-    } catch (Failure e) {
-      throw fair || e.isThrottled() || e.kind() != Kind.CLERK_UNAVAILABLE
-          ? e
-          : Failure.of(culprit, "too little time was left to ask Clerk");
-    }
+  private Optional<ClerkUser> fetchFromClerk(String id, Deadline deadline) {
+    Optional<ClerkUser> user = clerk.user(id, clerkDeadline(deadline));
     if (!user.map(ClerkUser::hasStorableEmail).orElse(true)) {
       throw Failure.of(Kind.CLERK_BAD_RESPONSE, id + " has too long an email address");
     }
@@ -287,12 +261,12 @@ public final class UserSync implements AutoCloseable {
   /**
    * Returns the deadline of a call to Clerk within a request.
    *
-   * @param culprit kind of the failure if it has passed
+   * @throws Failure OVERLOADED if it has passed
    */
-  static Deadline clerkDeadline(Deadline deadline, Kind culprit) {
+  static Deadline clerkDeadline(Deadline deadline) {
     Deadline clerkDeadline = deadline.minus(DATABASE_RESERVE);
     if (clerkDeadline.remaining().isZero()) {
-      throw Failure.of(culprit, "no time is left to ask Clerk");
+      throw ClerkApi.tooLittleTime();
     }
     return clerkDeadline;
   }
