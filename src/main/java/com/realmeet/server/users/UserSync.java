@@ -85,8 +85,7 @@ public final class UserSync implements AutoCloseable {
    * @throws Failure USER_DELETED if it is a tombstone
    */
   private static Optional<User> usableRow(Optional<User> row) {
-    return row.map(UserSync::requireNotDeleted)
-        .filter(user -> !user.email().equals(user.id() + "@moved.invalid"));
+    return row.map(UserSync::requireNotDeleted).filter(user -> !user.hasPlaceholderEmail());
   }
 
   /**
