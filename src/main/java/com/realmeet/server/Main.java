@@ -137,7 +137,8 @@ public final class Main implements AutoCloseable {
       e.lines().forEach(e.exitCode() == 2 ? System.err::println : log::error);
       return e.exitCode();
     } catch (JdbiException e) { // a backfill may violate a constraint of the application
-      SqlErrors.explain(e).ifPresentOrElse(log::error, () -> log.error("Unhandled exception", e));
+      SqlErrors.whyRejected(e)
+          .ifPresentOrElse(log::error, () -> log.error("Unhandled exception", e));
       return 1;
     } catch (Throwable e) { // otherwise non-daemon threads would keep the process alive
       log.error("Unhandled exception", e);
@@ -261,7 +262,7 @@ public final class Main implements AutoCloseable {
 
   private void configure(JavalinConfig javalin, Config config, Application application) {
     Cors cors = new Cors(config.origins());
-    Errors errors = new Errors(config.isProduction(), cors, stopping::get, SqlErrors::explain);
+    Errors errors = new Errors(config.isProduction(), cors, stopping::get, SqlErrors::whyRejected);
     JettyServer.configure(
         javalin, config.host(), config.port(), config.isDevelopment(), cors, errors);
     errors.register(javalin);

@@ -131,7 +131,7 @@ class PoolerTest {
               SQLException.class, () -> DatabaseUrl.parse(url).dataSource(5).getConnection());
 
       assertTrue(SqlErrors.isLoginRefused(e), e.toString());
-      String reason = SqlErrors.describe(e);
+      String reason = SqlErrors.whyUnavailable(e);
       assertTrue(reason.startsWith("user or password is wrong"), reason);
       assertTrue(!reason.contains("wr0ng"), reason);
     }

@@ -2,11 +2,11 @@ package com.realmeet.server.database;
 
 import static com.realmeet.server.core.Deadline.REQUEST_TIMEOUT;
 import static com.realmeet.server.database.SqlErrors.READ_ONLY;
-import static com.realmeet.server.database.SqlErrors.describe;
 import static com.realmeet.server.database.SqlErrors.isTransient;
 import static com.realmeet.server.database.SqlErrors.isUnavailable;
 import static com.realmeet.server.database.SqlErrors.oneLine;
 import static com.realmeet.server.database.SqlErrors.sqlException;
+import static com.realmeet.server.database.SqlErrors.whyUnavailable;
 
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
@@ -279,7 +279,7 @@ public final class Database implements AutoCloseable {
     } catch (JdbiException e) {
       SQLException cause = sqlException(e);
       if (SqlErrors.isPreparedStatementLost(cause)) {
-        disablePreparedStatements(describe(cause));
+        disablePreparedStatements(whyUnavailable(cause));
       } else if (isTransient(cause) && !SqlErrors.isRolledBack(cause)) {
         // the same event has cut, outdated or made read-only the other pooled connections
         pool.getHikariPoolMXBean().softEvictConnections();
@@ -438,7 +438,7 @@ public final class Database implements AutoCloseable {
     if (!(e instanceof ConnectionException) && !isUnavailable(cause)) {
       return e;
     }
-    String reason = describe(cause);
+    String reason = whyUnavailable(cause);
     if (READ_ONLY.equals(cause.getSQLState())) {
       readOnly.failed(reason);
     } else if (featurePermits == null || !SqlErrors.isCancelled(cause)) {

@@ -196,7 +196,7 @@ public final class DatabaseCheck implements AutoCloseable {
                   + ", see "
                   + variable
                   + ": "
-                  + SqlErrors.describe(e)));
+                  + SqlErrors.whyUnavailable(e)));
       return null;
     }
   }
@@ -417,7 +417,7 @@ public final class DatabaseCheck implements AutoCloseable {
       SQLException cause = SqlErrors.sqlException(e);
       return fail(
           "migrations",
-          cause == null ? SqlErrors.oneLine(e.getMessage()) : SqlErrors.describe(cause));
+          cause == null ? SqlErrors.oneLine(e.getMessage()) : SqlErrors.whyUnavailable(cause));
     }
     List<String> pending = new ArrayList<>();
     List<String> newer = new ArrayList<>();

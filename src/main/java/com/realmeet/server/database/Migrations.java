@@ -270,7 +270,7 @@ public final class Migrations {
       throw new StartupException(
           "Migration of the database failed: " + SqlErrors.oneLine(e.getMessage()));
     }
-    String reason = SqlErrors.describe(cause);
+    String reason = SqlErrors.whyUnavailable(cause);
     if (SqlErrors.isLoginRefused(cause)) { // a retry cannot succeed
       throw new StartupException(
           "The database at "

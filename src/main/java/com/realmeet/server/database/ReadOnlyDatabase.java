@@ -46,7 +46,7 @@ public final class ReadOnlyDatabase implements AutoCloseable {
   /**
    * Connects.
    *
-   * @throws SQLException within 5 s if that fails, see {@link SqlErrors#describe}
+   * @throws SQLException within 5 s if that fails, see {@link SqlErrors#whyUnavailable}
    */
   public ReadOnlyDatabase(DatabaseUrl url) throws SQLException {
     schema = url.schema();
@@ -113,8 +113,9 @@ public final class ReadOnlyDatabase implements AutoCloseable {
         lines.accept(
             CheckLine.fail(
                 subject,
-                SqlErrors.explain(e)
-                    .orElseGet(() -> cause == null ? e.getMessage() : SqlErrors.describe(cause))));
+                SqlErrors.whyRejected(e)
+                    .orElseGet(
+                        () -> cause == null ? e.getMessage() : SqlErrors.whyUnavailable(cause))));
       }
     }
   }

@@ -170,7 +170,7 @@ public final class SqlErrors {
   /**
    * Returns why the database cannot be used, in one line: the cause, what to do, and the SQLSTATE.
    */
-  public static String describe(SQLException e) {
+  public static String whyUnavailable(SQLException e) {
     SQLException root = e.getCause() instanceof SQLException cause ? cause : e;
     String state = state(root).isEmpty() ? state(e) : state(root);
     return reason(root, state) + (state.isEmpty() ? "" : " (" + state + ")");
@@ -275,11 +275,11 @@ public final class SqlErrors {
   }
 
   /**
-   * Explains, in one line, why the database rejects a correct statement: a constraint, a trigger or
+   * Returns, in one line, why the database rejects a correct statement: a constraint, a trigger or
    * a function of the application, or missing rights. Empty for other errors such as a missing
    * table or column of the statement itself, which are bugs and need a stack trace.
    */
-  public static Optional<String> explain(Throwable e) {
+  public static Optional<String> whyRejected(Throwable e) {
     if (e instanceof RowSuppressed) {
       return Optional.of(
           "The database refuses a statement: "

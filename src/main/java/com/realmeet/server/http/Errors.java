@@ -45,22 +45,22 @@ public final class Errors {
   private final boolean production;
   private final Cors cors;
   private final BooleanSupplier stopping;
-  private final Function<Throwable, Optional<String>> explain;
+  private final Function<Throwable, Optional<String>> whyRejected;
 
   /**
    * @param production true if a response must not contain the message of an unexpected exception
-   * @param explain returns, in one line, why the database rejects a statement; empty if that is a
-   *     bug
+   * @param whyRejected returns, in one line, why the database rejects a statement; empty if that is
+   *     a bug
    */
   public Errors(
       boolean production,
       Cors cors,
       BooleanSupplier stopping,
-      Function<Throwable, Optional<String>> explain) {
+      Function<Throwable, Optional<String>> whyRejected) {
     this.production = production;
     this.cors = cors;
     this.stopping = stopping;
-    this.explain = explain;
+    this.whyRejected = whyRejected;
   }
 
   /** Registers the handlers for exceptions of the routes and the router. */
@@ -117,15 +117,15 @@ public final class Errors {
    * application. Every request may meet it, so the log line is rate-limited.
    */
   private void refusedStatement(JdbiException e, Context ctx) {
-    Optional<String> explanation = explain.apply(e);
-    if (explanation.isEmpty()) {
+    Optional<String> reason = whyRejected.apply(e);
+    if (reason.isEmpty()) {
       bug(e, ctx);
       return;
     }
-    if (refusals.allows(explanation.get())) {
-      log.error("{} (request {})", explanation.get(), RequestId.of(ctx), production ? null : e);
+    if (refusals.allows(reason.get())) {
+      log.error("{} (request {})", reason.get(), RequestId.of(ctx), production ? null : e);
     }
-    respond(ctx, 500, production ? "Internal server error" : explanation.get());
+    respond(ctx, 500, production ? "Internal server error" : reason.get());
   }
 
   private void bug(Exception e, Context ctx) {

@@ -264,7 +264,7 @@ public final class Backfill {
       if (!SqlErrors.isOfData(e)) {
         throw e;
       }
-      skip(id, "is refused: " + SqlErrors.explain(e).orElse("the database refuses a value"));
+      skip(id, "is refused: " + SqlErrors.whyRejected(e).orElse("the database refuses a value"));
     }
   }
 

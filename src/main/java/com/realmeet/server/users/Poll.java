@@ -185,7 +185,7 @@ public final class Poll implements AutoCloseable {
       log.debug("Poll failed: {}", e.reason());
     } catch (RuntimeException e) {
       if (!isClosed()) {
-        SqlErrors.explain(e)
+        SqlErrors.whyRejected(e)
             .ifPresentOrElse(log::error, () -> log.error("Unhandled exception in the poll", e));
       }
     } finally {
@@ -367,7 +367,7 @@ public final class Poll implements AutoCloseable {
       if (!SqlErrors.isOfData(e)) {
         throw e;
       }
-      skipped(id, SqlErrors.explain(e).orElse("the database refuses a value"));
+      skipped(id, SqlErrors.whyRejected(e).orElse("the database refuses a value"));
     }
   }
 

@@ -323,7 +323,7 @@ public final class UserDao {
     } catch (JdbiException e) {
       throw new StartupException(
           "The table users cannot be used through DATABASE_URL, is DIRECT_URL the same database? "
-              + SqlErrors.explain(e).orElse(e.getMessage()));
+              + SqlErrors.whyRejected(e).orElse(e.getMessage()));
     }
   }
 

@@ -32,7 +32,7 @@ class SqlErrorsTest {
     SQLException e =
         assertThrows(
             SQLException.class, () -> DatabaseUrl.parse(url).dataSource(2).getConnection());
-    String reason = SqlErrors.describe(e);
+    String reason = SqlErrors.whyUnavailable(e);
     assertFalse(reason.contains(PASSWORD), reason);
     assertFalse(reason.contains("\n"), reason);
     return reason;
@@ -61,7 +61,7 @@ class SqlErrorsTest {
   @MethodSource("unreachable")
   void hostThatIsOutOfReachIsSaidToBePossiblyIpv6Only(IOException cause) {
     String reason =
-        SqlErrors.describe(
+        SqlErrors.whyUnavailable(
             new PSQLException(
                 "The connection attempt failed.", PSQLState.CONNECTION_UNABLE_TO_CONNECT, cause));
 
@@ -131,7 +131,8 @@ class SqlErrorsTest {
   @ParameterizedTest
   @MethodSource("messages")
   void faultOfTlsSaysWhatToDo(String message, String advice) {
-    String reason = SqlErrors.describe(new PSQLException(message, PSQLState.CONNECTION_FAILURE));
+    String reason =
+        SqlErrors.whyUnavailable(new PSQLException(message, PSQLState.CONNECTION_FAILURE));
 
     assertTrue(reason.contains(advice), reason);
   }
@@ -166,7 +167,7 @@ class SqlErrorsTest {
         String.join("\0", "SERROR", "C42501", "M" + message, "W" + where, "R" + routine);
 
     String line =
-        SqlErrors.explain(new PSQLException(new ServerErrorMessage(fields))).orElseThrow();
+        SqlErrors.whyRejected(new PSQLException(new ServerErrorMessage(fields))).orElseThrow();
 
     assertTrue(line.startsWith("The database refuses a statement: " + explanation), () -> line);
     assertFalse(line.contains("a@b"), line);
