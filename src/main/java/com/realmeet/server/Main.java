@@ -334,9 +334,7 @@ public final class Main implements AutoCloseable {
     try {
       app.jettyServer().server().stop(); // app.stop() would log a stack trace beside the line below
     } catch (Exception e) {
-      log.warn(
-          "Requests were cut off: they took longer than {} s",
-          JettyServer.STOP_TIMEOUT.toSeconds());
+      log.warn("Jetty did not stop gracefully, requests may have been cut off: {}", e.toString());
     }
     userSync.close();
     keys.close();
