@@ -279,10 +279,10 @@ public final class Main implements AutoCloseable {
 
   /**
    * Declares the routes: yours stand here, too, but not under /api/user or /api/webhooks, which
-   * have threads of their own. A route requires a session token unless its role is PUBLIC. A
-   * handler may block; it passes {@code Deadline.of(ctx)} to what waits, calls {@link
-   * UserSync#caller} before it writes a reference to the caller's row, and throws a {@link Failure}
-   * with a sentence.
+   * have a limit of their own on concurrent requests. A route requires a session token unless its
+   * role is PUBLIC. A handler may block; it passes {@code Deadline.of(ctx)} to what waits, calls
+   * {@link UserSync#caller} before it writes a reference to the caller's row, and throws a {@link
+   * Failure} with a sentence.
    */
   private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
     Health health = new Health(database::ping, stopping::get);
