@@ -17,6 +17,7 @@ import io.javalin.http.Context;
 import io.javalin.http.Handler;
 import java.io.IOException;
 import java.security.interfaces.RSAPublicKey;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.Base64;
 import java.util.Collections;
@@ -40,6 +41,9 @@ public final class SessionAuth implements Handler {
    */
   private static final Set<String> SESSION_CATEGORIES =
       Set.of("cl_B7d4PD111AAA", "cl_I7d4PD111III");
+
+  /** Accepted clock skew between this machine and Clerk, the same as in Clerk's SDK. */
+  static final Duration MAX_CLOCK_SKEW = Duration.ofSeconds(5);
 
   /**
    * Entry of CLERK_AUTHORIZED_PARTIES that accepts tokens without {@code azp}, which native apps
@@ -240,7 +244,7 @@ public final class SessionAuth implements Handler {
 
   private void checkTimes(DecodedJWT jwt) {
     double now = Instant.now().toEpochMilli() / 1000.0;
-    double skew = SetupWarnings.MAX_CLOCK_SKEW.toSeconds();
+    double skew = MAX_CLOCK_SKEW.toSeconds();
     Double expires = seconds(jwt, "exp");
     require(expires != null, "exp is missing");
     require(expires > now - skew, "expired", () -> warnings.expired((long) (now - expires)));

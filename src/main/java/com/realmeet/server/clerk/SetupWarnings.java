@@ -19,8 +19,9 @@ import org.slf4j.LoggerFactory;
  * Logs warnings about configurations that reject valid users: once per kind, with what to do.
  *
  * <p>Invalid and expired tokens also come from attackers and from normal use. So warnings about
- * tokens are logged only until the first valid token arrives, and of a token that none of our keys
- * has signed only an issuer and a key id in Clerk's form are quoted.
+ * tokens, except one that Clerk dates in the future, are logged only until the first valid token
+ * arrives, and of a token that none of our keys has signed only an issuer and a key id in Clerk's
+ * form are quoted.
  */
 public final class SetupWarnings {
   private static final Logger log = LoggerFactory.getLogger(SetupWarnings.class);
@@ -37,9 +38,6 @@ public final class SetupWarnings {
     OTHER_PARTY,
     NO_WEBHOOK_SECRET
   }
-
-  /** Accepted clock skew between this machine and Clerk. */
-  static final Duration MAX_CLOCK_SKEW = Duration.ofSeconds(5);
 
   /** Issuer such as {@code https://clerk.example.com}; behind a proxy it has a path. */
   private static final Pattern ISSUER = Pattern.compile("https://[\\w.:/-]{1,200}");
@@ -185,10 +183,10 @@ public final class SetupWarnings {
     Duration behind = Duration.between(Instant.now(), clerk);
     Duration ahead = Duration.between(clerk.plusSeconds(1), sentAt);
     clockSkew = Duration.ZERO;
-    if (behind.compareTo(MAX_CLOCK_SKEW) > 0) {
+    if (behind.compareTo(SessionAuth.MAX_CLOCK_SKEW) > 0) {
       clockSkew = behind;
       wrongClock(behind.toSeconds(), "behind");
-    } else if (ahead.compareTo(MAX_CLOCK_SKEW) > 0) {
+    } else if (ahead.compareTo(SessionAuth.MAX_CLOCK_SKEW) > 0) {
       clockSkew = ahead.negated();
       wrongClock(ahead.toSeconds(), "ahead of");
     }
