@@ -90,8 +90,9 @@ public final class ClerkApi {
   private static final int MAX_KEY_SET_BYTES = 64 << 10;
 
   /**
-   * Concurrency limit of calls about users (bulkhead). Clerk allows 1000 in 10 s, so more of them
-   * would only be rate-limited.
+   * Concurrency limit of a server's calls about users (bulkhead). Clerk allows 1000 in 10 s, so
+   * more of them would only be rate-limited. {@link #users} and {@link #userCount} take no permit:
+   * only commands call them, one at a time.
    */
   private static final int MAX_CONCURRENT_CALLS = 32;
 
@@ -253,7 +254,7 @@ public final class ClerkApi {
     requireNotThrottled();
     String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
     String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
-    return trackOutage("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
+    return list("users", path, deadline);
   }
 
   /**
@@ -266,8 +267,7 @@ public final class ClerkApi {
   public List<ClerkUser> recentlyUpdated(int offset, int limit, Deadline deadline) {
     String from = offset == 0 ? "" : "&offset=" + offset;
     String path = "/v1/users?order_by=-updated_at&limit=" + limit + from;
-    return withPermit(
-        () -> trackOutage("users", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
+    return withPermit(() -> list("users", path, deadline));
   }
 
   /**
@@ -282,13 +282,13 @@ public final class ClerkApi {
         ids.stream()
             .map(id -> "&user_id=" + id)
             .collect(Collectors.joining("", "/v1/users?limit=" + ids.size(), ""));
-    List<ClerkUser> users =
-        withPermit(
-            () ->
-                trackOutage(
-                    "lookup", deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline))));
+    List<ClerkUser> users = withPermit(() -> list("lookup", path, deadline));
     // a proxy that drops the query would return other users
     return users.stream().filter(user -> ids.contains(user.id())).toList();
+  }
+
+  private List<ClerkUser> list(String what, String path, Deadline deadline) {
+    return trackOutage(what, deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
   }
 
   private List<ClerkUser> readUsers(HttpResponse<byte[]> response) {
