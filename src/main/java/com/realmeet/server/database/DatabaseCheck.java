@@ -282,10 +282,10 @@ public final class DatabaseCheck implements AutoCloseable {
     }
   }
 
-  /** Returns the policies that the role lacks, each with the statement to run. */
+  /** Returns the tables whose rows the role cannot see, each with the statement to run. */
   private static List<String> hidden(Handle handle) {
     try {
-      return RowSecurity.missingPolicies(handle.getConnection());
+      return RowSecurity.hiddenTables(handle.getConnection());
     } catch (SQLException e) {
       throw new ConnectionException(e);
     }

@@ -147,7 +147,7 @@ public final class Migrations {
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
       query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")");
       setSchema(connection, url);
-      for (String problem : RowSecurity.missingPolicies(connection)) {
+      for (String problem : RowSecurity.hiddenTables(connection)) {
         throw new StartupException("Migration of the database failed: " + problem);
       }
       repeatOwnMigrations(connection, source, url);

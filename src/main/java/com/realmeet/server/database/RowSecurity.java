@@ -136,10 +136,10 @@ final class RowSecurity extends BaseCallback {
   }
 
   /**
-   * Returns the policies, as statements to run, that the current role lacks to see the server's
-   * tables; empty if it lacks none.
+   * Returns a sentence for each of the server's tables whose rows the current role cannot see, with
+   * the statement that makes them visible.
    */
-  static List<String> missingPolicies(Connection connection) throws SQLException {
+  static List<String> hiddenTables(Connection connection) throws SQLException {
     return texts(connection, HIDDEN, oids(connection, OWN_TABLES));
   }
 
