@@ -189,7 +189,7 @@ class RowSecurityTest {
   }
 
   @Test
-  void roleWithoutAPolicyIsToldWhichOne() {
+  void roleWithoutPoliciesIsToldWhich() {
     String database = supabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
@@ -197,11 +197,13 @@ class RowSecurityTest {
     StartupException failure =
         assertThrows(StartupException.class, () -> TestServer.start(clerk, asApp(database)));
 
-    assertTrue(
-        failure
-            .getMessage()
-            .contains("CREATE POLICY real_meet_server ON real_meet_server_migrations TO " + APP),
-        failure.getMessage());
+    for (String table : List.of("users", "real_meet_server_migrations")) {
+      assertTrue(
+          failure
+              .getMessage()
+              .contains("CREATE POLICY real_meet_server ON " + table + " TO " + APP),
+          failure.getMessage());
+    }
   }
 
   /** Roles that could read before row level security came still can. */

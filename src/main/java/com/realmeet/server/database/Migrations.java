@@ -12,6 +12,7 @@ import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
 import java.time.Duration;
+import java.util.List;
 import java.util.stream.Stream;
 import javax.sql.DataSource;
 import org.flywaydb.core.Flyway;
@@ -147,8 +148,10 @@ public final class Migrations {
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
       query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")");
       setSchema(connection, url);
-      for (String problem : RowSecurity.hiddenTables(connection)) {
-        throw new StartupException("Migration of the database failed: " + problem);
+      List<String> hidden = RowSecurity.hiddenTables(connection);
+      if (!hidden.isEmpty()) {
+        throw new StartupException(
+            1, hidden.stream().map("Migration of the database failed: "::concat).toList());
       }
       repeatOwnMigrations(connection, source, url);
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
