@@ -160,10 +160,10 @@ public final class Main implements AutoCloseable {
     ClerkApi clerk =
         new ClerkApi(config.clerkApiUrl(), key, config.clerkFields(), Backfill.rateLimiter(key));
     try (Database database =
-        new Database(config.databaseUrl(), config.poolSize(), Metrics.none())) {
+        new Database(config.databaseUrl(), config.poolSize(), Metrics.noMeters())) {
       UserDao userDao = new UserDao(database);
       InstanceCheck instance = new InstanceCheck(userDao, clerk);
-      try (UserSync userSync = new UserSync(userDao, clerk, instance, Metrics.none())) {
+      try (UserSync userSync = new UserSync(userDao, clerk, instance, Metrics.noMeters())) {
         return new Backfill(clerk, userDao, userSync, instance, options).run();
       }
     }
@@ -248,15 +248,15 @@ public final class Main implements AutoCloseable {
             config.clerkApiUrl(),
             config.clerkSecretKey(),
             config.clerkFields(),
-            metrics.registry,
+            metrics.meters,
             warnings);
-    keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.registry);
+    keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.meters);
     auth = new SessionAuth(keys, config.authorizedParties(), warnings);
-    database = new Database(config.databaseUrl(), config.poolSize(), metrics.registry);
+    database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);
     userDao = new UserDao(database);
     instance = new InstanceCheck(userDao, clerk);
-    userSync = new UserSync(userDao, clerk, instance, metrics.registry);
-    poll = new Poll(clerk, userDao, userSync, instance, database, metrics.registry);
+    userSync = new UserSync(userDao, clerk, instance, metrics.meters);
+    poll = new Poll(clerk, userDao, userSync, instance, database, metrics.meters);
     app = Javalin.create(javalin -> configure(javalin, config, application));
   }
 
@@ -297,8 +297,7 @@ public final class Main implements AutoCloseable {
       routes.before("/api/webhooks/clerk", ctx -> warnings.webhookWithoutSecret(ctx.method()));
     } else {
       ClerkWebhook webhook =
-          new ClerkWebhook(
-              config.webhookSecrets(), userSync, instance, keys::ids, metrics.registry);
+          new ClerkWebhook(config.webhookSecrets(), userSync, instance, keys::ids, metrics.meters);
       routes.post("/api/webhooks/clerk", webhook::receive, Access.PUBLIC);
     }
   }

@@ -70,17 +70,17 @@ public final class Metrics implements AutoCloseable {
   };
 
   /** Registry to which the parts of the server add their metrics. */
-  final MeterRegistry registry;
+  final MeterRegistry meters;
 
   private final Runnable stop;
 
-  private Metrics(MeterRegistry registry, Runnable stop) {
-    this.registry = registry;
+  private Metrics(MeterRegistry meters, Runnable stop) {
+    this.meters = meters;
     this.stop = stop;
   }
 
   /** Returns a registry that discards all measurements. */
-  public static MeterRegistry none() {
+  public static MeterRegistry noMeters() {
     return new CompositeMeterRegistry();
   }
 
@@ -91,19 +91,19 @@ public final class Metrics implements AutoCloseable {
    */
   static Metrics start(Config config) {
     if (config.metricsPort() == null) {
-      return new Metrics(none(), () -> {});
+      return new Metrics(noMeters(), () -> {});
     }
-    PrometheusMeterRegistry registry = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
+    PrometheusMeterRegistry meters = new PrometheusMeterRegistry(PrometheusConfig.DEFAULT);
     HttpServer server = listen(config);
     ExecutorService threads = Executors.newCachedThreadPool(Threads.named("metrics"));
     server.setExecutor(threads);
-    server.createContext("/", exchange -> respond(exchange, registry));
+    server.createContext("/", exchange -> respond(exchange, meters));
     server.start();
     int port = server.getAddress().getPort();
     log.info("Metrics on http://{}/metrics", JettyServer.authority(config.host(), port));
-    JvmGcMetrics gcMetrics = measureJvm(registry);
+    JvmGcMetrics gcMetrics = measureJvm(meters);
     return new Metrics(
-        registry,
+        meters,
         () -> {
           server.stop(0);
           threads.shutdownNow();
@@ -119,7 +119,7 @@ public final class Metrics implements AutoCloseable {
     }
   }
 
-  private static void respond(HttpExchange exchange, PrometheusMeterRegistry registry)
+  private static void respond(HttpExchange exchange, PrometheusMeterRegistry meters)
       throws IOException {
     try (exchange) {
       exchange
@@ -129,7 +129,7 @@ public final class Metrics implements AutoCloseable {
         exchange.sendResponseHeaders(404, -1);
         return;
       }
-      byte[] page = registry.scrape(CONTENT_TYPE).getBytes(StandardCharsets.UTF_8);
+      byte[] page = meters.scrape(CONTENT_TYPE).getBytes(StandardCharsets.UTF_8);
       exchange.getResponseHeaders().set("Content-Type", CONTENT_TYPE);
       exchange.sendResponseHeaders(200, page.length);
       exchange.getResponseBody().write(page);
@@ -140,23 +140,23 @@ public final class Metrics implements AutoCloseable {
    * Registers the metrics of the JVM; the returned one receives garbage collection events until it
    * is closed.
    */
-  private static JvmGcMetrics measureJvm(MeterRegistry registry) {
-    new JvmMemoryMetrics().bindTo(registry);
-    new JvmThreadMetrics().bindTo(registry);
-    new UptimeMetrics().bindTo(registry);
-    new ProcessorMetrics().bindTo(registry);
-    new FileDescriptorMetrics().bindTo(registry);
+  private static JvmGcMetrics measureJvm(MeterRegistry meters) {
+    new JvmMemoryMetrics().bindTo(meters);
+    new JvmThreadMetrics().bindTo(meters);
+    new UptimeMetrics().bindTo(meters);
+    new ProcessorMetrics().bindTo(meters);
+    new FileDescriptorMetrics().bindTo(meters);
     JvmGcMetrics gcMetrics = new JvmGcMetrics();
-    gcMetrics.bindTo(registry);
+    gcMetrics.bindTo(meters);
     return gcMetrics;
   }
 
   /** Measures the requests of an app. Must be called before its routes are declared. */
   void observe(JavalinConfig javalin) {
-    if (!(registry instanceof PrometheusMeterRegistry)) {
+    if (!(meters instanceof PrometheusMeterRegistry)) {
       return;
     }
-    RequestTimes times = new RequestTimes(registry);
+    RequestTimes times = new RequestTimes(meters);
     javalin.events.handlerAdded(
         handler -> {
           if (handler.getHttpMethod().isHttpMethod()) {
@@ -186,7 +186,7 @@ public final class Metrics implements AutoCloseable {
    * and status. It is a Jetty request log because Jetty itself responds to some requests.
    */
   private static final class RequestTimes implements RequestLog {
-    private final MeterRegistry registry;
+    private final MeterRegistry meters;
 
     /**
      * Timers by route, then by status (0 to 599): a lookup by labels in the registry takes longer
@@ -197,8 +197,8 @@ public final class Metrics implements AutoCloseable {
     /** Pattern of the paths that a route matches, by route. */
     private final Map<String, Pattern> patterns = new HashMap<>();
 
-    RequestTimes(MeterRegistry registry) {
-      this.registry = registry;
+    RequestTimes(MeterRegistry meters) {
+      this.meters = meters;
       addRoute(OTHER);
     }
 
@@ -239,7 +239,7 @@ public final class Metrics implements AutoCloseable {
           .tag("route", route)
           .tag("status", String.valueOf(status))
           .serviceLevelObjectives(BUCKETS)
-          .register(registry);
+          .register(meters);
     }
   }
 
@@ -247,6 +247,6 @@ public final class Metrics implements AutoCloseable {
   @Override
   public void close() {
     stop.run();
-    registry.close();
+    meters.close();
   }
 }

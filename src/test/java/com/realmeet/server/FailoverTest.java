@@ -88,7 +88,7 @@ class FailoverTest {
   @Test
   void commitThatWaitsInVainForAStandbyIsNotAcknowledged() {
     try (Database database =
-        new Database(DatabaseUrl.parse(postgres.one.url()), 1, Metrics.none())) {
+        new Database(DatabaseUrl.parse(postgres.one.url()), 1, Metrics.noMeters())) {
       Failure e =
           assertThrows(
               Failure.class,

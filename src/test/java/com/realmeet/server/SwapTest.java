@@ -101,7 +101,8 @@ class SwapTest {
                         id, id.endsWith("a") ? email : id, null, null, Instant.now(), null))
             .toList();
 
-    try (Database database = new Database(DatabaseUrl.parse(servers.database), 1, Metrics.none())) {
+    try (Database database =
+        new Database(DatabaseUrl.parse(servers.database), 1, Metrics.noMeters())) {
       assertEquals(
           Optional.empty(),
           new UserDao(database)

@@ -58,7 +58,7 @@ class WebhookSignatureTest {
     byte[] key = Base64.getDecoder().decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
     byte[] body = "{\"test\": 2432232314}".getBytes(StandardCharsets.UTF_8);
     ClerkWebhook webhook =
-        new ClerkWebhook(List.of(key), null, null, java.util.Set::of, Metrics.none());
+        new ClerkWebhook(List.of(key), null, null, java.util.Set::of, Metrics.noMeters());
 
     assertTrue(
         webhook.isSigned(

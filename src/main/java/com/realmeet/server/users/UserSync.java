@@ -38,11 +38,11 @@ public final class UserSync implements AutoCloseable {
   private final SingleFlight<String, User> refreshes = new SingleFlight<>();
 
   /** Starts the threads of the batch loader. */
-  public UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance, MeterRegistry registry) {
+  public UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance, MeterRegistry meters) {
     this.users = users;
     this.clerk = clerk;
     this.instance = instance;
-    lookups = new BatchLoader<>("lookup", users::findAll, registry);
+    lookups = new BatchLoader<>("lookup", users::findAll, meters);
   }
 
   /**

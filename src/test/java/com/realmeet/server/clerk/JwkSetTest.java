@@ -71,11 +71,11 @@ class JwkSetTest {
                 clerk.url(),
                 StandInClerk.SECRET_KEY,
                 Set.of(),
-                Metrics.none(),
+                Metrics.noMeters(),
                 new SetupWarnings()),
             null,
             nanos::get,
-            Metrics.none());
+            Metrics.noMeters());
   }
 
   @AfterEach

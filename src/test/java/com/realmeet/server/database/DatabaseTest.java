@@ -63,7 +63,7 @@ class DatabaseTest {
         CREATE CONSTRAINT TRIGGER die AFTER INSERT ON notes DEFERRABLE INITIALLY DEFERRED
           FOR EACH ROW WHEN (NEW.text = 'dies at the commit') EXECUTE FUNCTION die();
         """);
-    database = new Database(DatabaseUrl.parse(url), POOL_SIZE, Metrics.none());
+    database = new Database(DatabaseUrl.parse(url), POOL_SIZE, Metrics.noMeters());
     threads = Executors.newCachedThreadPool();
   }
 
@@ -192,7 +192,7 @@ class DatabaseTest {
 
   @Test
   void slowQueryOfAFeatureIsCancelledAndIsNoOutage() {
-    try (Database fresh = new Database(DatabaseUrl.parse(url), 4, Metrics.none())) {
+    try (Database fresh = new Database(DatabaseUrl.parse(url), 4, Metrics.noMeters())) {
       Failure e =
           assertThrows(
               Failure.class,
@@ -235,7 +235,7 @@ class DatabaseTest {
       throws SQLException {
     String lock = "SELECT pg_advisory_xact_lock(" + poolSize + ")";
     List<CompletableFuture<?>> slow = new ArrayList<>();
-    try (Database small = new Database(DatabaseUrl.parse(url), poolSize, Metrics.none())) {
+    try (Database small = new Database(DatabaseUrl.parse(url), poolSize, Metrics.noMeters())) {
       try (Connection connection = DatabaseUrl.parse(url).dataSource(30).getConnection();
           Statement statement = connection.createStatement()) {
         connection.setAutoCommit(false);
@@ -273,7 +273,7 @@ class DatabaseTest {
 
   @Test
   void everyRequestOfAnOutageLearnsWhyNoConnectionCanBeOpened() {
-    try (Database down = new Database(NOBODY, POOL_SIZE, Metrics.none())) {
+    try (Database down = new Database(NOBODY, POOL_SIZE, Metrics.noMeters())) {
       TestServer.atOnce(
               8,
               () ->
@@ -291,7 +291,7 @@ class DatabaseTest {
   /** A second try would find no time left, and call that an overload. */
   @Test
   void requestWithLittleTimeLearnsOfAnOutageToo() {
-    try (Database down = new Database(NOBODY, POOL_SIZE, Metrics.none())) {
+    try (Database down = new Database(NOBODY, POOL_SIZE, Metrics.noMeters())) {
       Failure e =
           assertThrows(
               Failure.class,
@@ -338,7 +338,7 @@ class DatabaseTest {
     Thread waiting;
     try (Database down =
         new Database(
-            DatabaseUrl.parse("postgresql://a@127.0.0.1:1/a"), POOL_SIZE, Metrics.none())) {
+            DatabaseUrl.parse("postgresql://a@127.0.0.1:1/a"), POOL_SIZE, Metrics.noMeters())) {
       waiting =
           new Thread(
               () ->
