@@ -56,12 +56,18 @@ public final class Database implements AutoCloseable {
   /** Timeout for getting a connection, in which a suspended Neon database can resume. */
   private static final Duration CONNECTION_TIMEOUT = Duration.ofSeconds(3);
 
-  /** HikariCP's validation timeout; also the minimum timeout of a statement. */
+  /** HikariCP's validation timeout: the time in which an idle connection proves to be alive. */
   private static final Duration VALIDATION_TIMEOUT = Duration.ofMillis(500);
 
   /**
-   * Time within which a failure is retried; after it, the second try could exceed the deadline.
-   * Postgres needs 1 s to detect a deadlock.
+   * Minimum time until the network timeout of a statement whose deadline is nearer: a shorter one
+   * would close a healthy connection because of a late request.
+   */
+  private static final Duration MIN_STATEMENT_TIMEOUT = VALIDATION_TIMEOUT;
+
+  /**
+   * Time within which a failure is retried: the second try has {@link #CONNECTION_TIMEOUT} left of
+   * a request's 4.5 s. It includes the deadlocks that Postgres detects after 1 s.
    */
   private static final Duration RETRY_WINDOW = Duration.ofMillis(1500);
 
@@ -164,6 +170,10 @@ public final class Database implements AutoCloseable {
     return new Database(this);
   }
 
+  private boolean isReserved() {
+    return featurePermits == null;
+  }
+
   /**
    * Evicts a connection to a server that has become read-only in a failover, which HikariCP itself
    * would keep.
@@ -241,7 +251,7 @@ public final class Database implements AutoCloseable {
 
   private <T> T withRetry(
       Deadline deadline, HandleCallback<T, RuntimeException> work, Predicate<SQLException> isSafe) {
-    if (featurePermits == null) {
+    if (isReserved()) {
       return tryTwice(deadline, work, isSafe);
     }
     acquirePermit(deadline);
@@ -295,7 +305,11 @@ public final class Database implements AutoCloseable {
     }
   }
 
-  /** Waits no longer than the work has time: the pool's own limit is the same for all. */
+  /**
+   * Waits no longer than the work has time: the pool's own limit is the same for all. The cast is a
+   * workaround for HikariCP 7.1, whose data source has no method with a timeout. Delete when it
+   * has.
+   */
   private Connection openConnection() throws SQLException {
     long millis = Math.max(1, opening.get().remaining().toMillis());
     HikariPool connections = (HikariPool) pool.getHikariPoolMXBean();
@@ -362,7 +376,7 @@ public final class Database implements AutoCloseable {
     String reason =
         "a statement was cancelled, since it took too long: look for locks, slow queries and "
             + "SyncRep, a wait for a synchronous standby, in pg_stat_activity";
-    if (featurePermits == null) {
+    if (isReserved()) {
       outage.failed(reason);
     } else if (warnings.allows("cancelled")) {
       log.warn("A query of a feature was too slow, {}", reason);
@@ -381,8 +395,8 @@ public final class Database implements AutoCloseable {
   /** Returns when the network timeout ends a statement that begins now. */
   private static Deadline networkTimeout(Deadline deadline) {
     Duration left = deadline.remaining();
-    if (left.compareTo(VALIDATION_TIMEOUT) < 0) {
-      return Deadline.in(VALIDATION_TIMEOUT);
+    if (left.compareTo(MIN_STATEMENT_TIMEOUT) < 0) {
+      return Deadline.in(MIN_STATEMENT_TIMEOUT);
     }
     return left.compareTo(REQUEST_TIMEOUT) > 0 ? Deadline.in(REQUEST_TIMEOUT) : deadline;
   }
@@ -441,7 +455,7 @@ public final class Database implements AutoCloseable {
     String reason = whyUnavailable(cause);
     if (READ_ONLY.equals(cause.getSQLState())) {
       readOnly.failed(reason);
-    } else if (featurePermits == null || !SqlErrors.isCancelled(cause)) {
+    } else if (isReserved() || !SqlErrors.isCancelled(cause)) {
       outage.failed(reason);
     } else if (warnings.allows("cancelled")) { // the database itself is healthy
       log.warn("A query of a feature was too slow, {}{}", reason, statement(e));
