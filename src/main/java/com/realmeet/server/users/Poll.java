@@ -218,15 +218,57 @@ public final class Poll implements AutoCloseable {
   // Changes
 
   /**
-   * Changes that Clerk lists.
-   *
-   * @param newest time of the latest change on the first page; null if Clerk has no users
-   * @param users latest version of each user that has not been seen, by id
-   * @param tooMany true if there are more than a poll stores
-   * @param isComplete false if users between two pages may be missing
+   * Changes that Clerk lists, collected page by page, latest first. Each page must overlap with the
+   * previous one and contain other users: otherwise deletions have moved users to a page that was
+   * already read, or Clerk repeats a page.
    */
-  private record Changes(
-      Instant newest, Map<String, ClerkUser> users, boolean tooMany, boolean isComplete) {}
+  private final class Changes {
+    /** Time of the latest change on the first page; null if Clerk has no users. */
+    private Instant newest;
+
+    /** Latest version of each user that has not been seen, by id. */
+    private final Map<String, ClerkUser> unseen = new HashMap<>();
+
+    /** False if users between two pages may be missing. */
+    private boolean isComplete = true;
+
+    private final Set<String> listed = new HashSet<>();
+    private int repeatedPages;
+    private long fieldsLength;
+
+    /** Adds a page; returns false if it was the last one to read. */
+    boolean add(List<ClerkUser> page) {
+      if (newest == null) {
+        newest =
+            page.stream().map(ClerkUser::updatedAt).max(Comparator.naturalOrder()).orElse(null);
+      }
+      boolean isFull = page.size() >= PAGE_SIZE;
+      long known = page.stream().filter(user -> listed.contains(user.id())).count();
+      boolean isRepeated = isFull && known == page.size();
+      repeatedPages = isRepeated ? repeatedPages + 1 : 0;
+      isComplete &= !isRepeated && (known > 0 || listed.isEmpty());
+      List<ClerkUser> changed =
+          page.stream().filter(user -> !user.updatedAt().isBefore(since)).toList();
+      changed.forEach(this::add);
+      return isFull
+          && changed.size() == page.size()
+          && repeatedPages < MAX_REPEATED_PAGES
+          && !tooMany();
+    }
+
+    private void add(ClerkUser user) {
+      listed.add(user.id());
+      if (!user.updatedAt().equals(seen.get(user.id()))) {
+        unseen.merge(user.id(), user, Poll::newer);
+        fieldsLength += user.fields() == null ? 0 : user.fields().length();
+      }
+    }
+
+    /** Returns true if there are more than a poll stores. */
+    boolean tooMany() {
+      return unseen.size() > MAX_CHANGED_USERS || fieldsLength > MAX_FIELDS_LENGTH;
+    }
+  }
 
   private void storeChanges(Map<Change, Integer> counts) {
     if (since == null) {
@@ -235,8 +277,10 @@ public final class Poll implements AutoCloseable {
     Changes changes = listChanges();
     // Oldest first: after a crash, the newest row tells the next start where to continue.
     List<ClerkUser> users =
-        changes.users.values().stream().sorted(Comparator.comparing(ClerkUser::updatedAt)).toList();
-    if (changes.tooMany) {
+        changes.unseen.values().stream()
+            .sorted(Comparator.comparing(ClerkUser::updatedAt))
+            .toList();
+    if (changes.tooMany()) {
       log.warn(
           "More than {} users have changed at Clerk since {}: run backfill",
           Math.min(MAX_CHANGED_USERS, users.size() - 1),
@@ -248,7 +292,7 @@ public final class Poll implements AutoCloseable {
       }
     }
     users.forEach(user -> seen.put(user.id(), user.updatedAt()));
-    if (!changes.isComplete && !changes.tooMany) {
+    if (!changes.isComplete && !changes.tooMany()) {
       log.warn("Clerk's pages do not overlap: the next poll reads all changes again");
       throw Failure.of(Kind.CLERK_BAD_RESPONSE, "the pages do not overlap");
     }
@@ -266,42 +310,14 @@ public final class Poll implements AutoCloseable {
         .orElse(began);
   }
 
-  /**
-   * Reads pages, latest changes first, until one is short or contains a change before {@link
-   * #since}. Each page must overlap with the previous one and contain other users: otherwise
-   * deletions have moved users to a page that was already read, or Clerk repeats a page.
-   */
+  /** Reads pages until one is short or contains a change before {@link #since}. */
   private Changes listChanges() {
-    List<ClerkUser> page = page(0);
-    Instant newest =
-        page.stream().map(ClerkUser::updatedAt).max(Comparator.naturalOrder()).orElse(null);
-    Set<String> listed = new HashSet<>();
-    Map<String, ClerkUser> unseen = new HashMap<>();
-    boolean isComplete = true;
-    long length = 0;
-    for (int number = 1, repeated = 0; ; number++) {
-      long known = page.stream().filter(user -> listed.contains(user.id())).count();
-      boolean isRepeated = page.size() >= PAGE_SIZE && known == page.size();
-      repeated = isRepeated ? repeated + 1 : 0;
-      isComplete &= !isRepeated && (known > 0 || listed.isEmpty());
-      boolean goesOn = page.size() >= PAGE_SIZE && repeated < MAX_REPEATED_PAGES;
-      for (ClerkUser user : page) {
-        if (user.updatedAt().isBefore(since)) {
-          goesOn = false;
-          continue;
-        }
-        listed.add(user.id());
-        if (!user.updatedAt().equals(seen.get(user.id()))) {
-          unseen.merge(user.id(), user, Poll::newer);
-          length += user.fields() == null ? 0 : user.fields().length();
-        }
-      }
-      boolean tooMany = unseen.size() > MAX_CHANGED_USERS || length > MAX_FIELDS_LENGTH;
-      if (!goesOn || tooMany) {
-        return new Changes(newest, unseen, tooMany, isComplete);
-      }
-      page = page(number);
+    Changes changes = new Changes();
+    int number = 0;
+    while (changes.add(page(number))) {
+      number++;
     }
+    return changes;
   }
 
   private List<ClerkUser> page(int number) {
@@ -392,12 +408,12 @@ public final class Poll implements AutoCloseable {
     }
     List<String> ids = rows.stream().filter(ClerkUser::isId).toList();
     if (!ids.isEmpty()) {
-      compare(ids, counts);
+      auditRows(ids, counts);
     }
     lastAuditedId = rows.size() < ClerkApi.MAX_LOOKUP ? "" : rows.get(rows.size() - 1);
   }
 
-  private void compare(List<String> ids, Map<Change, Integer> counts) {
+  private void auditRows(List<String> ids, Map<Change, Integer> counts) {
     Map<String, ClerkUser> atClerk =
         clerk.lookup(ids, Deadline.in(CALL_TIMEOUT)).stream()
             .collect(Collectors.toMap(ClerkUser::id, Function.identity(), Poll::newer));
