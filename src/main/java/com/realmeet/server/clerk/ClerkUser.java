@@ -132,9 +132,8 @@ public record ClerkUser(
         json.skipChildren();
       }
     }
-    return from(
-        ClerkApi.JSON.treeToValue(user, Wire.class),
-        fields.isEmpty() ? null : storable(user.retain(fields)).toString());
+    Wire wire = ClerkApi.JSON.treeToValue(user, Wire.class); // before retain() changes the object
+    return from(wire, fields.isEmpty() ? null : storable(user.retain(fields)).toString());
   }
 
   private static ClerkUser from(Wire wire, String fields) {

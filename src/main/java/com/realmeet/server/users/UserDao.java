@@ -238,7 +238,7 @@ public final class UserDao {
           IS DISTINCT FROM (excluded.email, excluded.name, excluded.image_url,
             excluded.clerk_updated_at, excluded.clerk_fields)
       RETURNING CASE
-        WHEN xmax = 0 THEN 'INSERT'
+        WHEN xmax = 0 THEN 'INSERT' -- no earlier version of the row
         WHEN updated_at = now() THEN 'UPDATE'
         -- Not a visible column, so that updated_at stays; a subquery sees the row as it was before.
         WHEN clerk_fields IS DISTINCT FROM (SELECT clerk_fields FROM <schema>users WHERE id = old.id) THEN 'UPDATE'

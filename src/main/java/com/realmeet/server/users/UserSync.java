@@ -95,7 +95,7 @@ public final class UserSync implements AutoCloseable {
    * @throws Failure USER_NOT_AT_CLERK, NO_EMAIL, OVERLOADED if too little time is left, or a fault
    *     of Clerk
    */
-  ClerkUser fetchWithEmail(String id, Deadline deadline) {
+  private ClerkUser fetchWithEmail(String id, Deadline deadline) {
     ClerkUser user = fetchFromClerk(id, deadline).orElseThrow(this::notAtClerk);
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
@@ -177,7 +177,7 @@ public final class UserSync implements AutoCloseable {
    *
    * @throws Failure as {@link #store}, and USER_DELETED if the row is a tombstone
    */
-  User storeNotDeleted(ClerkUser user, Deadline deadline) {
+  private User storeNotDeleted(ClerkUser user, Deadline deadline) {
     return requireNotDeleted(store(user, deadline));
   }
 
