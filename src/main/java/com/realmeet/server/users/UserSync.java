@@ -103,6 +103,10 @@ public final class UserSync implements AutoCloseable {
     return user;
   }
 
+  /**
+   * Returns USER_NOT_AT_CLERK, and not CLERK_OTHER_INSTANCE, even if the key is known to be of
+   * another instance, so that a 404 has the same answer whether or not the key has been checked.
+   */
   private Failure notAtClerk() {
     return Failure.of(
         Kind.USER_NOT_AT_CLERK,
