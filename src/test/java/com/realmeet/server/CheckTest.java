@@ -21,7 +21,6 @@ import java.io.PrintStream;
 import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Path;
 import java.sql.Connection;
 import java.sql.SQLException;
 import java.sql.Statement;
@@ -33,10 +32,8 @@ import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
 import java.util.Map;
-import java.util.function.Predicate;
 import java.util.regex.Pattern;
 import java.util.stream.IntStream;
-import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Assumptions;
@@ -124,15 +121,14 @@ class CheckTest {
     return printed.lines().map(line -> line.replaceAll(" {2,}", " ")).toList();
   }
 
-  private static final Predicate<String> V101_AND_UP = Pattern.compile("V\\d{3,}__").asPredicate();
-
-  /** Checks that a line is there, and that the exit code is that of the worst line. */
+  /**
+   * Checks that a line is there, and that the exit code is that of the worst line.
+   *
+   * @param line its beginning; % stands for anything, such as migrations of a team's own
+   */
   private void assertLine(String line, List<String> lines) {
-    if (line.contains(" migrations ")) { // of the server alone, whose numbers these lines have
-      Assumptions.assumeTrue(
-          Stream.of(Path.of("db", "migration").toFile().list()).noneMatch(V101_AND_UP));
-    }
-    assertTrue(lines.stream().anyMatch(each -> each.startsWith(line)), () -> line + "\n" + printed);
+    String pattern = Pattern.quote(line).replace("%", "\\E.*\\Q") + ".*";
+    assertTrue(lines.stream().anyMatch(each -> each.matches(pattern)), () -> line + "\n" + printed);
     boolean fails = lines.stream().anyMatch(each -> each.startsWith("fail "));
     assertEquals(fails ? 1 : 0, exitCode, printed);
   }
@@ -161,7 +157,7 @@ class CheckTest {
             "ok metrics a free port is looked for",
             "ok database 127.0.0.1:\\d+/\\w+ responds, Postgres \\d+.*",
             "ok pooler DATABASE_URL leads straight to Postgres",
-            "ok migrations the table is at version 2, which is this server's",
+            "ok migrations the table is at version \\S+, which is this server's",
             "ok rights the role of DATABASE_URL may read and write users",
             "ok row security the public API's roles anon and authenticated cannot see tables of this server",
             "ok time zone sessions have UTC",
@@ -224,7 +220,7 @@ class CheckTest {
 
     List<String> lines = check("DATABASE_URL", empty);
 
-    assertLine("warn migrations none has run yet, 1, 2 must run: the next start does so", lines);
+    assertLine("warn migrations none has run yet, 1, 2% must run: the next start does so", lines);
     assertLine("warn table there is no table users that the role of DATABASE_URL can see: ", lines);
     assertEquals(
         List.of(),
@@ -328,10 +324,10 @@ class CheckTest {
             "warn table the table users is not migrated yet",
             "ALTER TABLE users DROP COLUMN deleted_at; DROP TABLE real_meet_server_migrations"),
         new Row(
-            "warn migrations the table is at version 1, 2 must run: the next start does so, or make migrate",
-            "DELETE FROM real_meet_server_migrations WHERE version = '2'"),
+            "warn migrations the table is at version 1, 2% must run: the next start does so, or make migrate",
+            "DELETE FROM real_meet_server_migrations WHERE version != '1'"),
         new Row(
-            "warn migrations the table is at version 2, 1 must run: ",
+            "warn migrations the table is at version %, 1 must run: ",
             "UPDATE real_meet_server_migrations SET checksum = 1412849516 WHERE version = '1'"),
         new Row(
             "fail migrations the file of migration 2 was edited after it had run: ",
@@ -340,7 +336,7 @@ class CheckTest {
             "fail migrations migration 99 stopped half way: put the database right, then run DELETE FROM real_meet_server_migrations WHERE NOT success",
             HISTORY_99.formatted("false")),
         new Row(
-            "warn migrations the table is at version 99, this server does not have 99: a newer release",
+            "warn migrations the table is at version %, this server does not have 99: a newer release",
             HISTORY_99.formatted("true")),
         new Row(
             "fail row security whoever has the public key of the project can use tables of this server (anon on users)",
@@ -395,11 +391,7 @@ class CheckTest {
 
     List<String> lines = check("DATABASE_URL", own);
 
-    String pattern = Pattern.quote(row.line).replace("%", "\\E.*\\Q") + ".*";
-    String match =
-        lines.stream().filter(line -> line.matches(pattern)).findFirst().orElseGet(() -> "");
-    assertTrue(!match.isEmpty(), () -> row.line + "\n" + printed);
-    assertLine(match, lines);
+    assertLine(row.line, lines);
   }
 
   @Test
@@ -512,11 +504,11 @@ class CheckTest {
         NO_RLS
             + "GRANT SELECT, INSERT, UPDATE ON users TO %1$s; GRANT SELECT ON real_meet_server_migrations TO %1$s"
                 .formatted(APP));
-    assertLine("ok migrations the table is at version 2", check("DATABASE_URL", asApp(own)));
+    assertLine("ok migrations the table is at version ", check("DATABASE_URL", asApp(own)));
 
-    TestPostgres.execute(own, "DELETE FROM real_meet_server_migrations WHERE version = '2'");
+    TestPostgres.execute(own, "DELETE FROM real_meet_server_migrations WHERE version != '1'");
     assertLine(
-        "fail migrations the table is at version 1, 2 must run and the role of DIRECT_URL may not",
+        "fail migrations the table is at version 1, 2% must run and the role of DIRECT_URL may not",
         check("DATABASE_URL", asApp(own)));
 
     TestPostgres.execute(own, "ALTER TABLE real_meet_server_migrations ENABLE ROW LEVEL SECURITY");
@@ -537,7 +529,7 @@ class CheckTest {
     List<String> lines = check("DATABASE_URL", own + "?schema=app");
 
     assertLine("ok rows 3 users, 0 tombstones", lines);
-    assertLine("ok migrations the table is at version 2", lines);
+    assertLine("ok migrations the table is at version ", lines);
     assertLine("ok rights ", lines);
     assertLine(
         "warn direct DIRECT_URL leads to the schema public, DATABASE_URL to app: add ?schema=app to DIRECT_URL",
