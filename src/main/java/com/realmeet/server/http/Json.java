@@ -3,6 +3,7 @@ package com.realmeet.server.http;
 import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.core.json.JsonWriteFeature;
 import com.fasterxml.jackson.databind.DeserializationContext;
 import com.fasterxml.jackson.databind.DeserializationFeature;
@@ -43,6 +44,7 @@ public final class Json {
                   .addSerializer(Instant.class, new ToISOString())
                   .addDeserializer(Instant.class, new FromISOString())
                   .addDeserializer(String.class, new StorableText()))
+          .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
           .enable(JsonWriteFeature.COMBINE_UNICODE_SURROGATES_IN_UTF8) // emoji, as JavaScript does
           .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
@@ -113,6 +115,10 @@ public final class Json {
       String expected = expected(mismatch.getTargetType());
       return Failure.badRequest(
           name.isEmpty() ? "The body is not " + expected : name + " is not " + expected);
+    }
+    if (e.getOriginalMessage().startsWith("Duplicate field")
+        && e.getProcessor() instanceof JsonParser parser) {
+      return Failure.badRequest(parser.getParsingContext().getCurrentName() + " is there twice");
     }
     int line = e.getLocation() == null ? 1 : e.getLocation().getLineNr();
     return Failure.badRequest("The body is not JSON, see line " + line);
