@@ -179,13 +179,13 @@ public final class Json {
     }
   }
 
-  /** Rejects texts with U+0000, which Postgres cannot store. */
+  /** Rejects texts with U+0000 or unpaired surrogates, which Postgres cannot store. */
   private static final class StorableText extends StringDeserializer {
     @Override
     public String deserialize(JsonParser json, DeserializationContext context) throws IOException {
       String text = super.deserialize(json, context);
-      if (text.indexOf('\0') >= 0) {
-        throw context.weirdStringException("", String.class, "has U+0000");
+      if (text.codePoints().anyMatch(c -> c == 0 || Character.getType(c) == Character.SURROGATE)) {
+        throw context.weirdStringException("", String.class, "cannot be stored");
       }
       return text;
     }

@@ -133,6 +133,7 @@ class MeetingsTest {
         "`{\"title\":\"a\",\"startsAt\":\"2026-02-09T17:00:00Z\",\"title\":\"b\"}` | title is there twice",
         "`{\"title\":\"a\",\"more\":[0,{\"x\":1,\"x\":1}]}`     | x is there twice",
         "`{\"title\":\"a\\u0000\",\"startsAt\":\"2026-02-09T17:00:00Z\"}` | title is not a text",
+        "`{\"title\":\"a\\ud800\",\"startsAt\":\"2026-02-09T17:00:00Z\"}` | title is not a text",
         "`{\"startsAt\":\"2026-02-09T17:00:00Z\"}`               | title must have 1 to 200 characters",
         "`{\"title\":\"Lunch\"}`                                 | startsAt is missing",
         "`{\"title\":\"Lunch\",\"startsAt\":\"noon\"}`           | startsAt is not a time such as 2026-02-09T17:00:00Z",
