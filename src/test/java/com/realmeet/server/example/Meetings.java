@@ -26,7 +26,7 @@ final class Meetings {
   /** The body of a request, checked. */
   record NewMeeting(String title, Instant startsAt) {
     NewMeeting {
-      if (title == null || title.isBlank() || title.length() > 200) {
+      if (title == null || title.isBlank() || title.codePointCount(0, title.length()) > 200) {
         throw Failure.badRequest("title must have 1 to 200 characters");
       }
       if (startsAt == null) {

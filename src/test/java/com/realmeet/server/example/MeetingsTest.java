@@ -64,6 +64,17 @@ class MeetingsTest {
   }
 
   @Test
+  void titleMayHave200Emoji() {
+    String title = "\uD83C\uDF89".repeat(200);
+
+    assertEquals(201, server.post(ada, MEETINGS, NEW.replace("Lunch", title)).statusCode());
+    assertError(
+        400,
+        "title must have 1 to 200 characters",
+        server.post(ada, MEETINGS, NEW.replace("Lunch", title + "!")));
+  }
+
+  @Test
   void hostAndParticipantsSeeAMeetingAndOthersDoNot() {
     String eve = signUp("eve");
     HttpResponse<String> created = server.post(ada, MEETINGS, NEW);
