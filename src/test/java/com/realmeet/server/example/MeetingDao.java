@@ -8,7 +8,7 @@ import org.jdbi.v3.core.mapper.RowMapper;
 import org.jdbi.v3.core.mapper.reflect.ConstructorMapper;
 
 /** The tables {@code meetings} and {@code participants}: all their SQL. */
-final class MeetingDao {
+public final class MeetingDao {
   private static final String INSERT =
       """
       INSERT INTO <schema>meetings (host_id, title, starts_at)
@@ -44,7 +44,7 @@ final class MeetingDao {
 
   private final Database database;
 
-  MeetingDao(Database database) {
+  public MeetingDao(Database database) {
     this.database = database;
   }
 

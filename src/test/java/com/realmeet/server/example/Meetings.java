@@ -14,11 +14,11 @@ import java.time.Instant;
 import org.jdbi.v3.core.JdbiException;
 
 /** The handlers of {@code /api/meetings}. */
-final class Meetings {
+public final class Meetings {
   private final MeetingDao meetings;
   private final UserSync userSync;
 
-  Meetings(MeetingDao meetings, UserSync userSync) {
+  public Meetings(MeetingDao meetings, UserSync userSync) {
     this.meetings = meetings;
     this.userSync = userSync;
   }
@@ -35,13 +35,13 @@ final class Meetings {
     }
   }
 
-  void create(Context ctx) {
+  public void create(Context ctx) {
     NewMeeting meeting = ctx.bodyAsClass(NewMeeting.class);
     User host = userSync.caller(ctx); // has a row from now on, as the foreign key demands
     ctx.status(201).json(Success.of(meetings.insert(host.id(), meeting, Deadline.of(ctx))));
   }
 
-  void list(Context ctx) {
+  public void list(Context ctx) {
     ctx.json(Success.of(meetings.list(SessionAuth.userId(ctx), Deadline.of(ctx))));
   }
 
@@ -55,7 +55,7 @@ final class Meetings {
 
   record Participant(long meetingId, String userId) {}
 
-  void addParticipant(Context ctx) {
+  public void addParticipant(Context ctx) {
     long id = PathParam.number(ctx, "id");
     String userId = ctx.bodyAsClass(NewParticipant.class).userId();
     Meeting meeting =
