@@ -54,8 +54,7 @@ class FeatureTest {
   static void start() {
     database = TestPostgres.newDatabase("meet");
     clerk = new StandInClerk();
-    clerk.putUser("user_ada", "ada@example.com", "Ada", null);
-    token = clerk.token("user_ada");
+    token = clerk.signUp("ada");
     server =
         TestServer.start(
             new ExampleApplication(), clerk, database, "DATABASE_POOL_SIZE", POOL_SIZE);
@@ -376,8 +375,7 @@ class FeatureTest {
 
   @Test
   void aThousandRowsAreListed() {
-    clerk.putUser("user_busy", "busy@example.com", null, null);
-    String busy = clerk.token("user_busy");
+    String busy = clerk.signUp("busy");
     server.sync(busy);
     TestPostgres.execute(
         database,
@@ -391,8 +389,7 @@ class FeatureTest {
 
   @Test
   void deadUserCannotHost() {
-    clerk.putUser("user_gone", "gone@example.com", null, null);
-    String gone = clerk.token("user_gone");
+    String gone = clerk.signUp("gone");
     server.sync(gone);
     TestPostgres.execute(
         database, "UPDATE meet.users SET deleted_at = now() WHERE id = 'user_gone'");

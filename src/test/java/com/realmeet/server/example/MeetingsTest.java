@@ -1,5 +1,6 @@
 package com.realmeet.server.example;
 
+import static com.realmeet.server.testing.TestServer.assertError;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import com.realmeet.server.testing.StandInClerk;
@@ -7,7 +8,7 @@ import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.util.List;
-import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.AutoClose;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -21,31 +22,18 @@ class MeetingsTest {
       "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T17:00:00+01:00\"}";
 
   private static String database;
-  private static StandInClerk clerk;
-  private static TestServer server;
+  @AutoClose private static final StandInClerk clerk = new StandInClerk();
+  @AutoClose private static TestServer server;
   private static String ada;
   private static String bob;
 
   @BeforeAll
   static void start() {
     database = TestPostgres.newDatabase("meet");
-    clerk = new StandInClerk();
     server = TestServer.start(new ExampleApplication(), clerk, database);
-    ada = signUp("ada");
-    bob = signUp("bob");
+    ada = clerk.signUp("ada");
+    bob = clerk.signUp("bob");
     server.sync(bob);
-  }
-
-  @AfterAll
-  static void stop() {
-    server.close();
-    clerk.close();
-  }
-
-  /** The session token of a user who has no row yet. */
-  private static String signUp(String name) {
-    clerk.putUser("user_" + name, name + "@example.com", name, null);
-    return clerk.token("user_" + name);
   }
 
   private static String participants(HttpResponse<String> created) {
@@ -54,7 +42,7 @@ class MeetingsTest {
 
   @Test
   void firstCallOfANewUserMayCreateAMeeting() {
-    HttpResponse<String> created = server.post(signUp("new"), MEETINGS, NEW);
+    HttpResponse<String> created = server.post(clerk.signUp("new"), MEETINGS, NEW);
 
     assertEquals(201, created.statusCode());
     assertEquals(
@@ -76,7 +64,7 @@ class MeetingsTest {
 
   @Test
   void hostAndParticipantsSeeAMeetingAndOthersDoNot() {
-    String eve = signUp("eve");
+    String eve = clerk.signUp("eve");
     HttpResponse<String> created = server.post(ada, MEETINGS, NEW);
     String meeting = created.body().replaceFirst(".*\"data\":(.*)}", "$1");
     assertEquals(
@@ -165,10 +153,5 @@ class MeetingsTest {
         400,
         "userId is not the id of a user",
         server.post(ada, path, "{\"userId\":\"" + userId + "\"}"));
-  }
-
-  private static void assertError(int status, String message, HttpResponse<String> response) {
-    assertEquals(status, response.statusCode(), response.body());
-    assertEquals(message, response.body().replaceFirst(".*\"message\":\"(.*)\"}", "$1"));
   }
 }

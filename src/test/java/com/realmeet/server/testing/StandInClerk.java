@@ -235,6 +235,14 @@ public final class StandInClerk implements AutoCloseable {
     return user;
   }
 
+  /**
+   * Adds a user, user_ada with ada@example.com for "ada", and returns a session token of theirs.
+   */
+  public String signUp(String name) {
+    putUser("user_" + name, name + "@example.com", name, null);
+    return token("user_" + name);
+  }
+
   public void deleteUser(String id) {
     users.remove(id);
   }

@@ -1,5 +1,7 @@
 package com.realmeet.server.testing;
 
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
 import com.realmeet.server.Application;
 import com.realmeet.server.Config;
 import com.realmeet.server.Main;
@@ -197,6 +199,12 @@ public final class TestServer implements AutoCloseable {
         answer.headers().map(),
         Optional.of(answer.body()));
     return answer;
+  }
+
+  /** Fails unless a response is an error with this sentence. */
+  public static void assertError(int status, String message, HttpResponse<String> response) {
+    assertEquals(status, response.statusCode(), response.body());
+    assertEquals(message, response.body().replaceFirst(".*\"message\":\"(.*)\"}", "$1"));
   }
 
   /** Gets what is no part of the API, from whatever server. */
