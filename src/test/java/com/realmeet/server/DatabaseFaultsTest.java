@@ -143,6 +143,8 @@ class DatabaseFaultsTest {
     for (Answer answer : load.stop()) {
       if (answer.status() == 200) {
         assertTrue(answer.time().compareTo(LIMIT) < 0, answer.time().toString());
+      } else if (answer.response().body().contains("overloaded")) {
+        assertUnavailable("Server is overloaded", answer); // too little time was left for Clerk
       } else {
         assertUnavailable(answer);
       }
