@@ -154,6 +154,22 @@ class InstanceTest {
     assertEquals(before, table());
   }
 
+  @ParameterizedTest
+  @ValueSource(ints = {404, 500})
+  void usersMaySignUpThoughClerkDoesNotTellTheInstance(int status) {
+    production.onLookup(StandInClerk.answering(status, "{}"));
+    production.putUser("user_late", "late@example.com", "Late", null);
+    production.putUser("user_later", "later@example.com", "Later", null);
+    try (TestServer server = server(production)) {
+      assertEquals(200, server.sync(production.token("user_late")).statusCode());
+      assertEquals(200, server.sync(production.token("user_later")).statusCode());
+    }
+
+    assertEquals(
+        1,
+        Log.text().lines().filter(line -> line.contains("WARN InstanceCheck - The ins")).count());
+  }
+
   /** One line for all of them, at most once a minute. */
   @Test
   void wrongKeyIsTheReasonOfEveryRefusal() {

@@ -48,6 +48,9 @@ public final class InstanceCheck {
    */
   private volatile Instant wrongSince;
 
+  /** When Clerk is asked again, if it did not tell the instance before an insert. */
+  private volatile long askAgainNanos = System.nanoTime();
+
   /** True once a check has not found the key wrong: users may be inserted. */
   private volatile boolean keyAccepted;
 
@@ -77,14 +80,24 @@ public final class InstanceCheck {
 
   /**
    * Requires, once, the key to be of the rows' instance, before a user is inserted: rows of another
-   * instance would make its key look right from the next start on.
+   * instance would make its key look right from the next start on. If Clerk does not tell, users
+   * may sign up nevertheless, and Clerk is asked again after a minute.
    *
-   * @throws Failure as {@link #require(Collection, Deadline)}
+   * @throws Failure as {@link #require(Collection, Deadline)}, if the key has been found wrong
    */
   void requireBeforeInsert(String id, Deadline deadline) {
-    if (!keyAccepted) {
+    if (keyAccepted || wrongSince == null && System.nanoTime() - askAgainNanos < 0) {
+      return;
+    }
+    try {
       require(List.of(id), deadline);
       keyAccepted = true;
+    } catch (Failure e) {
+      if (e.kind() == Kind.CLERK_OTHER_INSTANCE || wrongSince != null) {
+        throw e;
+      }
+      askAgainNanos = System.nanoTime() + REMINDER.toNanos();
+      log.warn("The instance of CLERK_SECRET_KEY is not known, users are inserted: {}", e.reason());
     }
   }
 
