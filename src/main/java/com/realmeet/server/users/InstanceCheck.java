@@ -40,6 +40,7 @@ public final class InstanceCheck {
 
   private final UserDao users;
   private final ClerkApi clerk;
+  private final Object insertLock = new Object();
 
   /**
    * Time at which the first check found a wrong key, or null. The key counts as wrong until Clerk
@@ -86,9 +87,21 @@ public final class InstanceCheck {
    * @throws Failure as {@link #require(Collection, Deadline)}, if the key has been found wrong
    */
   void requireBeforeInsert(String id, Deadline deadline) {
-    if (keyAccepted || wrongSince == null && System.nanoTime() - askAgainNanos < 0) {
+    if (mayInsert()) {
       return;
     }
+    synchronized (insertLock) { // the first of many asks for all
+      if (!mayInsert()) {
+        askBeforeInsert(id, deadline);
+      }
+    }
+  }
+
+  private boolean mayInsert() {
+    return keyAccepted || wrongSince == null && System.nanoTime() - askAgainNanos < 0;
+  }
+
+  private void askBeforeInsert(String id, Deadline deadline) {
     try {
       require(List.of(id), deadline);
       keyAccepted = true;
