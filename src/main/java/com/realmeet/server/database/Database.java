@@ -378,8 +378,8 @@ public final class Database implements AutoCloseable {
             + "SyncRep, a wait for a synchronous standby, in pg_stat_activity";
     if (isReserved()) {
       outage.failed(reason);
-    } else if (warnings.allows("cancelled")) {
-      log.warn("A query of a feature was too slow, {}", reason);
+    } else {
+      warnOfSlowQuery(reason);
     }
     return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, reason);
   }
@@ -457,10 +457,17 @@ public final class Database implements AutoCloseable {
       readOnly.failed(reason);
     } else if (isReserved() || !SqlErrors.isCancelled(cause)) {
       outage.failed(reason);
-    } else if (warnings.allows("cancelled")) { // the database itself is healthy
-      log.warn("A query of a feature was too slow, {}{}", reason, statement(e));
+    } else {
+      warnOfSlowQuery(reason + statement(e));
     }
     return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, reason);
+  }
+
+  /** Warns of a cancelled query of a feature, which is no outage: the database is healthy. */
+  private void warnOfSlowQuery(String reason) {
+    if (warnings.allows("cancelled")) {
+      log.warn("A query of a feature was too slow, {}", reason);
+    }
   }
 
   /**
