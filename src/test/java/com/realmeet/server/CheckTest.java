@@ -467,7 +467,7 @@ class CheckTest {
         check(urls));
   }
 
-  /** Of another login library, with millions of rows; here a policy cancels the search at once. */
+  /** A policy cancels the search, as the timeout does in another library's table of many rows. */
   @Test
   void tableNamedUserThatTakesTooLongToSearchIsNotOurs() {
     String own = TestPostgres.newDatabase();

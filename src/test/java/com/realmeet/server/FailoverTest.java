@@ -33,7 +33,7 @@ import org.junit.jupiter.api.Test;
 class FailoverTest {
   private static final int CLIENTS = 20;
 
-  /** Of each client: together they sync 200 times a second. */
+  /** Interval between two syncs of a client; all clients together sync 200 times a second. */
   private static final Duration INTERVAL = Duration.ofMillis(100);
 
   private TestReplication postgres;

@@ -143,7 +143,7 @@ class RepeatedMigrationTest {
     assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
   }
 
-  /** Whoever changes V1 appends its checksum here, and the one before to the rows to repeat. */
+  /** After a change of V1, its checksum is appended here, and the previous one to TO_REPEAT. */
   @Test
   void everyVersionOfTheFirstMigrationIsBroughtUpToDate() {
     List<String> checksums = List.of("1412849516", "1694028560", "690228550", "-2041042412");

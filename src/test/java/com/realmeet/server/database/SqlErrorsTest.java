@@ -158,7 +158,7 @@ class SqlErrorsTest {
             "permission denied; GRANT"));
   }
 
-  /** Of languages and settings that the Postgres of the tests lacks. */
+  /** Builds the errors, since the tests' Postgres lacks these languages and settings. */
   @ParameterizedTest
   @MethodSource("contexts")
   void contextOfAnErrorIsNotQuoted(String routine, String where, String explanation) {

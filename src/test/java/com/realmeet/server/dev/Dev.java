@@ -30,7 +30,7 @@ public final class Dev {
   private static final int POSTGRES_PORT = 54320;
   private static final int CLERK_PORT = 3002;
 
-  /** Of tokens that are made for a shell. */
+  /** Lifetime of the tokens that are made for a shell. */
   static final Duration TOKEN_LIFE = Duration.ofHours(1);
 
   private static final String WEBHOOK_SECRET = "whsec_c3RhbmQtaW4tc2VjcmV0LW9mLW1ha2UtZGV2";

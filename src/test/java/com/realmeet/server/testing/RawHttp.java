@@ -50,8 +50,8 @@ public final class RawHttp implements AutoCloseable {
     }
 
     /**
-     * What the contract promises: all but the time, the id and how the message is delimited,
-     * sorted.
+     * Returns the headers that the contract promises, sorted: all but the time, the id and those
+     * that delimit the message.
      */
     public List<String> contractHeaders() {
       return headers.stream()
