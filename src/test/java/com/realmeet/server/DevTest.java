@@ -172,7 +172,8 @@ class DevTest {
     send("PATCH", clerk.resolve("/dev/users/user_ada?webhook=no"), "{\"first_name\":\"Augusta\"}");
 
     TestServer.await("the row follows", () -> sync().contains("\"name\":\"Augusta "));
-    assertFalse(dev.output().substring(before).contains("Webhook user.updated user_ada"), dev::output);
+    assertFalse(
+        dev.output().substring(before).contains("Webhook user.updated user_ada"), dev::output);
   }
 
   @Test

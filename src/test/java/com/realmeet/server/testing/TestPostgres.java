@@ -5,6 +5,8 @@ import com.realmeet.server.database.Migrations;
 import io.zonky.test.db.postgres.embedded.EmbeddedPostgres;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.sql.Connection;
 import java.sql.ResultSet;
 import java.sql.SQLException;
@@ -31,6 +33,12 @@ public final class TestPostgres {
           "full_page_writes", "off",
           "autovacuum", "off",
           "max_connections", "300");
+
+  /** Linux's file system in memory: each database is hundreds of files. */
+  private static final Path MEMORY = Path.of("/dev/shm");
+
+  /** All test JVMs together need 3.4 GB there. */
+  private static final long ROOM_IN_MEMORY = 6L << 30;
 
   private static final AtomicInteger databases = new AtomicInteger();
   private static final AtomicReference<Kept> kept = new AtomicReference<>();
@@ -75,6 +83,9 @@ public final class TestPostgres {
     try {
       EmbeddedPostgres.Builder builder = EmbeddedPostgres.builder();
       SETTINGS.forEach(builder::setServerConfig);
+      if (Files.isWritable(MEMORY) && MEMORY.toFile().getUsableSpace() > ROOM_IN_MEMORY) {
+        builder.setDataDirectory(MEMORY.resolve("test-postgres-" + ProcessHandle.current().pid()));
+      }
       EmbeddedPostgres postgres = builder.start();
       Runtime.getRuntime().addShutdownHook(new Thread(() -> close(postgres)));
       return "postgresql://postgres:postgres@127.0.0.1:" + postgres.getPort() + "/postgres";
