@@ -1,6 +1,7 @@
 package com.realmeet.server.http;
 
 import com.realmeet.server.core.Origins;
+import com.realmeet.server.core.RequestId;
 import io.javalin.http.Context;
 import java.util.List;
 import java.util.Set;

@@ -3,6 +3,7 @@ package com.realmeet.server.http;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
 import com.realmeet.server.core.LogRateLimiter;
+import com.realmeet.server.core.RequestId;
 import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
 import io.javalin.http.HttpResponseException;

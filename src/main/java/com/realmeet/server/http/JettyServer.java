@@ -1,6 +1,7 @@
 package com.realmeet.server.http;
 
 import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.RequestId;
 import com.realmeet.server.core.StartupException;
 import io.javalin.compression.CompressionStrategy;
 import io.javalin.config.JavalinConfig;

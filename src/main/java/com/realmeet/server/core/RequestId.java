@@ -1,4 +1,4 @@
-package com.realmeet.server.http;
+package com.realmeet.server.core;
 
 import io.javalin.http.Context;
 import jakarta.servlet.http.HttpServletResponse;
@@ -13,7 +13,7 @@ import org.eclipse.jetty.http.HttpFields;
  * about it. It names no secret and grants nothing, so it need not be unpredictable.
  */
 public final class RequestId {
-  static final String HEADER = "X-Request-Id";
+  public static final String HEADER = "X-Request-Id";
 
   /** Matches an id of the client, or of a proxy, that is safe in a log line and in a header. */
   private static final Pattern SAFE = Pattern.compile("[A-Za-z0-9._-]{1,64}");
@@ -21,7 +21,7 @@ public final class RequestId {
   private RequestId() {}
 
   /** Adds the header: the id that the request brings if it is a safe one, otherwise a new one. */
-  static void addHeader(HttpFields request, HttpFields.Mutable response) {
+  public static void addHeader(HttpFields request, HttpFields.Mutable response) {
     List<String> sent = request.getValuesList(HEADER);
     boolean usable = sent.size() == 1 && SAFE.matcher(sent.get(0)).matches();
     response.put(
@@ -34,7 +34,8 @@ public final class RequestId {
     return of(ctx.res());
   }
 
-  static String of(HttpServletResponse response) {
+  /** Returns the id of the request of a response, for the log. */
+  public static String of(HttpServletResponse response) {
     return response.getHeader(HEADER);
   }
 }
