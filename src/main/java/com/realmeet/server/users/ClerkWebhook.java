@@ -6,6 +6,7 @@ import com.realmeet.server.clerk.ClerkUser;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.core.RequestId;
 import io.javalin.http.Context;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.io.IOException;
@@ -95,7 +96,9 @@ public final class ClerkWebhook {
       }
       JsonNode event = parse(body);
       type = event.get("type").asText();
-      apply(event, Deadline.of(ctx));
+      String loggedType = type.replaceAll("[^\\w.]", "?");
+      String name = "webhook " + loggedType + " (request " + RequestId.of(ctx) + ")";
+      apply(name, event, Deadline.of(ctx));
       metrics.succeeded(type);
     } catch (RuntimeException e) {
       metrics.failed(type, e);
@@ -176,25 +179,27 @@ public final class ClerkWebhook {
     throw Failure.of(Kind.WEBHOOK_MALFORMED);
   }
 
-  private void apply(JsonNode event, Deadline deadline) {
-    warnOfOtherInstance(event.path("instance_id").asText());
+  /**
+   * @param name name of the webhook in the log
+   */
+  private void apply(String name, JsonNode event, Deadline deadline) {
+    warnOfOtherInstance(name, event.path("instance_id").asText());
     String type = event.get("type").asText();
     JsonNode user = event.path("data");
     switch (type) {
       case "user.created", "user.updated" -> {
         String id = userId(user);
-        runForSvix(id, user, () -> userSync.refresh(id, deadline));
+        runForSvix(name, id, user, () -> userSync.refresh(id, deadline));
       }
       case "user.deleted" -> {
         if (user.path("id").asText("").isEmpty()) { // Clerk's API declares the id as optional
-          log.warn("Webhook user.deleted has no user id: run backfill --delete-missing");
+          log.warn("{} has no user id: run backfill --delete-missing", name);
         } else {
           String id = userId(user);
-          runForSvix(
-              id, user, () -> userSync.markDeletedIfMissing(id, "webhook user.deleted", deadline));
+          runForSvix(name, id, user, () -> userSync.markDeletedIfMissing(id, name, deadline));
         }
       }
-      default -> log.debug("Webhook {} is ignored", type.replaceAll("[^\\w.]", "?"));
+      default -> log.debug("{} is ignored", name);
     }
   }
 
@@ -202,15 +207,16 @@ public final class ClerkWebhook {
    * Logs once that an event comes from another Clerk instance. It is harmless, but the endpoint or
    * the key is wrong.
    */
-  private void warnOfOtherInstance(String eventInstanceId) {
+  private void warnOfOtherInstance(String name, String eventInstanceId) {
     Set<String> ours = ourInstanceIds.get();
     if (INSTANCE_ID.matcher(eventInstanceId).matches()
         && !ours.isEmpty()
         && !ours.contains(eventInstanceId)
         && otherInstanceLogged.compareAndSet(false, true)) {
       log.warn(
-          "A webhook comes from Clerk instance {}, but CLERK_SECRET_KEY is of {}: create the"
+          "{} comes from Clerk instance {}, but CLERK_SECRET_KEY is of {}: create the"
               + " endpoint in the instance of the key, or set the key of the endpoint's instance",
+          name,
           eventInstanceId,
           String.join(", ", ours).replaceAll("[^\\w, -]", "?"));
     }
@@ -227,28 +233,29 @@ public final class ClerkWebhook {
   /**
    * Runs the work of an event, and translates its failures for Svix.
    *
+   * @param name name of the webhook in the log
    * @param user as the event contains the user
    * @throws Failure of a kind that makes Svix send the event again
    */
-  private void runForSvix(String id, JsonNode user, Runnable work) {
+  private void runForSvix(String name, String id, JsonNode user, Runnable work) {
     try {
       work.run();
     } catch (Failure e) {
       switch (e.kind()) {
-        case USER_DELETED -> log.debug("Webhook: {} is a tombstone", id);
+        case USER_DELETED -> log.debug("{}: {} is a tombstone", name, id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
             if (instanceCheck.reportIfWrong()) {
               throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
             }
-            log.warn("Webhook: Clerk does not have {}, the row is left unchanged", id);
+            log.warn("{}: Clerk does not have {}, the row is left unchanged", name, id);
             throw Failure.of(Kind.WEBHOOK_USER_NOT_AT_CLERK);
           }
-          log.info("Webhook: Clerk does not have {}, perhaps one of its example events", id);
+          log.info("{}: Clerk does not have {}, perhaps one of its example events", name, id);
         }
-        case NO_EMAIL -> log.warn("Webhook: {} has no email address and is not stored", id);
+        case NO_EMAIL -> log.warn("{}: {} has no email address and is not stored", name, id);
         case EMAIL_IN_USE -> { // may be resolved when Svix retries
-          log.warn("Webhook: {} has an email address that another row has", id);
+          log.warn("{}: {} has an email address that another row has", name, id);
           throw Failure.of(Kind.WEBHOOK_EMAIL_IN_USE);
         }
         case CLERK_OTHER_INSTANCE -> throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
