@@ -35,10 +35,17 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.parallel.Execution;
+import org.junit.jupiter.api.parallel.ExecutionMode;
+import org.junit.jupiter.api.parallel.ResourceAccessMode;
+import org.junit.jupiter.api.parallel.ResourceLock;
+import org.junit.jupiter.api.parallel.ResourceLockTarget;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
 /** What Clerk may send as its key set, and how the keys age; the hours pass on a clock of ours. */
+@Execution(ExecutionMode.CONCURRENT) // they hardly do anything but wait
+@ResourceLock(value = "log", mode = ResourceAccessMode.READ, target = ResourceLockTarget.CHILDREN)
 class JwkSetTest {
   private static final SigningKey KEY = SigningKey.usual();
 
@@ -232,6 +239,7 @@ class JwkSetTest {
   }
 
   @Test
+  @ResourceLock("log")
   void closeIsNoOutage() {
     clerk.onKeys(this::drip);
     CompletableFuture<Void> warming = Threads.run(keys::prefetch);
