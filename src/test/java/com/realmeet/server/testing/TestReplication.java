@@ -23,6 +23,7 @@ public final class TestReplication implements AutoCloseable {
   private static final String USER = "postgres";
 
   private static final boolean ROOT = System.getProperty("user.name").equals("root");
+  private static final Path RUNUSER = Path.of("/usr/sbin/runuser"); // often not in PATH
   private static final Optional<Path> BINARIES = binaries();
 
   private final Path directory;
@@ -48,7 +49,7 @@ public final class TestReplication implements AutoCloseable {
   }
 
   public static boolean isInstalled() {
-    return BINARIES.isPresent() && (!ROOT || hasUser());
+    return BINARIES.isPresent() && (!ROOT || hasUser() && Files.isExecutable(RUNUSER));
   }
 
   private static boolean hasUser() {
@@ -148,7 +149,7 @@ public final class TestReplication implements AutoCloseable {
   private void run(String program, String... arguments) {
     List<String> command = new ArrayList<>();
     if (ROOT) {
-      command.addAll(List.of("runuser", "-u", USER, "--"));
+      command.addAll(List.of(RUNUSER.toString(), "-u", USER, "--"));
     }
     command.add(BINARIES.orElseThrow().resolve(program).toString());
     command.addAll(List.of(arguments));
