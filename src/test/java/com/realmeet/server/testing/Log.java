@@ -65,7 +65,10 @@ public final class Log implements BeforeEachCallback, AfterEachCallback {
 
   @Override
   public void beforeEach(ExtensionContext context) {
-    captured.reset();
+    synchronized (captured) { // a test that runs at the same time may not have been checked yet
+      assertNoSecret(text());
+      captured.reset();
+    }
     System.err.println(
         "---- "
             + context.getRequiredTestClass().getSimpleName()
