@@ -207,8 +207,9 @@ class WebhookTest {
       assertEquals(200, fleet.webhook(0, event).statusCode());
     }
     assertEquals(calls, clerk.userCalls());
-    assertTrue(Log.text().contains("webhook session.created (request "), Log.text());
-    assertTrue(Log.text().contains("webhook us?er.?x (request "), Log.text());
+    String log = Log.text().replaceAll(" \\(request \\w+\\)", "");
+    assertTrue(log.contains("webhook session.created is ignored"), log);
+    assertTrue(log.contains("webhook us?er.?x is ignored"), log);
   }
 
   @ParameterizedTest
