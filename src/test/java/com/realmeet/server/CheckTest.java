@@ -524,7 +524,7 @@ class CheckTest {
   void schemaOfTheUrlIsLookedAt() {
     String own = TestPostgres.emptyDatabase();
     Migrations.migrate(DatabaseUrl.parse(own + "?schema=app"));
-    TestPostgres.execute(own, "SET search_path = app; " + THREE_USERS);
+    TestPostgres.execute(own, "BEGIN; SET LOCAL search_path = app; " + THREE_USERS + " COMMIT");
 
     List<String> lines = check("DATABASE_URL", own + "?schema=app");
 

@@ -291,10 +291,11 @@ class RepeatedMigrationTest {
             + "' ORDER BY id");
   }
 
+  /** A dump of pg_dump, and the end of the settings that it makes. */
   static String read(String dump) throws IOException {
     try (InputStream stream =
         RepeatedMigrationTest.class.getResourceAsStream("/migration/" + dump)) {
-      return new String(stream.readAllBytes(), StandardCharsets.UTF_8);
+      return new String(stream.readAllBytes(), StandardCharsets.UTF_8) + "RESET ALL;";
     }
   }
 }

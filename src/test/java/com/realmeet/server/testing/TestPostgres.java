@@ -11,11 +11,12 @@ import java.sql.Connection;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.concurrent.atomic.AtomicReference;
 import org.testcontainers.DockerClientFactory;
 import org.testcontainers.postgresql.PostgreSQLContainer;
 import org.testcontainers.utility.DockerImageName;
@@ -41,18 +42,31 @@ public final class TestPostgres {
   private static final long ROOM_IN_MEMORY = 6L << 30;
 
   private static final AtomicInteger databases = new AtomicInteger();
-  private static final AtomicReference<Kept> kept = new AtomicReference<>();
+
+  /** Open connections of the tests themselves, the last used first: to open one is expensive. */
+  private static final Deque<Kept> kept = new ArrayDeque<>(); // guarded by itself
+
+  private static final int MAX_KEPT = 3;
   private static final String URL = start();
 
-  /** The connection of the last query, for the next one. */
   private record Kept(String url, Connection connection) {}
+
+  private interface Work<T> {
+    T with(Statement statement) throws SQLException;
+  }
+
+  /** Writes no copy of a new database to the log as well; Postgres 14 knows no other way. */
+  private static final String STRATEGY =
+      Integer.parseInt(query(URL, "SHOW server_version_num").get(0)) < 150000
+          ? ""
+          : " STRATEGY file_copy";
 
   /** A migrated database, made once, when first used. */
   private static final class Template {
     static final String NAME = databaseName();
 
     static {
-      execute(URL, "CREATE DATABASE " + NAME);
+      execute(URL, "CREATE DATABASE " + NAME + STRATEGY);
       Migrations.migrate(DatabaseUrl.parse(withDatabase(URL, NAME)));
     }
   }
@@ -109,13 +123,13 @@ public final class TestPostgres {
 
   /** The URL of a new database that is like another one, to which nobody may be connected now. */
   public static String copyOf(String url) {
-    forget();
+    forgetConnections();
     return copy(url.replaceFirst(".*/([^?]*).*", "$1"));
   }
 
   private static String copy(String template) {
     String name = databaseName();
-    execute(URL, "CREATE DATABASE " + name + " TEMPLATE " + template);
+    execute(URL, "CREATE DATABASE " + name + " TEMPLATE " + template + STRATEGY);
     return withDatabase(URL, name);
   }
 
@@ -127,7 +141,7 @@ public final class TestPostgres {
   /** The URL of a new database that has no table yet. */
   public static String emptyDatabase() {
     String name = databaseName();
-    execute(URL, "CREATE DATABASE " + name);
+    execute(URL, "CREATE DATABASE " + name + STRATEGY);
     return withDatabase(URL, name);
   }
 
@@ -175,75 +189,90 @@ public final class TestPostgres {
         """);
   }
 
-  /** Runs SQL as another client would. */
-  public static void execute(String url, String sql) {
-    try (Connection connection = DatabaseUrl.parse(url).dataSource(30).getConnection();
-        Statement statement = connection.createStatement()) {
-      statement.execute(sql);
-    } catch (SQLException e) {
-      throw new IllegalStateException(e);
-    }
-  }
-
   /**
-   * The rows of a query, the columns of each joined by "|". Its connection, which is named "test",
-   * stays open for the next query of the same database.
+   * Runs SQL as another client would, which is named "test". Its connection stays open for the next
+   * statement: what it sets must end with it.
    */
+  public static void execute(String url, String sql) {
+    withStatement(url, statement -> statement.execute(sql));
+  }
+
+  /** The rows of a query, the columns of each joined by "|". */
   public static List<String> query(String url, String sql) {
-    Kept last = kept.getAndSet(null);
+    return withStatement(
+        url,
+        statement -> {
+          List<String> rows = new ArrayList<>();
+          try (ResultSet result = statement.executeQuery(sql)) {
+            int columns = result.getMetaData().getColumnCount();
+            while (result.next()) {
+              List<String> row = new ArrayList<>();
+              for (int i = 1; i <= columns; i++) {
+                row.add(result.getString(i));
+              }
+              rows.add(String.join("|", row.stream().map(String::valueOf).toList()));
+            }
+          }
+          return rows;
+        });
+  }
+
+  private static <T> T withStatement(String url, Work<T> work) {
     try {
-      if (last != null && last.url.equals(url)) {
-        try {
-          return query(last, sql);
-        } catch (SQLException e) {
-          // Such a connection may have been cut meanwhile; any other fault comes again below.
-        }
+      Kept by = take(url);
+      try (Statement statement = by.connection.createStatement()) {
+        T result = work.with(statement);
+        keep(by);
+        return result;
+      } catch (SQLException e) {
+        by.connection.close();
+        throw e;
       }
-      if (last != null) {
-        last.connection.close();
-      }
-      String named =
-          url.contains("application_name=")
-              ? url
-              : url + (url.contains("?") ? "&" : "?") + "application_name=test";
-      return query(new Kept(url, DatabaseUrl.parse(named).dataSource(30).getConnection()), sql);
     } catch (SQLException e) {
       throw new IllegalStateException(e);
     }
   }
 
-  /** Closes the connection of the last query. */
-  private static void forget() {
-    Kept last = kept.getAndSet(null);
-    if (last != null) {
-      try {
-        last.connection.close();
-      } catch (SQLException e) {
-        throw new IllegalStateException(e);
+  /** Returns the connection of an earlier statement if it still lives, else a new one. */
+  private static Kept take(String url) throws SQLException {
+    Kept last;
+    synchronized (kept) {
+      last = kept.stream().filter(each -> each.url.equals(url)).findFirst().orElse(null);
+      kept.remove(last);
+    }
+    if (last != null && last.connection.isValid(5)) {
+      return last;
+    }
+    String named =
+        url.contains("application_name=")
+            ? url
+            : url + (url.contains("?") ? "&" : "?") + "application_name=test";
+    return new Kept(url, DatabaseUrl.parse(named).dataSource(30).getConnection());
+  }
+
+  private static void keep(Kept connection) throws SQLException {
+    Kept oldest = null;
+    synchronized (kept) {
+      kept.addFirst(connection);
+      if (kept.size() > MAX_KEPT) {
+        oldest = kept.removeLast();
       }
+    }
+    if (oldest != null) {
+      oldest.connection.close();
     }
   }
 
-  private static List<String> query(Kept by, String sql) throws SQLException {
-    List<String> rows = new ArrayList<>();
-    try (Statement statement = by.connection.createStatement();
-        ResultSet result = statement.executeQuery(sql)) {
-      int columns = result.getMetaData().getColumnCount();
-      while (result.next()) {
-        List<String> row = new ArrayList<>();
-        for (int i = 1; i <= columns; i++) {
-          row.add(result.getString(i));
+  private static void forgetConnections() {
+    synchronized (kept) {
+      for (Kept each : kept) {
+        try {
+          each.connection.close();
+        } catch (SQLException e) {
+          throw new IllegalStateException(e);
         }
-        rows.add(String.join("|", row.stream().map(String::valueOf).toList()));
       }
-    } catch (SQLException e) {
-      by.connection.close();
-      throw e;
+      kept.clear();
     }
-    Kept other = kept.getAndSet(by);
-    if (other != null) { // of another thread
-      other.connection.close();
-    }
-    return rows;
   }
 }
