@@ -7,13 +7,11 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.dataformat.yaml.YAMLMapper;
 import com.realmeet.server.core.Failure;
+import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.PrintStream;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -133,15 +131,8 @@ class ReadmeTest {
 
   @Test
   void commandsAreThoseOfTheUsage() throws IOException {
-    PrintStream out = System.out;
-    ByteArrayOutputStream printed = new ByteArrayOutputStream();
-    System.setOut(new PrintStream(printed, true, StandardCharsets.UTF_8));
-    try {
-      assertEquals(0, Main.run(new String[] {"help"}, Config::load));
-    } finally {
-      System.setOut(out);
-    }
-    String usage = printed.toString(StandardCharsets.UTF_8);
+    String usage =
+        Log.printed(() -> assertEquals(0, Main.run(new String[] {"help"}, Config::load)));
     String readme = Files.readString(Path.of("README.md"));
 
     String commands = usage.lines().findFirst().orElseThrow().replace("Usage: ", "");

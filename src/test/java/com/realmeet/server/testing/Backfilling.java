@@ -6,13 +6,11 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.realmeet.server.Config;
 import com.realmeet.server.Main;
-import java.io.ByteArrayOutputStream;
-import java.io.PrintStream;
-import java.nio.charset.StandardCharsets;
 import java.time.Instant;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
 
 /** The backfill command, run as the command line does, on one database and one stand-in Clerk. */
@@ -53,15 +51,9 @@ public final class Backfilling {
     String[] arguments = new String[options.length + 1];
     arguments[0] = "backfill";
     System.arraycopy(options, 0, arguments, 1, options.length);
-    PrintStream before = System.out;
-    ByteArrayOutputStream bytes = new ByteArrayOutputStream();
-    System.setOut(new PrintStream(bytes, true, StandardCharsets.UTF_8));
-    try {
-      return Main.run(arguments, () -> Config.from(settings));
-    } finally {
-      System.setOut(before);
-      printed = bytes.toString(StandardCharsets.UTF_8);
-    }
+    AtomicInteger exitCode = new AtomicInteger();
+    printed = Log.printed(() -> exitCode.set(Main.run(arguments, () -> Config.from(settings))));
+    return exitCode.get();
   }
 
   /** Runs it, and checks its exit code and a part of its log. */
