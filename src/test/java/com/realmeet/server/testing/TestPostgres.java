@@ -46,7 +46,7 @@ public final class TestPostgres {
   /** Open connections of the tests themselves, the last used first: to open one is expensive. */
   private static final Deque<Kept> kept = new ArrayDeque<>(); // guarded by itself
 
-  private static final int MAX_KEPT = 3;
+  private static final int MAX_KEPT = 20;
   private static final String URL = start();
 
   private record Kept(String url, Connection connection) {}
