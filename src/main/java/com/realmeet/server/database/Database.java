@@ -18,10 +18,12 @@ import com.zaxxer.hikari.HikariDataSource;
 import com.zaxxer.hikari.SQLExceptionOverride;
 import com.zaxxer.hikari.pool.HikariPool;
 import io.micrometer.core.instrument.MeterRegistry;
+import java.lang.reflect.Type;
 import java.sql.Connection;
 import java.sql.SQLException;
 import java.sql.SQLTransientConnectionException;
 import java.time.Duration;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
@@ -33,6 +35,10 @@ import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.HandleCallback;
 import org.jdbi.v3.core.Jdbi;
 import org.jdbi.v3.core.JdbiException;
+import org.jdbi.v3.core.config.ConfigRegistry;
+import org.jdbi.v3.core.mapper.RowMapper;
+import org.jdbi.v3.core.mapper.RowMappers;
+import org.jdbi.v3.core.mapper.reflect.ConstructorMapper;
 import org.jdbi.v3.core.statement.StatementException;
 import org.jdbi.v3.core.statement.StatementExceptions;
 import org.jdbi.v3.postgres.PostgresPlugin;
@@ -46,9 +52,10 @@ import org.slf4j.LoggerFactory;
  * after a failover where that is safe.
  *
  * <p>A feature's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its SQL,
- * {@code <schema>} before a table's name is replaced by the schema of the URL. All features
- * together use at most the pool's size less two connections (a bulkhead), so that their slow
- * queries block neither sync nor readiness.
+ * {@code <schema>} before a table's name is replaced by the schema of the URL. Rows map to records,
+ * a column {@code host_id} to the component {@code hostId}. All features together use at most the
+ * pool's size less two connections (a bulkhead), so that their slow queries block neither sync nor
+ * readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
@@ -79,6 +86,14 @@ public final class Database implements AutoCloseable {
 
   /** Connections of the pool that are reserved for sync and readiness. */
   private static final int RESERVED_CONNECTIONS = 2;
+
+  private static final ClassValue<RowMapper<?>> RECORDS =
+      new ClassValue<>() {
+        @Override
+        protected RowMapper<?> computeValue(Class<?> type) {
+          return ConstructorMapper.of(type);
+        }
+      };
 
   private final RetryingDataSource source;
   private final HikariDataSource pool;
@@ -137,6 +152,7 @@ public final class Database implements AutoCloseable {
         () -> !pool.isClosed() && pool.getHikariPoolMXBean().getThreadsAwaitingConnection() > 0);
     opening = new ThreadLocal<>();
     jdbi = Jdbi.create(this::openConnection).installPlugin(new PostgresPlugin());
+    jdbi.getConfig(RowMappers.class).register(Database::recordMapper);
     // A search path is state of the connection, which poolers reject or mix up.
     jdbi.define("schema", url.qualified(""));
     // By default the message of a failed statement quotes its arguments, such as email addresses.
@@ -148,6 +164,12 @@ public final class Database implements AutoCloseable {
     warnings = new LogRateLimiter();
     lastUseNanos = new AtomicLong();
     featurePermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
+  }
+
+  private static Optional<RowMapper<?>> recordMapper(Type type, ConfigRegistry jdbi) {
+    return type instanceof Class<?> row && row.isRecord()
+        ? Optional.of(RECORDS.get(row))
+        : Optional.empty();
   }
 
   private Database(Database shared) {

@@ -4,8 +4,6 @@ import com.realmeet.server.core.Deadline;
 import com.realmeet.server.database.Database;
 import java.util.List;
 import java.util.Optional;
-import org.jdbi.v3.core.mapper.RowMapper;
-import org.jdbi.v3.core.mapper.reflect.ConstructorMapper;
 
 /** The tables {@code meetings} and {@code participants}: all their SQL. */
 public final class MeetingDao {
@@ -40,8 +38,6 @@ public final class MeetingDao {
       ON CONFLICT DO NOTHING
       """;
 
-  private static final RowMapper<Meeting> MEETING = ConstructorMapper.of(Meeting.class);
-
   private final Database database;
 
   public MeetingDao(Database database) {
@@ -57,19 +53,20 @@ public final class MeetingDao {
                 .bind("hostId", hostId)
                 .bind("title", meeting.title())
                 .bind("startsAt", meeting.startsAt())
-                .map(MEETING)
+                .mapTo(Meeting.class)
                 .one());
   }
 
   Optional<Meeting> find(long id, Deadline deadline) {
     return database.read(
-        deadline, handle -> handle.createQuery(FIND).bind("id", id).map(MEETING).findOne());
+        deadline, handle -> handle.createQuery(FIND).bind("id", id).mapTo(Meeting.class).findOne());
   }
 
   /** The first 1,000 meetings that a user hosts or participates in, by time. */
   List<Meeting> list(String userId, Deadline deadline) {
     return database.read(
-        deadline, handle -> handle.createQuery(LIST).bind("userId", userId).map(MEETING).list());
+        deadline,
+        handle -> handle.createQuery(LIST).bind("userId", userId).mapTo(Meeting.class).list());
   }
 
   /** Does nothing if the user participates already. */
