@@ -149,6 +149,9 @@ class ApiDocumentTest {
           no JSON          | GET /api/ready        | 200 | {
           a 404 of a route | GET /api/ready        | 404 | {"error":"Not Found","message":"Not found"}
           a message        | POST /api/user/sync   | 422 | {"error":"Unprocessable Entity","message":"No"}
+          one of SignedIn  | POST /api/meetings    | 422 | {"error":"Unprocessable Entity","message":"No"}
+          a 404 beside it  | POST /api/meetings    | 404 | {"error":"Not Found","message":"Not found"}
+          sync's 200       | POST /api/meetings    | 200 | {"success":true,"data":{"id":"user_2aB3dE4fG5","email":"john@example.org","name":null,"imageUrl":null,"createdAt":"2026-02-09T17:00:00.000Z","updatedAt":"2026-02-09T17:00:00.000Z"}}
           a header         | GET /nope             | 405 | {"error":"Method Not Allowed","message":"Method not allowed"}
           a body           | OPTIONS /api/ready    | 204 | {}
           """)

@@ -21,18 +21,18 @@ class MeetingsTest {
   private static final String NEW =
       "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T17:00:00+01:00\"}";
 
-  private static String database;
+  private static final String database = TestPostgres.newDatabase("meet");
   @AutoClose private static final StandInClerk clerk = new StandInClerk();
-  @AutoClose private static TestServer server;
-  private static String ada;
-  private static String bob;
+
+  @AutoClose
+  private static final TestServer server =
+      TestServer.start(new ExampleApplication(), clerk, database);
+
+  private static final String ada = clerk.signUp("ada");
+  private static final String bob = clerk.signUp("bob");
 
   @BeforeAll
   static void start() {
-    database = TestPostgres.newDatabase("meet");
-    server = TestServer.start(new ExampleApplication(), clerk, database);
-    ada = clerk.signUp("ada");
-    bob = clerk.signUp("bob");
     server.sync(bob);
   }
 
