@@ -1,12 +1,14 @@
 package com.realmeet.server;
 
 import static java.util.concurrent.CompletableFuture.supplyAsync;
+import static java.util.concurrent.TimeUnit.MILLISECONDS;
 import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.bench.Load;
+import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.SlowStatements;
 import com.realmeet.server.testing.StandInClerk;
@@ -14,6 +16,8 @@ import com.realmeet.server.testing.TcpProxy;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
+import java.sql.Connection;
+import java.sql.Statement;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -94,6 +98,29 @@ class DatabaseFaultsTest {
 
     load.stop().forEach(answer -> assertEquals(200, answer.status(), answer.response().body()));
     assertFalse(Log.text().contains("unavailable"), Log.text());
+  }
+
+  /** They share a statement, which runs until the last of their deadlines. */
+  @Test
+  void requestDoesNotFailTogetherWithOneThatHasLessTime() throws Exception {
+    List<CompletableFuture<Answer>> earlier = new ArrayList<>();
+    CompletableFuture<Answer> last;
+    try (Connection connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
+        Statement lock = connection.createStatement()) {
+      connection.setAutoCommit(false);
+      lock.execute("LOCK TABLE users IN ACCESS EXCLUSIVE MODE");
+      for (int i = 1; i <= 2; i++) { // one for each lookup thread
+        int statements = i;
+        earlier.add(supplyAsync(DatabaseFaultsTest::syncKnown, threads));
+        TestServer.await("it waits", () -> SlowStatements.waiting(database) == statements);
+        SECONDS.sleep(1); // so that the first thread is free before the second
+      }
+      earlier.add(supplyAsync(DatabaseFaultsTest::syncKnown, threads));
+      MILLISECONDS.sleep(1500);
+      last = supplyAsync(DatabaseFaultsTest::syncKnown, threads);
+      earlier.forEach(answer -> assertEquals(503, answer.join().status()));
+    }
+    assertEquals(200, last.join().status());
   }
 
   @Test

@@ -35,7 +35,8 @@ public final class SlowStatements {
         "the table is back", () -> server.sync(clerk.token("user_known")).statusCode() == 200);
   }
 
-  private static int waiting(String direct) {
+  /** How many statements wait for a lock. */
+  public static int waiting(String direct) {
     return TestPostgres.query(
             direct,
             "SELECT pid FROM pg_stat_activity"
