@@ -1,8 +1,11 @@
 package com.realmeet.server;
 
 import static com.realmeet.server.testing.RawHttp.request;
+import static com.realmeet.server.testing.TestServer.assertError;
+import static java.util.concurrent.TimeUnit.SECONDS;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.database.Database;
 import com.realmeet.server.database.DatabaseUrl;
@@ -77,12 +80,12 @@ class FeatureTest {
     @Override
     public void declareRoutes(
         JavalinDefaultRoutingApi routes, Database database, UserSync userSync) {
-      routes.get(MEETINGS, handler::handle);
+      routes.get(MEETINGS, ctx -> handler.handle(ctx, database));
     }
   }
 
   private interface HandlerOfTest {
-    void handle(Context ctx) throws Exception;
+    void handle(Context ctx, Database database) throws Exception;
   }
 
   private static void assertOthersAreServed(TestServer server) {
@@ -130,7 +133,7 @@ class FeatureTest {
     try (TestServer server =
         TestServer.start(
             new WithHandler(
-                ctx -> {
+                (ctx, database) -> {
                   blocked.incrementAndGet();
                   end.await();
                   ctx.json(Success.of(List.of()));
@@ -147,6 +150,25 @@ class FeatureTest {
       clients.forEach(RawHttp::answer);
     } finally {
       clients.forEach(RawHttp::close);
+    }
+  }
+
+  @Test
+  void queryEndsWithItsRequest() {
+    try (TestServer server =
+        TestServer.start(
+            new WithHandler(
+                (ctx, database) -> {
+                  SECONDS.sleep(3);
+                  database.read(handle -> handle.execute("SELECT pg_sleep(30)"));
+                }),
+            clerk,
+            database)) {
+      long began = System.nanoTime();
+      assertError(503, "Database is unavailable", server.get(token, MEETINGS));
+
+      // it would be 7.5 s with a time of its own
+      assertTrue(System.nanoTime() - began < SECONDS.toNanos(6), Log::text);
     }
   }
 
@@ -176,7 +198,7 @@ class FeatureTest {
     try (TestServer server =
         TestServer.start(
             new WithHandler(
-                ctx -> {
+                (ctx, database) -> {
                   throw new IllegalArgumentException("the cause");
                 }),
             clerk,
@@ -189,7 +211,7 @@ class FeatureTest {
           response.body());
       assertEquals(1, occurrences("Unhandled exception"));
       assertEquals(1, occurrences("IllegalArgumentException: the cause"));
-      assertEquals(1, occurrences("at com.realmeet.server.FeatureTest"));
+      assertEquals(1, occurrences("at com.realmeet.server.FeatureTest.lambda$exceptionIsA500"));
     }
   }
 

@@ -18,6 +18,26 @@ public record Deadline(long nanoTime) {
    */
   public static final Duration REQUEST_TIMEOUT = Duration.ofMillis(4500);
 
+  private static final ThreadLocal<Deadline> CURRENT = new ThreadLocal<>();
+
+  /**
+   * Returns the deadline of the request that this thread handles; {@link #REQUEST_TIMEOUT} from now
+   * if there is none.
+   */
+  public static Deadline current() {
+    Deadline ofRequest = CURRENT.get();
+    return ofRequest == null ? in(REQUEST_TIMEOUT) : ofRequest;
+  }
+
+  /**
+   * Sets what {@link #current} returns in this thread.
+   *
+   * @param deadline null for none
+   */
+  public static void setCurrent(Deadline deadline) {
+    CURRENT.set(deadline);
+  }
+
   /** Returns the deadline of a request. */
   public static Deadline of(Context ctx) {
     return of(ServletContextRequest.getServletContextRequest(ctx.req()));

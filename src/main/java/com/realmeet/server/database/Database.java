@@ -207,9 +207,12 @@ public final class Database implements AutoCloseable {
     }
   }
 
-  /** Runs queries within 4.5 s, see {@link #read(Deadline, HandleCallback)}. */
+  /**
+   * Runs queries by the current deadline, which is that of the thread's request; see {@link
+   * #read(Deadline, HandleCallback)}.
+   */
   public <T> T read(HandleCallback<T, RuntimeException> work) {
-    return read(Deadline.in(REQUEST_TIMEOUT), work);
+    return read(Deadline.current(), work);
   }
 
   /**
@@ -224,10 +227,11 @@ public final class Database implements AutoCloseable {
   }
 
   /**
-   * Runs statements in one transaction within 4.5 s, see {@link #write(Deadline, HandleCallback)}.
+   * Runs statements in one transaction by the current deadline, see {@link #write(Deadline,
+   * HandleCallback)}.
    */
   public <T> T write(HandleCallback<T, RuntimeException> work) {
-    return write(Deadline.in(REQUEST_TIMEOUT), work);
+    return write(Deadline.current(), work);
   }
 
   /**
@@ -256,6 +260,14 @@ public final class Database implements AutoCloseable {
             e -> !committing.get() || SqlErrors.isRolledBack(e));
     readOnly.succeeded();
     return result;
+  }
+
+  /**
+   * Runs idempotent statements by the current deadline, see {@link #writeIdempotent(Deadline,
+   * HandleCallback)}.
+   */
+  public <T> T writeIdempotent(HandleCallback<T, RuntimeException> work) {
+    return writeIdempotent(Deadline.current(), work);
   }
 
   /**

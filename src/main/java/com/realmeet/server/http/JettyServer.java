@@ -23,12 +23,14 @@ import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.LowResourceMonitor;
 import org.eclipse.jetty.server.NetworkConnectionLimit;
 import org.eclipse.jetty.server.Request;
+import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.server.Server;
 import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.Slf4jRequestLogWriter;
 import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.server.handler.GracefulHandler;
 import org.eclipse.jetty.server.handler.QoSHandler;
+import org.eclipse.jetty.util.Callback;
 import org.eclipse.jetty.util.thread.QueuedThreadPool;
 
 /**
@@ -211,12 +213,31 @@ public final class JettyServer {
     others.excludePath("/api/health");
     others.excludePath("/api/ready");
     Handler.Singleton[] chain = {
-      readinessEvenWhileStopping, new GracefulHandler(), own, others, new RequestBodyLimits(), last
+      readinessEvenWhileStopping,
+      new GracefulHandler(),
+      own,
+      others,
+      new RequestBodyLimits(),
+      new WithDeadline(),
+      last
     };
     for (int i = 1; i < chain.length; i++) {
       chain[i - 1].setHandler(chain[i]);
     }
     return chain[0];
+  }
+
+  /** Sets the deadline of the thread, so that a handler of an application need not pass it on. */
+  private static final class WithDeadline extends Handler.Wrapper {
+    @Override
+    public boolean handle(Request request, Response response, Callback callback) throws Exception {
+      Deadline.setCurrent(Deadline.of(request));
+      try {
+        return super.handle(request, response, callback);
+      } finally {
+        Deadline.setCurrent(null);
+      }
+    }
   }
 
   /**
