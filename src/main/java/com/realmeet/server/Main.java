@@ -280,19 +280,17 @@ public final class Main implements AutoCloseable {
   /**
    * Declares the routes: yours stand here, too, but not under /api/user or /api/webhooks, which
    * have a limit of their own on concurrent requests. A route requires a session token unless its
-   * role is PUBLIC. A handler may block; it passes {@code Deadline.of(ctx)} to what waits, calls
-   * {@link UserSync#caller} before it writes a reference to the caller's row, and throws a {@link
-   * Failure} with a sentence.
+   * role is PUBLIC. A handler may block, calls {@link UserSync#caller} before it writes a reference
+   * to the caller's row, and throws a {@link Failure} with a sentence.
    */
   private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
     Health health = new Health(database::ping, stopping::get);
     ApiDocument document = new ApiDocument();
-    routes
-        .get("/api/health", health::alive, Access.PUBLIC)
-        .get("/api/ready", health::ready, Access.PUBLIC)
-        .get("/api/openapi.yaml", document::respond, Access.PUBLIC)
-        .post("/api/user/sync", this::sync)
-        .post("/api/user/refresh", this::refresh);
+    routes.get("/api/health", health::alive, Access.PUBLIC);
+    routes.get("/api/ready", health::ready, Access.PUBLIC);
+    routes.get("/api/openapi.yaml", document::respond, Access.PUBLIC);
+    routes.post("/api/user/sync", this::sync);
+    routes.post("/api/user/refresh", this::refresh);
     if (config.webhookSecrets().isEmpty()) {
       routes.before("/api/webhooks/clerk", ctx -> warnings.webhookWithoutSecret(ctx.method()));
     } else {

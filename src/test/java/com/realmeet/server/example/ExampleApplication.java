@@ -15,9 +15,8 @@ public final class ExampleApplication implements Application {
   @Override
   public void declareRoutes(JavalinDefaultRoutingApi routes, Database database, UserSync userSync) {
     Meetings meetings = new Meetings(new MeetingDao(database), userSync);
-    routes
-        .post("/api/meetings", meetings::create)
-        .get("/api/meetings", meetings::list)
-        .post("/api/meetings/{id}/participants", meetings::addParticipant);
+    routes.post("/api/meetings", meetings::create);
+    routes.get("/api/meetings", meetings::list);
+    routes.post("/api/meetings/{id}/participants", meetings::addParticipant);
   }
 }

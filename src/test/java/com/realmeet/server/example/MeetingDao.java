@@ -1,12 +1,12 @@
 package com.realmeet.server.example;
 
-import com.realmeet.server.core.Deadline;
 import com.realmeet.server.database.Database;
+import java.time.Instant;
 import java.util.List;
 import java.util.Optional;
 
 /** The tables {@code meetings} and {@code participants}: all their SQL. */
-public final class MeetingDao {
+public record MeetingDao(Database database) {
   private static final String INSERT =
       """
       INSERT INTO <schema>meetings (host_id, title, starts_at)
@@ -38,15 +38,11 @@ public final class MeetingDao {
       ON CONFLICT DO NOTHING
       """;
 
-  private final Database database;
+  /** One row and, in this order of keys, the JSON that clients see. */
+  record Meeting(long id, String hostId, String title, Instant startsAt) {}
 
-  public MeetingDao(Database database) {
-    this.database = database;
-  }
-
-  Meeting insert(String hostId, Meetings.NewMeeting meeting, Deadline deadline) {
+  Meeting insert(String hostId, Meetings.NewMeeting meeting) {
     return database.write(
-        deadline,
         handle ->
             handle
                 .createQuery(INSERT)
@@ -57,22 +53,20 @@ public final class MeetingDao {
                 .one());
   }
 
-  Optional<Meeting> find(long id, Deadline deadline) {
+  Optional<Meeting> find(long id) {
     return database.read(
-        deadline, handle -> handle.createQuery(FIND).bind("id", id).mapTo(Meeting.class).findOne());
+        handle -> handle.createQuery(FIND).bind("id", id).mapTo(Meeting.class).findOne());
   }
 
   /** The first 1,000 meetings that a user hosts or participates in, by time. */
-  List<Meeting> list(String userId, Deadline deadline) {
+  List<Meeting> list(String userId) {
     return database.read(
-        deadline,
         handle -> handle.createQuery(LIST).bind("userId", userId).mapTo(Meeting.class).list());
   }
 
   /** Does nothing if the user participates already. */
-  void addParticipant(long meetingId, String userId, Deadline deadline) {
+  void addParticipant(long meetingId, String userId) {
     database.writeIdempotent(
-        deadline,
         handle ->
             handle
                 .createUpdate(ADD_PARTICIPANT)

@@ -2,7 +2,6 @@ package com.realmeet.server.example;
 
 import com.realmeet.server.clerk.ClerkUser;
 import com.realmeet.server.clerk.SessionAuth;
-import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.database.SqlErrors;
 import com.realmeet.server.http.PathParam;
@@ -14,15 +13,7 @@ import java.time.Instant;
 import org.jdbi.v3.core.JdbiException;
 
 /** The handlers of {@code /api/meetings}. */
-public final class Meetings {
-  private final MeetingDao meetings;
-  private final UserSync userSync;
-
-  public Meetings(MeetingDao meetings, UserSync userSync) {
-    this.meetings = meetings;
-    this.userSync = userSync;
-  }
-
+public record Meetings(MeetingDao meetings, UserSync userSync) {
   /** The body of a request, checked. */
   record NewMeeting(String title, Instant startsAt) {
     NewMeeting {
@@ -38,11 +29,11 @@ public final class Meetings {
   public void create(Context ctx) {
     NewMeeting meeting = ctx.bodyAsClass(NewMeeting.class);
     User host = userSync.caller(ctx); // has a row from now on, as the foreign key demands
-    ctx.status(201).json(Success.of(meetings.insert(host.id(), meeting, Deadline.of(ctx))));
+    ctx.status(201).json(Success.of(meetings.insert(host.id(), meeting)));
   }
 
   public void list(Context ctx) {
-    ctx.json(Success.of(meetings.list(SessionAuth.userId(ctx), Deadline.of(ctx))));
+    ctx.json(Success.of(meetings.list(SessionAuth.userId(ctx))));
   }
 
   record NewParticipant(String userId) {
@@ -58,15 +49,13 @@ public final class Meetings {
   public void addParticipant(Context ctx) {
     long id = PathParam.number(ctx, "id");
     String userId = ctx.bodyAsClass(NewParticipant.class).userId();
-    Meeting meeting =
-        meetings
-            .find(id, Deadline.of(ctx))
-            .orElseThrow(() -> Failure.notFound("There is no such meeting"));
+    MeetingDao.Meeting meeting =
+        meetings.find(id).orElseThrow(() -> Failure.notFound("There is no such meeting"));
     if (!meeting.hostId().equals(SessionAuth.userId(ctx))) {
       throw Failure.forbidden("Only the host may add participants");
     }
     try {
-      meetings.addParticipant(id, userId, Deadline.of(ctx));
+      meetings.addParticipant(id, userId);
     } catch (JdbiException e) {
       if (SqlErrors.violates(e, "participants_user_id_fkey")) {
         throw Failure.badRequest("userId is not the id of a user");
