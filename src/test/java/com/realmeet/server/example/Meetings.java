@@ -4,9 +4,9 @@ import com.realmeet.server.clerk.ClerkUser;
 import com.realmeet.server.clerk.SessionAuth;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.database.SqlErrors;
+import com.realmeet.server.http.BodyParam;
 import com.realmeet.server.http.PathParam;
 import com.realmeet.server.http.Success;
-import com.realmeet.server.users.User;
 import com.realmeet.server.users.UserSync;
 import io.javalin.http.Context;
 import java.time.Instant;
@@ -17,9 +17,7 @@ public record Meetings(MeetingDao meetings, UserSync userSync) {
   /** The body of a request, checked. */
   record NewMeeting(String title, Instant startsAt) {
     NewMeeting {
-      if (title == null || title.isBlank() || title.codePointCount(0, title.length()) > 200) {
-        throw Failure.badRequest("title must have 1 to 200 characters");
-      }
+      BodyParam.requireText("title", title, 200);
       if (startsAt == null) {
         throw Failure.badRequest("startsAt is missing");
       }
@@ -28,8 +26,8 @@ public record Meetings(MeetingDao meetings, UserSync userSync) {
 
   public void create(Context ctx) {
     NewMeeting meeting = ctx.bodyAsClass(NewMeeting.class);
-    User host = userSync.caller(ctx); // has a row from now on, as the foreign key demands
-    ctx.status(201).json(Success.of(meetings.insert(host.id(), meeting)));
+    String hostId = userSync.caller(ctx).id(); // has a row, as the foreign key demands
+    ctx.status(201).json(Success.of(meetings.insert(hostId, meeting)));
   }
 
   public void list(Context ctx) {
