@@ -154,6 +154,17 @@ class FeatureTest {
   }
 
   @Test
+  void recordIsJsonInTheOrderOfItsComponents() {
+    HttpResponse<String> created =
+        server.post(token, MEETINGS, NEW.replace("17:00:00Z", "18:00+01:00"));
+
+    assertEquals(
+        "{\"success\":true,\"data\":{\"id\":0,\"hostId\":\"user_ada\",\"title\":\"Lunch\","
+            + "\"startsAt\":\"2026-02-09T17:00:00.000Z\"}}",
+        created.body().replaceFirst("\"id\":\\d+", "\"id\":0"));
+  }
+
+  @Test
   void queryEndsWithItsRequest() {
     try (TestServer server =
         TestServer.start(

@@ -2,6 +2,8 @@ package com.realmeet.server.testing;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.ObjectMapper;
 import com.realmeet.server.Application;
 import com.realmeet.server.Config;
 import com.realmeet.server.Main;
@@ -199,6 +201,15 @@ public final class TestServer implements AutoCloseable {
         answer.headers().map(),
         Optional.of(answer.body()));
     return answer;
+  }
+
+  /** A value of what a response brings, such as its id, as text. */
+  public static String data(HttpResponse<String> response, String key) {
+    try {
+      return new ObjectMapper().readTree(response.body()).path("data").path(key).asText();
+    } catch (JsonProcessingException e) {
+      throw new UncheckedIOException(e);
+    }
   }
 
   /** Fails unless a response is an error with this sentence. */
