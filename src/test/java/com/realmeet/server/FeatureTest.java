@@ -13,6 +13,7 @@ import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.http.Success;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.SlowStatements;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
@@ -105,23 +106,16 @@ class FeatureTest {
       for (int i = 0; i < 20; i++) {
         slow.add(clients.submit(() -> server.get(token, MEETINGS)));
       }
-      TestServer.await("the features' share is in use", () -> waitingForLocks() == OF_FEATURES);
+      TestServer.await(
+          "the features' share is in use", () -> SlowStatements.waiting(database) == OF_FEATURES);
 
       assertOthersAreServed(server);
-      assertEquals(OF_FEATURES, waitingForLocks());
+      assertEquals(OF_FEATURES, SlowStatements.waiting(database));
     }
     for (Future<HttpResponse<String>> response : slow) {
       assertEquals(200, response.get().statusCode(), response.get().body());
     }
     clients.shutdown();
-  }
-
-  private static int waitingForLocks() {
-    return TestPostgres.query(
-            database,
-            "SELECT pid FROM pg_stat_activity"
-                + " WHERE datname = current_database() AND wait_event_type = 'Lock'")
-        .size();
   }
 
   @Test

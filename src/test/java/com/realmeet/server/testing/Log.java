@@ -14,6 +14,7 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import org.junit.jupiter.api.extension.AfterAllCallback;
 import org.junit.jupiter.api.extension.AfterEachCallback;
 import org.junit.jupiter.api.extension.BeforeAllCallback;
 import org.junit.jupiter.api.extension.BeforeEachCallback;
@@ -24,7 +25,8 @@ import org.junit.jupiter.api.extension.ExtensionContext;
  * test class; tests can read their part of it; and after each of them no secret, token or address
  * may stand there.
  */
-public final class Log implements BeforeAllCallback, BeforeEachCallback, AfterEachCallback {
+public final class Log
+    implements BeforeAllCallback, BeforeEachCallback, AfterEachCallback, AfterAllCallback {
   private static final Pattern SECRET =
       Pattern.compile(
           "sk_(test|live)_\\w+|whsec_\\w+|\\beyJ[\\w-]{10,}|[\\w.+-]+@example\\.com|postgres:postgres@");
@@ -124,6 +126,12 @@ public final class Log implements BeforeAllCallback, BeforeEachCallback, AfterEa
 
   @Override
   public void afterEach(ExtensionContext context) {
+    assertNoSecret(text());
+  }
+
+  /** The stop of a server that all tests of a class share is logged after the last of them. */
+  @Override
+  public void afterAll(ExtensionContext context) {
     assertNoSecret(text());
   }
 
