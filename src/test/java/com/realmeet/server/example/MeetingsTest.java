@@ -21,7 +21,6 @@ class MeetingsTest {
   private static final String MEETINGS = "/api/meetings";
   private static final String NEW =
       "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T17:00:00+01:00\"}";
-
   private static final String database = TestPostgres.newDatabase("meet");
   @AutoClose private static final StandInClerk clerk = new StandInClerk();
 
