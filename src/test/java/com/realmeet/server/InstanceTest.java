@@ -251,7 +251,7 @@ class InstanceTest {
       assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
       assertTrue(webhook(server, updated).body().contains("of another Clerk instance"));
 
-      TestPostgres.execute(database, "TRUNCATE users");
+      TestPostgres.execute(database, "DELETE FROM users");
 
       assertEquals(200, webhook(server, production.event("user.deleted", "user_1")).statusCode());
       assertTrue(webhook(server, updated).body().contains("Clerk does not have the user"));
