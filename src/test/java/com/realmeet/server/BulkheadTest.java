@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.core.Access;
+import com.realmeet.server.core.Threads;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.RawHttp;
 import com.realmeet.server.testing.RawHttp.Answer;
@@ -148,7 +149,7 @@ class BulkheadTest {
       assertEquals(200, late.send(request("GET", "/api/health")).answer().status());
       hanging.send(request("POST", "/hang"));
       TestServer.await("it hangs", () -> inside.get() == 1);
-      CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping::stop);
+      CompletableFuture<Void> stop = Threads.run(stopping::stop);
       TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
       Answer answer = late.send(request("POST", "/api/user/sync")).answer();
       released.countDown();

@@ -5,6 +5,7 @@ import static java.nio.charset.StandardCharsets.US_ASCII;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.core.Threads;
 import com.realmeet.server.testing.Fleet;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.RawHttp;
@@ -98,7 +99,7 @@ class WebhookBodyTest {
       head.append("Expect: 100-continue\r\nContent-Length: " + event.length() + "\r\n\r\n");
       try (RawHttp connection = new RawHttp(stopping.server(0).port())) {
         connection.send(head.toString()).awaitContinue();
-        CompletableFuture<Void> stop = CompletableFuture.runAsync(stopping.server(0)::stop);
+        CompletableFuture<Void> stop = Threads.run(stopping.server(0)::stop);
         TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
         Thread.sleep(1500); // longer than Jetty lets a connection be idle during a stop
         connection.send(event);

@@ -33,7 +33,10 @@ public final class Log
 
   private static final Map<Class<?>, Captured> LOGS = new ConcurrentHashMap<>();
 
-  /** The log of a thread's test class, inherited from the thread that has started it. */
+  /**
+   * The log of a thread's test class, inherited from the thread that has started it. Those of the
+   * JVM's common pool have none.
+   */
   private static final ThreadLocal<Captured> log = new InheritableThreadLocal<>();
 
   private static final ThreadLocal<OutputStream> printed = new InheritableThreadLocal<>();
