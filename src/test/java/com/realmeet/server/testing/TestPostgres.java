@@ -38,8 +38,8 @@ public final class TestPostgres {
   /** Linux's file system in memory: each database is hundreds of files. */
   private static final Path MEMORY = Path.of("/dev/shm");
 
-  /** All test JVMs together need 3.4 GB there. */
-  private static final long ROOM_IN_MEMORY = 6L << 30;
+  /** All databases together need 2.2 GB there. */
+  private static final long ROOM_IN_MEMORY = 4L << 30;
 
   private static final AtomicInteger databases = new AtomicInteger();
 
