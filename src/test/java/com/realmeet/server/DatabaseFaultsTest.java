@@ -434,7 +434,7 @@ class DatabaseFaultsTest {
   /** Asks about each connection of the server under test. */
   private static List<String> ofServer(String url, String expression) {
     return TestPostgres.query(
-        url + (url.contains("?") ? "&" : "?") + "application_name=test",
+        url,
         "SELECT "
             + expression
             + " FROM pg_stat_activity"

@@ -85,6 +85,10 @@ class FeatureTest {
     }
   }
 
+  private static TestServer serverWith(HandlerOfTest handler) {
+    return TestServer.start(new WithHandler(handler), clerk, database);
+  }
+
   private interface HandlerOfTest {
     void handle(Context ctx, Database database) throws Exception;
   }
@@ -125,15 +129,12 @@ class FeatureTest {
     int requests = 250;
     List<RawHttp> clients = new ArrayList<>();
     try (TestServer server =
-        TestServer.start(
-            new WithHandler(
-                (ctx, database) -> {
-                  blocked.incrementAndGet();
-                  end.await();
-                  ctx.json(Success.of(List.of()));
-                }),
-            clerk,
-            database)) {
+        serverWith(
+            (ctx, database) -> {
+              blocked.incrementAndGet();
+              end.await();
+              ctx.json(Success.of(List.of()));
+            })) {
       for (int i = 0; i < requests; i++) {
         clients.add(new RawHttp(server.port()).send(request("GET", MEETINGS, bearer())));
       }
@@ -161,14 +162,11 @@ class FeatureTest {
   @Test
   void queryEndsWithItsRequest() {
     try (TestServer server =
-        TestServer.start(
-            new WithHandler(
-                (ctx, database) -> {
-                  SECONDS.sleep(3);
-                  database.read(handle -> handle.execute("SELECT pg_sleep(30)"));
-                }),
-            clerk,
-            database)) {
+        serverWith(
+            (ctx, database) -> {
+              SECONDS.sleep(3);
+              database.read(handle -> handle.execute("SELECT pg_sleep(30)"));
+            })) {
       long began = System.nanoTime();
       assertError(503, "Database is unavailable", server.get(token, MEETINGS));
 
@@ -201,13 +199,10 @@ class FeatureTest {
   @Test
   void exceptionIsA500AndOneStackTrace() {
     try (TestServer server =
-        TestServer.start(
-            new WithHandler(
-                (ctx, database) -> {
-                  throw new IllegalArgumentException("the cause");
-                }),
-            clerk,
-            database)) {
+        serverWith(
+            (ctx, database) -> {
+              throw new IllegalArgumentException("the cause");
+            })) {
       HttpResponse<String> response = server.get(token, MEETINGS);
 
       assertEquals(500, response.statusCode());

@@ -405,8 +405,7 @@ public final class UserDao {
    * @return true if the row was a tombstone
    */
   boolean revive(ClerkUser user) {
-    return database.writeIdempotent(
-        Deadline.in(Deadline.REQUEST_TIMEOUT), handle -> revive(handle, user));
+    return database.writeIdempotent(handle -> revive(handle, user));
   }
 
   private static boolean revive(Handle handle, ClerkUser user) {

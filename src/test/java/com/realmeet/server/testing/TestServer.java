@@ -41,6 +41,7 @@ import org.eclipse.jetty.server.ServerConnector;
 /** The real server on a free port, and a client that speaks to it as a front end would. */
 public final class TestServer implements AutoCloseable {
   private static final HttpClient HTTP = HttpClient.newHttpClient();
+  private static final ObjectMapper JSON = new ObjectMapper();
 
   private final Main main;
 
@@ -206,7 +207,7 @@ public final class TestServer implements AutoCloseable {
   /** A value of what a response brings, such as its id, as text. */
   public static String data(HttpResponse<String> response, String key) {
     try {
-      return new ObjectMapper().readTree(response.body()).path("data").path(key).asText();
+      return JSON.readTree(response.body()).path("data").path(key).asText();
     } catch (JsonProcessingException e) {
       throw new UncheckedIOException(e);
     }
