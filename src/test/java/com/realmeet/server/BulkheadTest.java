@@ -144,18 +144,17 @@ class BulkheadTest {
     TestServer stopping = TestServer.start(clerk, DATABASE);
     addRoutes(stopping);
     released = new CountDownLatch(1);
-    try (RawHttp late = new RawHttp(stopping.port());
-        RawHttp hanging = new RawHttp(stopping.port())) {
-      assertEquals(200, late.send(request("GET", "/api/health")).answer().status());
+    try (RawHttp hanging = new RawHttp(stopping.port())) {
       hanging.send(request("POST", "/hang"));
       TestServer.await("it hangs", () -> inside.get() == 1);
+      CompletableFuture<Answer> late =
+          RawHttp.answerWhileStopping(stopping.port(), request("POST", "/api/user/sync"));
       CompletableFuture<Void> stop = Threads.run(stopping::stop);
-      TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
-      Answer answer = late.send(request("POST", "/api/user/sync")).answer();
+      Answer answer = late.join();
       released.countDown();
 
       assertEquals("done", hanging.unchecked().body());
-      assertTrue(answer.body().contains("Server is stopping"), answer.body());
+      answer.assertError(503, "Service Unavailable", "Server is stopping", "Retry-After: 1");
       stop.join();
     }
   }

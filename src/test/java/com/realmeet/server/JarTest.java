@@ -6,7 +6,6 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.core.Threads;
 import com.realmeet.server.testing.RawHttp;
 import com.realmeet.server.testing.RawHttp.Answer;
 import com.realmeet.server.testing.ServerProcess;
@@ -18,9 +17,7 @@ import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
-import java.util.ArrayDeque;
 import java.util.ArrayList;
-import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
@@ -151,8 +148,10 @@ class JarTest {
       }
       TestServer.await("all are under way", () -> clerk.userCalls() == 20);
 
-      CompletableFuture<Answer> ready = answerWhileStopping(port, "/api/ready");
-      CompletableFuture<Answer> health = answerWhileStopping(port, "/api/health");
+      CompletableFuture<Answer> ready =
+          RawHttp.answerWhileStopping(port, request("GET", "/api/ready"));
+      CompletableFuture<Answer> health =
+          RawHttp.answerWhileStopping(port, request("GET", "/api/health"));
       jar.terminate();
       ready.join();
       health.join();
@@ -169,36 +168,6 @@ class JarTest {
       assertEquals(143, jar.exitCode());
       assertEquals(2, jar.output().split("Stopping", -1).length, jar::output);
     }
-  }
-
-  /**
-   * Asks on kept connections in turn until the stop begins. It closes each after its next answer,
-   * or already after its last, and the answers that it overtakes are still good.
-   */
-  private static CompletableFuture<Answer> answerWhileStopping(int port, String path) {
-    String text = request("GET", path);
-    Deque<RawHttp> open = new ArrayDeque<>();
-    for (int i = 0; i < 5; i++) {
-      open.add(new RawHttp(port));
-      assertEquals(200, open.getLast().send(text).answer().status());
-    }
-    return Threads.supply(
-        () -> {
-          while (true) {
-            RawHttp next = open.remove();
-            try {
-              Answer answer = next.send(text).answer();
-              if (answer.status() == 503) {
-                return answer;
-              }
-              if (answer.header("Connection").isEmpty()) {
-                open.add(next);
-              }
-            } catch (UncheckedIOException closed) {
-              // the next one is still open
-            }
-          }
-        });
   }
 
   private static void await(CountDownLatch latch) {

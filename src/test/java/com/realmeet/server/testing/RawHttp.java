@@ -4,7 +4,9 @@ import static java.util.stream.Collectors.groupingBy;
 import static java.util.stream.Collectors.mapping;
 import static java.util.stream.Collectors.toList;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
 
+import com.realmeet.server.core.Threads;
 import java.io.BufferedInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.EOFException;
@@ -14,11 +16,14 @@ import java.io.UncheckedIOException;
 import java.net.Socket;
 import java.net.SocketException;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Deque;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 
@@ -250,5 +255,35 @@ public final class RawHttp implements AutoCloseable {
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
+  }
+
+  /**
+   * Asks on kept connections in turn until the stop begins, and returns the first answer that is
+   * 503. A server that stops closes each connection after its next answer, or already after its
+   * last, and the answers that it overtakes are still good.
+   */
+  public static CompletableFuture<Answer> answerWhileStopping(int port, String request) {
+    Deque<RawHttp> open = new ArrayDeque<>();
+    for (int i = 0; i < 5; i++) {
+      open.add(new RawHttp(port));
+      assertNotEquals(503, open.getLast().send(request).answer().status());
+    }
+    return Threads.supply(
+        () -> {
+          while (true) {
+            RawHttp next = open.remove();
+            try {
+              Answer answer = next.send(request).answer();
+              if (answer.status() == 503) {
+                return answer;
+              }
+              if (answer.header("Connection").isEmpty()) {
+                open.add(next);
+              }
+            } catch (UncheckedIOException closed) {
+              // the next one is still open
+            }
+          }
+        });
   }
 }
