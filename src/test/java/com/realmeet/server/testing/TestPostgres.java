@@ -97,20 +97,26 @@ public final class TestPostgres {
     try {
       EmbeddedPostgres.Builder builder = EmbeddedPostgres.builder();
       SETTINGS.forEach(builder::setServerConfig);
+      Path data = null;
       if (Files.isWritable(MEMORY) && MEMORY.toFile().getUsableSpace() > ROOM_IN_MEMORY) {
-        builder.setDataDirectory(MEMORY.resolve("test-postgres-" + ProcessHandle.current().pid()));
+        data = MEMORY.resolve("test-postgres-" + ProcessHandle.current().pid());
+        builder.setDataDirectory(data).setCleanDataDirectory(false);
       }
       EmbeddedPostgres postgres = builder.start();
-      Runtime.getRuntime().addShutdownHook(new Thread(() -> close(postgres)));
+      Path inMemory = data;
+      Runtime.getRuntime().addShutdownHook(new Thread(() -> close(postgres, inMemory)));
       return "postgresql://postgres:postgres@127.0.0.1:" + postgres.getPort() + "/postgres";
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
   }
 
-  private static void close(EmbeddedPostgres postgres) {
+  private static void close(EmbeddedPostgres postgres, Path inMemory) {
     try {
       postgres.close();
+      if (inMemory != null) { // the JVM would need seconds
+        new ProcessBuilder("rm", "-rf", inMemory.toString()).start();
+      }
     } catch (IOException e) {
       throw new UncheckedIOException(e);
     }
