@@ -34,9 +34,11 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
 
 /** What clients and the log see while the database is ill, and that it heals by itself. */
+@Order(1)
 class DatabaseFaultsTest {
   /** The contract says 5; a loaded machine may take its time to notice. */
   private static final Duration LIMIT = Duration.ofSeconds(6);

@@ -26,11 +26,13 @@ import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestInstance;
 import org.junit.jupiter.api.io.TempDir;
 
 /** What {@code make dev} runs, on a copy of the sources and with both stand-ins. */
+@Order(1)
 @TestInstance(TestInstance.Lifecycle.PER_CLASS)
 class DevTest {
   private static final HttpClient HTTP = HttpClient.newHttpClient();
