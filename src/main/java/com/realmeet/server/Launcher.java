@@ -46,6 +46,11 @@ final class Launcher {
     if (Runtime.getRuntime().availableProcessors() < 3) {
       System.setProperty("java.util.concurrent.ForkJoinPool.common.parallelism", "2");
     }
+    // Platform threads that carry virtual ones: with more than one per processor (the default), the
+    // operating system lets requests go on beside some with much to compute.
+    System.setProperty(
+        "jdk.virtualThreadScheduler.parallelism",
+        String.valueOf(4 * Runtime.getRuntime().availableProcessors()));
     // Object references per 64-byte cache line; set so that Jetty does not start JMX to find out
     // (0.1 s).
     System.setProperty("org.eclipse.jetty.util.referencesPerCacheLine", "16");

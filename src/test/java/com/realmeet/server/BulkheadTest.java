@@ -39,12 +39,14 @@ class BulkheadTest {
   @BeforeAll
   static void start() {
     clerk = new StandInClerk();
+    clerk.putUser("user_known", "known@example.com", "Ann", null);
     server = TestServer.start(clerk, DATABASE);
     addRoutes(server);
   }
 
   private static void addRoutes(TestServer server) {
     server.addRoute("/hang", BulkheadTest::hang, Access.PUBLIC);
+    server.addRoute("/compute", BulkheadTest::compute, Access.PUBLIC);
     server.addRoute("/slow", BulkheadTest::respondSlowly, Access.PUBLIC);
     server.addRoute(
         "/throw",
@@ -75,6 +77,15 @@ class BulkheadTest {
     } finally {
       inside.decrementAndGet();
     }
+  }
+
+  /** Uses a processor until it is released. */
+  private static void compute(Context ctx) {
+    inside.incrementAndGet();
+    while (released.getCount() > 0) {
+      Thread.onSpinWait();
+    }
+    inside.decrementAndGet();
   }
 
   /** The client has gone when this writes. */
@@ -116,6 +127,17 @@ class BulkheadTest {
     assertEquals(List.of("http://localhost:3000"), answer.header("Access-Control-Allow-Origin"));
     assertFalse(Log.text().contains(" ERROR "), Log.text());
     suspended.close();
+  }
+
+  /** More of them than carry the virtual threads of the server's own routes. */
+  @Test
+  void syncGoesOnBesideHandlersThatCompute() {
+    released = new CountDownLatch(1);
+    int number = 4 * Runtime.getRuntime().availableProcessors() + 1;
+    open(number, "/compute");
+    TestServer.await("all compute", () -> inside.get() == number);
+
+    assertEquals(200, server.sync(clerk.token("user_known")).statusCode());
   }
 
   @Test
