@@ -334,6 +334,7 @@ class DeployTest {
     require("nginx");
     int[] ports = {freePort(), freePort()};
     TestServer[] servers = {server(ports[0]), server(ports[1])};
+    AtomicInteger answers = new AtomicInteger();
     AtomicBoolean done = new AtomicBoolean();
     try (Nginx nginx = new Nginx(ports[0], ports[1])) {
       URI uri = URI.create("http://127.0.0.1:" + nginx.port + "/api/user/sync");
@@ -344,11 +345,13 @@ class DeployTest {
               .build();
       List<CompletableFuture<Set<Integer>>> clients = new ArrayList<>();
       for (int i = 0; i < 4; i++) {
-        clients.add(Threads.supply(() -> statuses(sync, done)));
+        clients.add(Threads.supply(() -> statuses(sync, answers, done)));
       }
       for (int i = 0; i < 2; i++) {
         servers[i].stop();
         servers[i] = server(ports[i]);
+        int before = answers.get();
+        TestServer.await("nginx has noticed", () -> answers.get() > before + 50);
       }
       done.set(true);
       for (CompletableFuture<Set<Integer>> client : clients) {
@@ -365,12 +368,14 @@ class DeployTest {
     return TestServer.start(clerk, database, "PORT", Integer.toString(port));
   }
 
-  private static Set<Integer> statuses(HttpRequest request, AtomicBoolean done) {
+  private static Set<Integer> statuses(
+      HttpRequest request, AtomicInteger answers, AtomicBoolean done) {
     Set<Integer> statuses = new TreeSet<>();
     HttpClient client = HttpClient.newHttpClient();
     try {
       while (!done.get()) {
         statuses.add(client.send(request, BodyHandlers.discarding()).statusCode());
+        answers.incrementAndGet();
       }
       return statuses;
     } catch (IOException | InterruptedException e) {
@@ -410,6 +415,9 @@ class DeployTest {
     try (TestServer server = TestServer.start(clerk, database, settings)) {
       server.sync(clerk.token("user_1"));
       URI uri = URI.create("http://127.0.0.1:" + MetricsTest.metricsPort() + "/metrics");
+      TestServer.await( // after its response
+          "the request is measured",
+          () -> TestServer.getPage(uri).body().contains("http_server_requests_seconds_count"));
       String page = TestServer.getPage(uri).body();
       for (JsonNode rule : alerts()) {
         assertFalse(rule.at("/annotations/summary").asText().isEmpty(), rule::toString);
