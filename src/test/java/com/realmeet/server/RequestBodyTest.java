@@ -26,7 +26,6 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -37,7 +36,6 @@ import org.junit.jupiter.params.provider.ValueSource;
  * Request bodies, whoever sends them: what they cost together is limited, and what is left of them
  * is never taken for a request.
  */
-@Order(1)
 class RequestBodyTest {
   private static final String WEBHOOK = "/api/webhooks/clerk";
   private static final String SYNC = "/api/user/sync";
