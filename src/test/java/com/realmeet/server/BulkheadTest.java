@@ -46,7 +46,7 @@ class BulkheadTest {
 
   private static void addRoutes(TestServer server) {
     server.addRoute("/hang", BulkheadTest::hang, Access.PUBLIC);
-    server.addRoute("/compute", BulkheadTest::compute, Access.PUBLIC);
+    server.addRoute("/api/user/compute", BulkheadTest::compute, Access.PUBLIC);
     server.addRoute("/slow", BulkheadTest::respondSlowly, Access.PUBLIC);
     server.addRoute(
         "/throw",
@@ -134,7 +134,7 @@ class BulkheadTest {
   void syncGoesOnBesideHandlersThatCompute() {
     released = new CountDownLatch(1);
     int number = 4 * Runtime.getRuntime().availableProcessors() + 1;
-    open(number, "/compute");
+    open(number, "/api/user/compute");
     TestServer.await("all compute", () -> inside.get() == number);
 
     assertEquals(200, server.sync(clerk.token("user_known")).statusCode());

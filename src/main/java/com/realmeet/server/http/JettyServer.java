@@ -77,8 +77,12 @@ public final class JettyServer {
    */
   private static final int MAX_APPLICATION_REQUESTS = 60;
 
-  /** The server's own routes that may wait for Clerk or the database. */
-  private static final List<String> OWN_PATHS = List.of("/api/user/*", "/api/webhooks/*");
+  /**
+   * The server's own routes that may wait for Clerk or the database, with or without a slash at the
+   * end.
+   */
+  private static final List<String> OWN_PATHS =
+      List.of("/api/user/sync/*", "/api/user/refresh/*", "/api/webhooks/clerk/*");
 
   /**
    * Maximum requests per bulkhead that are queued, without a thread; further ones get 503 at once.
