@@ -46,7 +46,7 @@ final class Launcher {
     if (Runtime.getRuntime().availableProcessors() < 3) {
       System.setProperty("java.util.concurrent.ForkJoinPool.common.parallelism", "2");
     }
-    // Platform threads that carry virtual ones: with more than one per processor (the default), the
+    // Platform threads that carry virtual ones: with four per processor instead of one, the
     // operating system lets requests go on beside some with much to compute.
     System.setProperty(
         "jdk.virtualThreadScheduler.parallelism",

@@ -54,7 +54,7 @@ public final class JettyServer {
   /** TCP backlog: after a restart all clients connect at once. */
   private static final int BACKLOG = 1024;
 
-  /** Maximum number of platform threads. */
+  /** Maximum number of Jetty's platform threads. */
   private static final int MAX_THREADS = 200;
 
   /**
@@ -62,14 +62,13 @@ public final class JettyServer {
    * fifth more known users at full load. Before Java 24, a virtual thread that waits for a monitor
    * blocks the platform thread that carries it.
    */
-  private static final boolean HAS_VIRTUAL_THREADS = Runtime.version().feature() >= 24;
+  private static final boolean USES_VIRTUAL_THREADS = Runtime.version().feature() >= 24;
 
   /**
-   * Concurrency limit of the server's own routes. Up to 112 may wait for Clerk, see ClerkApi.
-   * Virtual threads need none but that of the connections; and QoSHandler (Jetty 12.1.13), when it
-   * limits them, spins on all processors that its queue needs to go on.
+   * Concurrency limit of the server's own routes on platform threads. Up to 112 may wait for Clerk,
+   * see ClerkApi.
    */
-  private static final int MAX_OWN_REQUESTS = HAS_VIRTUAL_THREADS ? Integer.MAX_VALUE : 130;
+  private static final int MAX_OWN_REQUESTS = 130;
 
   /**
    * Concurrency limit of an application's routes. The rest of the threads is for health and
@@ -77,12 +76,9 @@ public final class JettyServer {
    */
   private static final int MAX_APPLICATION_REQUESTS = 60;
 
-  /**
-   * The server's own routes that may wait for Clerk or the database, with or without a slash at the
-   * end.
-   */
+  /** The server's own routes that may wait for Clerk or the database. */
   private static final List<String> OWN_PATHS =
-      List.of("/api/user/sync/*", "/api/user/refresh/*", "/api/webhooks/clerk/*");
+      List.of("/api/user/sync", "/api/user/refresh", "/api/webhooks/clerk");
 
   /**
    * Maximum requests per bulkhead that are queued, without a thread; further ones get 503 at once.
@@ -217,14 +213,17 @@ public final class JettyServer {
     // Each request passes at most one of the two bulkheads, so slow routes of an application do not
     // delay sync.
     QoSHandler own = bulkhead(MAX_OWN_REQUESTS);
-    OWN_PATHS.forEach(own::includePath);
+    OWN_PATHS.forEach(path -> own.includePath(path, path + "/"));
+    // Virtual threads need no limit but that of the connections. After a response that another
+    // thread has completed, Jetty runs the next requests of the connection on platform threads.
+    own.exclude(request -> VirtualThreads.isVirtualThread());
     Handler.Singleton[] chain = {
       readinessEvenWhileStopping,
       new GracefulHandler(),
       own,
-      ofApplication(new OnPlatformThread()), // since QoSHandler may spin
+      ofApplication(new OnPlatformThread()),
       ofApplication(bulkhead(MAX_APPLICATION_REQUESTS)),
-      ofApplication(new OnPlatformThread()), // since QoSHandler resumes on virtual threads
+      ofApplication(new OnPlatformThread()), // QoSHandler resumes requests on virtual threads
       new RequestBodyLimits(),
       new WithDeadline(),
       last
@@ -237,9 +236,8 @@ public final class JettyServer {
 
   /** Lets a handler handle only the requests to an application's routes. */
   private static Handler.Singleton ofApplication(ConditionalHandler handler) {
-    OWN_PATHS.forEach(handler::excludePath);
-    handler.excludePath("/api/health");
-    handler.excludePath("/api/ready");
+    OWN_PATHS.forEach(path -> handler.excludePath(path, path + "/"));
+    handler.excludePath("/api/health", "/api/health/", "/api/ready", "/api/ready/");
     return handler;
   }
 
@@ -282,7 +280,7 @@ public final class JettyServer {
   private static QueuedThreadPool threadPool() {
     QueuedThreadPool pool = new QueuedThreadPool(MAX_THREADS);
     pool.setName("http");
-    if (HAS_VIRTUAL_THREADS) {
+    if (USES_VIRTUAL_THREADS) {
       pool.setVirtualThreadsExecutor(VirtualThreads.getNamedVirtualThreadsExecutor("http"));
     }
     pool.setReservedThreads(0); // reserved threads: each request would wake one more thread
