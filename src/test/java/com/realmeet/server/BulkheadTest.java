@@ -170,7 +170,7 @@ class BulkheadTest {
       hanging.send(request("POST", "/hang"));
       TestServer.await("it hangs", () -> inside.get() == 1);
       CompletableFuture<Answer> late =
-          RawHttp.answerWhileStopping(stopping.port(), request("POST", "/api/user/sync"));
+          RawHttp.answerWhileStopping(stopping.port(), request("POST", "/api/user/sync"), 401);
       CompletableFuture<Void> stop = Threads.run(stopping::stop);
       Answer answer = late.join();
       released.countDown();

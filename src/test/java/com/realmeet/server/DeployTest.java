@@ -414,11 +414,11 @@ class DeployTest {
     };
     try (TestServer server = TestServer.start(clerk, database, settings)) {
       server.sync(clerk.token("user_1"));
-      URI uri = URI.create("http://127.0.0.1:" + MetricsTest.metricsPort() + "/metrics");
+      int port = MetricsTest.metricsPort();
       TestServer.await( // after its response
           "the request is measured",
-          () -> TestServer.getPage(uri).body().contains("http_server_requests_seconds_count"));
-      String page = TestServer.getPage(uri).body();
+          () -> MetricsTest.page(port).contains("http_server_requests_seconds_count"));
+      String page = MetricsTest.page(port);
       for (JsonNode rule : alerts()) {
         assertFalse(rule.at("/annotations/summary").asText().isEmpty(), rule::toString);
         List<String> names =

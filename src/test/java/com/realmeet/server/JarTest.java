@@ -151,9 +151,9 @@ class JarTest {
       TestServer.await("all are under way", () -> clerk.userCalls() == 20);
 
       CompletableFuture<Answer> ready =
-          RawHttp.answerWhileStopping(port, request("GET", "/api/ready"));
+          RawHttp.answerWhileStopping(port, request("GET", "/api/ready"), 200);
       CompletableFuture<Answer> health =
-          RawHttp.answerWhileStopping(port, request("GET", "/api/health"));
+          RawHttp.answerWhileStopping(port, request("GET", "/api/health"), 200);
       jar.terminate();
       ready.join();
       health.join();

@@ -83,7 +83,7 @@ class MetricsTest {
     return page(port);
   }
 
-  private static String page(int port) {
+  static String page(int port) {
     HttpResponse<String> answer = get(port, "/metrics");
     assertEquals(200, answer.statusCode());
     assertEquals(

@@ -67,6 +67,7 @@ class RoutesTest {
             TestServer.await("another is here", () -> inside.get() == 2 || isAnyHeldBack());
           });
 
+      // On any Java by platform threads: the stack of a virtual one is not to be seen.
       List<HttpResponse<String>> answers =
           TestServer.atOnce(2, () -> fresh.get("/api/openapi.yaml"));
 

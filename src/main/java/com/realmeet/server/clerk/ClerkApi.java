@@ -98,7 +98,7 @@ public final class ClerkApi {
 
   /**
    * Maximum requests that wait for a permit, as in a burst of new users. It leaves enough of the
-   * threads that JettyServer gives to sync for users who have a row.
+   * platform threads that JettyServer gives to sync for users who have a row.
    */
   private static final int MAX_WAITING_CALLS = 80;
 

@@ -20,7 +20,7 @@ import java.util.function.Supplier;
 final class SingleFlight<K, V> {
   /**
    * Maximum threads that wait for one call, so that a user who repeats a request while Clerk is
-   * slow does not occupy all threads.
+   * slow does not occupy all platform threads.
    */
   private static final int MAX_WAITERS = 100;
 

@@ -4,7 +4,6 @@ import static java.util.stream.Collectors.groupingBy;
 import static java.util.stream.Collectors.mapping;
 import static java.util.stream.Collectors.toList;
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertNotEquals;
 
 import com.realmeet.server.core.Threads;
 import java.io.BufferedInputStream;
@@ -261,12 +260,15 @@ public final class RawHttp implements AutoCloseable {
    * Asks on kept connections in turn until the stop begins, and returns the first answer that is
    * 503. A server that stops closes each connection after its next answer, or already after its
    * last, and the answers that it overtakes are still good.
+   *
+   * @param before the status of its answers before the stop
    */
-  public static CompletableFuture<Answer> answerWhileStopping(int port, String request) {
+  public static CompletableFuture<Answer> answerWhileStopping(
+      int port, String request, int before) {
     Deque<RawHttp> open = new ArrayDeque<>();
     for (int i = 0; i < 5; i++) {
       open.add(new RawHttp(port));
-      assertNotEquals(503, open.getLast().send(request).answer().status());
+      assertEquals(before, open.getLast().send(request).answer().status());
     }
     return Threads.supply(
         () -> {
