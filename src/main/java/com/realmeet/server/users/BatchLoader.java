@@ -5,16 +5,20 @@ import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Threads;
 import io.micrometer.core.instrument.Gauge;
 import io.micrometer.core.instrument.MeterRegistry;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executors;
 import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 
 /**
  * Batches lookups. Requests that arrive while a statement runs are queued and served by the next
@@ -32,6 +36,9 @@ final class BatchLoader<K, V> implements AutoCloseable {
 
   /** Maximum keys of one statement: bounds its duration. */
   private static final int MAX_BATCH_SIZE = 100;
+
+  /** Interval at which overdue requests are failed, and so the precision of deadlines. */
+  private static final Duration TICK = Duration.ofMillis(100);
 
   /** Statement for several keys. */
   interface BatchFunction<K, V> {
@@ -54,6 +61,14 @@ final class BatchLoader<K, V> implements AutoCloseable {
       this.deadline = deadline;
     }
 
+    boolean failIfOverdue() {
+      boolean overdue = deadline.remaining().isZero();
+      if (overdue) {
+        fail();
+      }
+      return overdue;
+    }
+
     void fail() {
       rowsOfItsBatch.completeExceptionally(noResponse());
     }
@@ -61,7 +76,9 @@ final class BatchLoader<K, V> implements AutoCloseable {
 
   private final BatchFunction<K, V> function;
   private final BlockingQueue<Request<K, V>> queue = new LinkedBlockingQueue<>();
+  private final Set<Request<K, V>> waiting = ConcurrentHashMap.newKeySet();
   private final List<Thread> threads = new ArrayList<>();
+  private final ScheduledExecutorService ticks;
   private volatile boolean closed;
 
   /**
@@ -80,6 +97,12 @@ final class BatchLoader<K, V> implements AutoCloseable {
       thread.start();
       threads.add(thread);
     }
+    ticks = Executors.newSingleThreadScheduledExecutor(Threads.named(name + "-timeouts"));
+    ticks.scheduleWithFixedDelay(
+        () -> waiting.forEach(Request::failIfOverdue),
+        TICK.toMillis(),
+        TICK.toMillis(),
+        TimeUnit.MILLISECONDS);
   }
 
   /**
@@ -89,20 +112,20 @@ final class BatchLoader<K, V> implements AutoCloseable {
    */
   Optional<V> load(K key, Deadline deadline) {
     Request<K, V> request = new Request<>(key, deadline);
+    waiting.add(request);
     queue.add(request);
     if (closed) {
       request.fail();
     }
     try {
-      long nanos = deadline.remaining().toNanos();
-      return Optional.ofNullable(request.rowsOfItsBatch.get(nanos, TimeUnit.NANOSECONDS).get(key));
-    } catch (TimeoutException e) {
-      throw noResponse();
+      return Optional.ofNullable(request.rowsOfItsBatch.get().get(key));
     } catch (ExecutionException e) {
       throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
       throw Failure.of(Failure.Kind.OVERLOADED);
+    } finally {
+      waiting.remove(request);
     }
   }
 
@@ -127,7 +150,7 @@ final class BatchLoader<K, V> implements AutoCloseable {
 
   /** Runs the statement of a batch. Drops requests whose deadline has passed. */
   private void execute(List<Request<K, V>> batch) {
-    batch.removeIf(request -> request.deadline.remaining().isZero());
+    batch.removeIf(Request::failIfOverdue);
     if (batch.isEmpty()) {
       return;
     }
@@ -146,7 +169,8 @@ final class BatchLoader<K, V> implements AutoCloseable {
   @Override
   public void close() {
     closed = true;
+    ticks.shutdownNow();
     threads.forEach(Thread::interrupt);
-    queue.forEach(Request::fail);
+    waiting.forEach(Request::fail);
   }
 }
