@@ -13,6 +13,7 @@ import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
@@ -184,6 +185,39 @@ class ClerkPauseTest {
     assertEquals(200, row.statusCode());
     assertEquals(calls + 32, clerk.requests());
     slowAnswers.forEach(answer -> assertEquals(200, answer.join().statusCode()));
+  }
+
+  /** Before Java 24, more than the threads of the server's own routes. */
+  @Test
+  void usersWhoRepeatTheirRequestsWhileClerkHangsDoNotHoldUpKnownOnes() {
+    String known = newUser();
+    sync(known);
+    CountDownLatch done = new CountDownLatch(1);
+    List<String> slow = newUsers(20);
+    slow.forEach(
+        id ->
+            clerk.put(
+                id,
+                connection -> {
+                  done.await();
+                  answer(200, user(id)).answer(connection);
+                }));
+    int calls = clerk.requests();
+    List<CompletableFuture<HttpResponse<String>>> first =
+        slow.stream().map(this::syncSoon).toList();
+    TestServer.await("20 calls are under way", () -> clerk.requests() == calls + 20);
+    List<CompletableFuture<HttpResponse<String>>> repeated = new ArrayList<>();
+    for (int i = 0; i < 8; i++) {
+      slow.forEach(id -> repeated.add(syncSoon(id)));
+    }
+
+    HttpResponse<String> row = sync(known);
+    done.countDown();
+
+    assertEquals(200, row.statusCode());
+    first.forEach(answer -> assertEquals(200, answer.join().statusCode()));
+    repeated.forEach(answer -> assertTrue(List.of(200, 503).contains(answer.join().statusCode())));
+    assertEquals(calls + 20, clerk.requests());
   }
 
   @Test

@@ -14,7 +14,7 @@ import org.eclipse.jetty.server.Request;
 public record Deadline(long nanoTime) {
   /**
    * Time that a request may spend waiting, counted from its headers; also the limit of a database
-   * call without a request. A response is due within 5 s: the other 0.5 s is for writing it.
+   * call without a request. A response is due within 5 s: the rest is for writing it.
    */
   public static final Duration REQUEST_TIMEOUT = Duration.ofMillis(4500);
 
@@ -56,6 +56,11 @@ public record Deadline(long nanoTime) {
   /** Returns the later one of two deadlines. */
   public static Deadline later(Deadline a, Deadline b) {
     return a.nanoTime - b.nanoTime > 0 ? a : b;
+  }
+
+  /** Returns the earlier one of two deadlines. */
+  public static Deadline earlier(Deadline a, Deadline b) {
+    return later(a, b) == a ? b : a;
   }
 
   /** Returns a deadline that is earlier by {@code time}. */

@@ -65,8 +65,8 @@ public final class JettyServer {
   private static final boolean USES_VIRTUAL_THREADS = Runtime.version().feature() >= 24;
 
   /**
-   * Concurrency limit of the server's own routes on platform threads. Up to 112 may wait for Clerk,
-   * see ClerkApi.
+   * Concurrency limit of the server's own routes on platform threads. While Clerk hangs, up to 32
+   * calls and 60 requests that share them take a thread for long (see ClerkApi, SingleFlight).
    */
   private static final int MAX_OWN_REQUESTS = 130;
 

@@ -2,13 +2,16 @@ package com.realmeet.server.users;
 
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
+import org.eclipse.jetty.util.VirtualThreads;
 
 /**
  * Single flight: concurrent threads that need the same result share one call. The first thread
@@ -19,36 +22,39 @@ import java.util.function.Supplier;
  */
 final class SingleFlight<K, V> {
   /**
-   * Maximum threads that wait for one call, so that a user who repeats a request while Clerk is
-   * slow does not occupy all platform threads.
+   * Maximum platform threads that wait for calls until their deadlines, so that users who repeat
+   * their requests while Clerk hangs do not occupy all threads of JettyServer.
    */
-  private static final int MAX_WAITERS = 100;
+  static final int MAX_WAITING_THREADS = 60;
 
-  private static final class Call<V> {
-    final CompletableFuture<V> result = new CompletableFuture<>();
-    int waiters; // guarded by the single flight
-  }
+  /** How long further platform threads wait: calls of a healthy Clerk end sooner. */
+  private static final Duration SURPLUS_TIMEOUT = Duration.ofMillis(500);
+
+  private final Semaphore waitingThreads;
 
   // Guarded by this:
-  private final Map<K, Call<V>> running = new HashMap<>();
-  private final Map<K, Call<V>> next = new HashMap<>();
+  private final Map<K, CompletableFuture<V>> running = new HashMap<>();
+  private final Map<K, CompletableFuture<V>> next = new HashMap<>();
+
+  /**
+   * @param waitingThreads {@link #MAX_WAITING_THREADS} permits, which single flights may share
+   */
+  SingleFlight(Semaphore waitingThreads) {
+    this.waitingThreads = waitingThreads;
+  }
 
   /**
    * Makes a call, or shares the running one.
    *
-   * @throws Failure as the call, or OVERLOADED if too many threads wait for it or it exceeds the
-   *     deadline
+   * @throws Failure as the call, or OVERLOADED if it exceeds the deadline or too many threads wait
    */
   V join(K key, Deadline deadline, Supplier<V> work) {
-    Call<V> mine = new Call<>();
-    Call<V> other;
+    CompletableFuture<V> mine = new CompletableFuture<>();
+    CompletableFuture<V> other;
     synchronized (this) {
       other = running.putIfAbsent(key, mine);
-      if (other != null) {
-        addWaiter(other);
-      }
     }
-    return other == null ? run(key, mine, work) : await(other, deadline);
+    return other == null ? run(key, mine, work) : share(other, deadline);
   }
 
   /**
@@ -58,20 +64,17 @@ final class SingleFlight<K, V> {
    * @throws Failure as {@link #join}
    */
   V joinNext(K key, Deadline deadline, Supplier<V> work) {
-    Call<V> mine = new Call<>();
-    Call<V> before;
-    Call<V> other = null;
+    CompletableFuture<V> mine = new CompletableFuture<>();
+    CompletableFuture<V> before;
+    CompletableFuture<V> other = null;
     synchronized (this) {
       before = running.putIfAbsent(key, mine);
       if (before != null) {
         other = next.putIfAbsent(key, mine);
       }
-      if (other != null) {
-        addWaiter(other);
-      }
     }
     if (other != null) {
-      return await(other, deadline);
+      return share(other, deadline);
     }
     if (before != null) {
       awaitTurn(key, mine, before, deadline);
@@ -79,15 +82,9 @@ final class SingleFlight<K, V> {
     return run(key, mine, work);
   }
 
-  private void addWaiter(Call<V> call) {
-    if (++call.waiters > MAX_WAITERS) {
-      call.waiters--;
-      throw Failure.of(Failure.Kind.OVERLOADED);
-    }
-  }
-
   /** Waits until the running call has ended, with or without success, and takes its place. */
-  private void awaitTurn(K key, Call<V> mine, Call<V> before, Deadline deadline) {
+  private void awaitTurn(
+      K key, CompletableFuture<V> mine, CompletableFuture<V> before, Deadline deadline) {
     try {
       await(before, deadline);
     } catch (RuntimeException e) {
@@ -101,31 +98,45 @@ final class SingleFlight<K, V> {
     }
   }
 
-  private V run(K key, Call<V> mine, Supplier<V> work) {
+  private V run(K key, CompletableFuture<V> mine, Supplier<V> work) {
     try {
       V value = work.get();
-      mine.result.complete(value);
+      mine.complete(value);
       return value;
     } catch (Throwable e) {
-      mine.result.completeExceptionally(e);
+      mine.completeExceptionally(e);
       throw e;
     } finally {
       end(key, mine);
     }
   }
 
-  private synchronized void end(K key, Call<V> mine) {
+  private synchronized void end(K key, CompletableFuture<V> mine) {
     if (running.remove(key, mine)) {
-      Call<V> following = next.remove(key);
+      CompletableFuture<V> following = next.remove(key);
       if (following != null) {
         running.put(key, following);
       }
     }
   }
 
-  private static <V> V await(Call<V> call, Deadline deadline) {
+  private V share(CompletableFuture<V> call, Deadline deadline) {
+    if (VirtualThreads.isVirtualThread()) {
+      return await(call, deadline);
+    }
+    if (!waitingThreads.tryAcquire()) {
+      return await(call, Deadline.earlier(deadline, Deadline.in(SURPLUS_TIMEOUT)));
+    }
     try {
-      return call.result.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
+      return await(call, deadline);
+    } finally {
+      waitingThreads.release();
+    }
+  }
+
+  private static <V> V await(CompletableFuture<V> call, Deadline deadline) {
+    try {
+      return call.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
     } catch (ExecutionException e) {
       throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
     } catch (TimeoutException e) {

@@ -12,6 +12,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.Semaphore;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -34,8 +35,9 @@ public final class UserSync implements AutoCloseable {
   private final ClerkApi clerk;
   private final InstanceCheck instance;
   private final BatchLoader<String, User> lookups;
-  private final SingleFlight<String, User> firstSyncs = new SingleFlight<>();
-  private final SingleFlight<String, User> refreshes = new SingleFlight<>();
+  private final Semaphore waitingThreads = new Semaphore(SingleFlight.MAX_WAITING_THREADS);
+  private final SingleFlight<String, User> firstSyncs = new SingleFlight<>(waitingThreads);
+  private final SingleFlight<String, User> refreshes = new SingleFlight<>(waitingThreads);
 
   /** Starts the threads of the batch loader. */
   public UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance, MeterRegistry meters) {
