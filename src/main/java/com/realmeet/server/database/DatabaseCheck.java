@@ -56,9 +56,9 @@ public final class DatabaseCheck implements AutoCloseable {
       UNION ALL
       SELECT format('GRANT %s ON %s TO %I', string_agg(privilege, ', '), to_regclass('users'), current_user)
       FROM (VALUES
-        ('SELECT', ARRAY['id', 'email', 'name', 'image_url', 'created_at', 'updated_at', 'clerk_updated_at', 'deleted_at']),
-        ('INSERT', ARRAY['id', 'email', 'name', 'image_url', 'clerk_updated_at', 'deleted_at']),
-        ('UPDATE', ARRAY['id', 'email', 'name', 'image_url', 'clerk_updated_at', 'deleted_at'])
+        ('SELECT', ARRAY['id', 'email', 'name', 'image_url', 'created_at', 'updated_at', 'clerk_updated_at', 'deleted_at', 'clerk_fields']),
+        ('INSERT', ARRAY['id', 'email', 'name', 'image_url', 'clerk_updated_at', 'deleted_at', 'clerk_fields']),
+        ('UPDATE', ARRAY['id', 'email', 'name', 'image_url', 'clerk_updated_at', 'deleted_at', 'clerk_fields'])
       ) AS needed (privilege, columns)
       WHERE EXISTS (
         SELECT
