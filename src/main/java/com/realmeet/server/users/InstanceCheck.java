@@ -8,6 +8,9 @@ import java.time.Duration;
 import java.time.Instant;
 import java.util.Collection;
 import java.util.List;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.Lock;
+import java.util.concurrent.locks.ReentrantLock;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -40,7 +43,7 @@ public final class InstanceCheck {
 
   private final UserDao users;
   private final ClerkApi clerk;
-  private final Object insertLock = new Object();
+  private final Lock insertLock = new ReentrantLock();
 
   /**
    * Time at which the first check found a wrong key, or null. The key counts as wrong until Clerk
@@ -84,17 +87,33 @@ public final class InstanceCheck {
    * instance would make its key look right from the next start on. If Clerk does not tell, users
    * may sign up nevertheless, and Clerk is asked again after a minute.
    *
-   * @throws Failure as {@link #require(Collection, Deadline)}, if the key has been found wrong
+   * @throws Failure as {@link #require(Collection, Deadline)}, if the key has been found wrong; or
+   *     OVERLOADED if no time is left
    */
   void requireBeforeInsert(String id, Deadline deadline) {
     if (mayInsert()) {
       return;
     }
-    synchronized (insertLock) { // the first of many asks for all
+    lockInserts(deadline); // the first of many asks for all
+    try {
       if (!mayInsert()) {
         askBeforeInsert(id, deadline);
       }
+    } finally {
+      insertLock.unlock();
     }
+  }
+
+  private void lockInserts(Deadline deadline) {
+    try {
+      if (insertLock.tryLock(
+          UserSync.clerkDeadline(deadline).remaining().toNanos(), TimeUnit.NANOSECONDS)) {
+        return;
+      }
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+    }
+    throw ClerkApi.tooLittleTime();
   }
 
   private boolean mayInsert() {
