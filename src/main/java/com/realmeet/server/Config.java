@@ -173,6 +173,11 @@ public record Config(
     if (directUrl.isPooled()) {
       warnings.add("DIRECT_URL: migrations go through a pooler, set it to the direct host");
     }
+    if (poolSize == 1) {
+      warnings.add(
+          "DATABASE_POOL_SIZE (or connection_limit of DATABASE_URL) is 1: slow queries of your own"
+              + " routes then hold up sync, set it to 3 or more");
+    }
     return warnings;
   }
 

@@ -281,6 +281,15 @@ class ConfigTest {
         problems(good("CLERK_WEBHOOK_SECRET", "whsec_")));
   }
 
+  @ParameterizedTest
+  @CsvSource({"1, 1", "2, 0", "3, 0"})
+  void poolThatIsTooSmallForRoutesOfOnesOwnIsWarnedOf(int size, int warnings) {
+    Config config = Config.from(good("DATABASE_POOL_SIZE", String.valueOf(size)));
+
+    assertEquals(warnings, config.warnings().size(), config.warnings()::toString);
+    assertTrue(config.warnings().stream().allMatch(line -> line.contains(" is 1: slow queries ")));
+  }
+
   @ParameterizedTest(name = "{index}")
   @CsvSource({
     "sk_test_hidden, NEXT_PUBLIC_CLERK_PUBLISHABLE_KEY, pk_live_hidden, 1",
