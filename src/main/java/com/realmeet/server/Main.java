@@ -199,7 +199,7 @@ public final class Main implements AutoCloseable {
    * Migrates the database, then listens.
    *
    * @throws StartupException if another process has the port, the database cannot be used, or Clerk
-   *     rejects the key
+   *     rejects the key (which is not tried with CLERK_JWT_KEY)
    */
   public static Main start(Config config) {
     return start(config, Application.NONE);
@@ -278,10 +278,9 @@ public final class Main implements AutoCloseable {
   }
 
   /**
-   * Declares the routes: yours stand here, too, but not under /api/user or /api/webhooks, which
-   * have a limit of their own on concurrent requests. A route requires a session token unless its
-   * role is PUBLIC. A handler may block, calls {@link UserSync#caller} before it writes a reference
-   * to the caller's row, and throws a {@link Failure} with a sentence.
+   * Declares the routes; yours stand here, too. A route requires a session token unless its role is
+   * PUBLIC. A handler may block, calls {@link UserSync#caller} before it writes a reference to the
+   * caller's row, and throws a {@link Failure} with a sentence.
    */
   private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
     Health health = new Health(database::ping, stopping::get);

@@ -31,7 +31,7 @@ import org.slf4j.LoggerFactory;
  * only if there are none. During an outage of Clerk they are used for an hour. Tokens with invented
  * key ids cause at most two fetches in 30 s.
  *
- * <p>No library is used because Clerk may rotate a key and keep its id: a wrong signature under a
+ * <p>The cache is our own because Clerk may rotate a key and keep its id: a wrong signature under a
  * known id must also cause a fetch. jwks-rsa does not do that, its rate limit rejects valid users
  * after ten invented key ids, and it keeps a removed key.
  */

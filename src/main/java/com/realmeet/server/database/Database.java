@@ -48,14 +48,14 @@ import org.slf4j.LoggerFactory;
 
 /**
  * Connection pool for any number of threads, which may block. It lets an idle Neon database
- * suspend, ends every call within 5 s, cancels statements in Postgres that time out, and retries
- * after a failover where that is safe.
+ * suspend, ends every call of a request within 5 s, cancels statements in Postgres that time out,
+ * and retries after a failover where that is safe.
  *
  * <p>A feature's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its SQL,
  * {@code <schema>} before a table's name is replaced by the schema of the URL. Rows map to records,
  * a column {@code host_id} to the component {@code hostId}. All features together use at most the
- * pool's size less two connections (a bulkhead), so that their slow queries block neither sync nor
- * readiness.
+ * pool's size less two connections, but one at least (a bulkhead), so that their slow queries block
+ * neither sync nor readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
