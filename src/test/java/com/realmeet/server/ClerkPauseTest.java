@@ -22,6 +22,7 @@ import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.EnabledForJreRange;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
@@ -187,11 +188,37 @@ class ClerkPauseTest {
     slowAnswers.forEach(answer -> assertEquals(200, answer.join().statusCode()));
   }
 
+  /** Before Java 24, they would take all threads, so some are refused. */
+  @Test
+  @EnabledForJreRange(minVersion = 24)
+  void newUsersWhoComeAtOnceAreAllServed() {
+    CountDownLatch done = new CountDownLatch(1);
+    List<String> ids = newUsers(200);
+    ids.forEach(
+        id ->
+            clerk.put(
+                id,
+                connection -> {
+                  done.await();
+                  answer(200, user(id)).answer(connection);
+                }));
+
+    List<CompletableFuture<HttpResponse<String>>> answers =
+        ids.stream().map(this::syncSoon).toList();
+    TestServer.await("all are connected", () -> server.connections() >= ids.size());
+    done.countDown();
+
+    answers.forEach(answer -> assertEquals(200, answer.join().statusCode()));
+  }
+
   /** Before Java 24, more than the threads of the server's own routes. */
   @Test
   void usersWhoRepeatTheirRequestsWhileClerkHangsDoNotHoldUpKnownOnes() {
     String known = newUser();
     sync(known);
+    String silent = newUser();
+    clerk.put(silent, stall(""));
+    retryAfter(sync(silent)); // Clerk is known to be down from now on
     CountDownLatch done = new CountDownLatch(1);
     List<String> slow = newUsers(20);
     slow.forEach(

@@ -45,6 +45,7 @@ import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
 import java.util.stream.Collectors;
 import javax.net.ssl.SSLException;
+import org.eclipse.jetty.util.VirtualThreads;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -97,13 +98,16 @@ public final class ClerkApi {
   private static final int MAX_CONCURRENT_CALLS = 32;
 
   /**
-   * Maximum requests that wait for a permit, as in a burst of new users. It leaves enough of the
-   * platform threads that JettyServer gives to sync for users who have a row.
+   * Maximum platform threads that wait for a permit, as in a burst of new users. It leaves enough
+   * of the threads that JettyServer gives to sync for users who have a row.
    */
-  private static final int MAX_WAITING_CALLS = 80;
+  private static final int MAX_WAITING_THREADS = 80;
 
-  /** How long a call waits for a permit. */
+  /** How long a platform thread waits for a permit. */
   private static final Duration PERMIT_TIMEOUT = Duration.ofMillis(500);
+
+  /** Maximum virtual threads that wait for a permit; bounds the memory. */
+  private static final int MAX_WAITING_VIRTUAL_THREADS = 1000;
 
   /**
    * Minimum timeout of a call that shows, when exceeded, that Clerk is down. A healthy Clerk
@@ -203,14 +207,15 @@ public final class ClerkApi {
    */
   public Optional<ClerkUser> user(String id, Deadline deadline) {
     return withPermit(
+        deadline,
         () ->
             trackOutage(
                 "user", deadline, () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline))));
   }
 
-  private <T> T withPermit(Supplier<T> call) {
+  private <T> T withPermit(Deadline deadline, Supplier<T> call) {
     requireNotThrottled();
-    acquirePermit();
+    acquirePermit(deadline);
     try {
       requireNotThrottled(); // Clerk may have throttled a call meanwhile
       return call.get();
@@ -219,19 +224,28 @@ public final class ClerkApi {
     }
   }
 
+  /** Returns true while Clerk is known to be down. */
+  public boolean isDown() {
+    return outage.isDown();
+  }
+
   /**
    * Acquires one of the permits. While Clerk is down it does not wait: the calls in flight will
-   * show when Clerk is back.
+   * show when Clerk is back. A virtual thread waits as long as enough time for the call remains.
    *
    * @throws Failure throttled, if there is no permit in time
    */
-  private void acquirePermit() {
+  private void acquirePermit(Deadline deadline) {
     if (permits.tryAcquire()) {
       return;
     }
-    if (!outage.isDown() && permits.getQueueLength() < MAX_WAITING_CALLS) {
+    boolean isVirtual = VirtualThreads.isVirtualThread();
+    int maxWaiting = isVirtual ? MAX_WAITING_VIRTUAL_THREADS : MAX_WAITING_THREADS;
+    if (!isDown() && permits.getQueueLength() < maxWaiting) {
+      Duration timeout =
+          isVirtual ? deadline.minus(MIN_CONCLUSIVE_TIMEOUT).remaining() : PERMIT_TIMEOUT;
       try {
-        if (permits.tryAcquire(PERMIT_TIMEOUT.toNanos(), TimeUnit.NANOSECONDS)) {
+        if (permits.tryAcquire(timeout.toNanos(), TimeUnit.NANOSECONDS)) {
           return;
         }
       } catch (InterruptedException e) {
@@ -267,7 +281,7 @@ public final class ClerkApi {
   public List<ClerkUser> recentlyUpdated(int offset, int limit, Deadline deadline) {
     String from = offset == 0 ? "" : "&offset=" + offset;
     String path = "/v1/users?order_by=-updated_at&limit=" + limit + from;
-    return withPermit(() -> list("users", path, deadline));
+    return withPermit(deadline, () -> list("users", path, deadline));
   }
 
   /**
@@ -282,7 +296,7 @@ public final class ClerkApi {
         ids.stream()
             .map(id -> "&user_id=" + id)
             .collect(Collectors.joining("", "/v1/users?limit=" + ids.size(), ""));
-    List<ClerkUser> users = withPermit(() -> list("lookup", path, deadline));
+    List<ClerkUser> users = withPermit(deadline, () -> list("lookup", path, deadline));
     // a proxy that drops the query would return other users
     return users.stream().filter(user -> ids.contains(user.id())).toList();
   }

@@ -10,6 +10,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 import org.eclipse.jetty.util.VirtualThreads;
 
@@ -28,9 +29,10 @@ final class SingleFlight<K, V> {
   static final int MAX_WAITING_THREADS = 60;
 
   /** How long further platform threads wait: calls of a healthy Clerk end sooner. */
-  private static final Duration SURPLUS_TIMEOUT = Duration.ofMillis(500);
+  private static final Duration SURPLUS_TIMEOUT = Duration.ofMillis(1500);
 
   private final Semaphore waitingThreads;
+  private final BooleanSupplier isDown;
 
   // Guarded by this:
   private final Map<K, CompletableFuture<V>> running = new HashMap<>();
@@ -38,9 +40,11 @@ final class SingleFlight<K, V> {
 
   /**
    * @param waitingThreads {@link #MAX_WAITING_THREADS} permits, which single flights may share
+   * @param isDown true while calls probably fail, so that further platform threads do not wait
    */
-  SingleFlight(Semaphore waitingThreads) {
+  SingleFlight(Semaphore waitingThreads, BooleanSupplier isDown) {
     this.waitingThreads = waitingThreads;
+    this.isDown = isDown;
   }
 
   /**
@@ -125,7 +129,8 @@ final class SingleFlight<K, V> {
       return await(call, deadline);
     }
     if (!waitingThreads.tryAcquire()) {
-      return await(call, Deadline.earlier(deadline, Deadline.in(SURPLUS_TIMEOUT)));
+      Duration timeout = isDown.getAsBoolean() ? Duration.ZERO : SURPLUS_TIMEOUT;
+      return await(call, Deadline.earlier(deadline, Deadline.in(timeout)));
     }
     try {
       return await(call, deadline);

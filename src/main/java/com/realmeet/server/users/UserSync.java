@@ -35,9 +35,8 @@ public final class UserSync implements AutoCloseable {
   private final ClerkApi clerk;
   private final InstanceCheck instance;
   private final BatchLoader<String, User> lookups;
-  private final Semaphore waitingThreads = new Semaphore(SingleFlight.MAX_WAITING_THREADS);
-  private final SingleFlight<String, User> firstSyncs = new SingleFlight<>(waitingThreads);
-  private final SingleFlight<String, User> refreshes = new SingleFlight<>(waitingThreads);
+  private final SingleFlight<String, User> firstSyncs;
+  private final SingleFlight<String, User> refreshes;
 
   /** Starts the threads of the batch loader. */
   public UserSync(UserDao users, ClerkApi clerk, InstanceCheck instance, MeterRegistry meters) {
@@ -45,6 +44,9 @@ public final class UserSync implements AutoCloseable {
     this.clerk = clerk;
     this.instance = instance;
     lookups = new BatchLoader<>("lookup", users::findAll, meters);
+    Semaphore waitingThreads = new Semaphore(SingleFlight.MAX_WAITING_THREADS);
+    firstSyncs = new SingleFlight<>(waitingThreads, clerk::isDown);
+    refreshes = new SingleFlight<>(waitingThreads, clerk::isDown);
   }
 
   /**
