@@ -68,6 +68,13 @@ class ClerkPauseTest {
     return IntStream.range(0, count).mapToObj(i -> newUser()).toList();
   }
 
+  private static FaultyClerk.Fault userAfter(CountDownLatch done, String id) {
+    return connection -> {
+      done.await();
+      answer(200, user(id)).answer(connection);
+    };
+  }
+
   private static int retryAfter(HttpResponse<String> response) {
     assertEquals(503, response.statusCode(), response.body());
     assertEquals(
@@ -166,14 +173,7 @@ class ClerkPauseTest {
     int calls = clerk.requests();
     List<String> slow = newUsers(32);
     CountDownLatch done = new CountDownLatch(1);
-    slow.forEach(
-        id ->
-            clerk.put(
-                id,
-                connection -> {
-                  done.await();
-                  answer(200, user(id)).answer(connection);
-                }));
+    slow.forEach(id -> clerk.put(id, userAfter(done, id)));
     List<CompletableFuture<HttpResponse<String>>> slowAnswers =
         slow.stream().map(this::syncSoon).toList();
     TestServer.await("32 calls are under way", () -> clerk.requests() == calls + 32);
@@ -194,14 +194,7 @@ class ClerkPauseTest {
   void newUsersWhoComeAtOnceAreAllServed() {
     CountDownLatch done = new CountDownLatch(1);
     List<String> ids = newUsers(200);
-    ids.forEach(
-        id ->
-            clerk.put(
-                id,
-                connection -> {
-                  done.await();
-                  answer(200, user(id)).answer(connection);
-                }));
+    ids.forEach(id -> clerk.put(id, userAfter(done, id)));
 
     List<CompletableFuture<HttpResponse<String>>> answers =
         ids.stream().map(this::syncSoon).toList();
@@ -221,14 +214,7 @@ class ClerkPauseTest {
     retryAfter(sync(silent)); // Clerk is known to be down from now on
     CountDownLatch done = new CountDownLatch(1);
     List<String> slow = newUsers(20);
-    slow.forEach(
-        id ->
-            clerk.put(
-                id,
-                connection -> {
-                  done.await();
-                  answer(200, user(id)).answer(connection);
-                }));
+    slow.forEach(id -> clerk.put(id, userAfter(done, id)));
     int calls = clerk.requests();
     List<CompletableFuture<HttpResponse<String>>> first =
         slow.stream().map(this::syncSoon).toList();
