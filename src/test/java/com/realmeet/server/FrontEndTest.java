@@ -15,7 +15,11 @@ import com.sun.net.httpserver.HttpServer;
 import java.io.File;
 import java.io.IOException;
 import java.net.InetSocketAddress;
+import java.net.URI;
 import java.net.URLEncoder;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -35,28 +39,30 @@ import org.junit.jupiter.api.io.TempDirDeletionStrategy.IgnoreFailures;
  * Skipped where there is none.
  */
 class FrontEndTest {
-  /** What the browser of the last test had to say. */
+  /** What the browser had to say. */
   private static final Path LOG = Path.of("target", "browser.log");
 
-  private static String browser;
+  /** Of the browser, whose children may still write to it when it has ended. */
+  @TempDir(deletionStrategy = IgnoreFailures.class)
+  private static Path profile;
+
   private static HttpServer web;
   private static StandInClerk clerk;
   private static String database;
   private static TestServer server;
 
+  private static Process browser;
+  private static URI tabs;
   private static volatile CompletableFuture<String> shown;
-
-  /** Of the browser, whose children may still write to it when it has ended. */
-  @TempDir(deletionStrategy = IgnoreFailures.class)
-  private Path profile;
 
   @BeforeAll
   static void start() throws IOException {
-    browser = browser();
-    if (browser == null) {
+    String program = browser();
+    if (program == null) {
       System.out.println("FrontEndTest is skipped: there is no Chrome or Chromium, see CHROME");
     }
-    assumeTrue(browser != null);
+    assumeTrue(program != null);
+    open(program);
     web = HttpServer.create(new InetSocketAddress("127.0.0.1", 0), 0);
     serve("/", "index.html", "text/html");
     serve("/sync.js", "sync.js", "text/javascript");
@@ -73,12 +79,40 @@ class FrontEndTest {
   }
 
   @AfterAll
-  static void stop() {
+  static void stop() throws InterruptedException {
     if (server != null) {
       server.close();
       clerk.close();
       web.stop(0);
     }
+    if (browser != null) {
+      browser.destroy();
+      if (!browser.waitFor(10, TimeUnit.SECONDS)) {
+        browser.destroyForcibly().waitFor();
+      }
+    }
+  }
+
+  /** Starts the one browser of all tests, and finds where it takes orders. */
+  private static void open(String program) throws IOException {
+    browser =
+        new ProcessBuilder(
+                program,
+                "--headless",
+                "--disable-gpu",
+                "--disable-dev-shm-usage", // too small in many containers
+                "--no-first-run",
+                "--no-sandbox", // not to be had by root or in a container; the page is our own
+                "--remote-debugging-port=0",
+                "--user-data-dir=" + profile)
+            .redirectErrorStream(true)
+            .redirectOutput(LOG.toFile())
+            .start();
+    Path address = profile.resolve("DevToolsActivePort"); // port and path, a line each
+    TestServer.await(
+        "the browser starts, see " + LOG,
+        () -> !browser.isAlive() || Files.exists(address) && address.toFile().length() > 0);
+    tabs = URI.create("http://127.0.0.1:" + Files.readAllLines(address).get(0) + "/json/new");
   }
 
   /** The program that CHROME names, else one that is installed, else null. */
@@ -140,28 +174,18 @@ class FrontEndTest {
       throws Exception {
     CompletableFuture<String> text = new CompletableFuture<>();
     shown = text;
-    Process process =
-        new ProcessBuilder(
-                browser,
-                "--headless",
-                "--disable-gpu",
-                "--disable-dev-shm-usage", // too small in many containers
-                "--no-first-run",
-                "--no-sandbox", // not to be had by root or in a container; the page is our own
-                "--user-data-dir=" + profile,
-                origin + "/#api=http://127.0.0.1:" + serverPort + "&token=" + token + options)
-            .redirectErrorStream(true)
-            .redirectOutput(LOG.toFile())
-            .start();
-    process.onExit().thenRun(() -> text.completeExceptionally(new IOException("see " + LOG)));
-    try {
-      return text.get(60, TimeUnit.SECONDS);
-    } finally {
-      process.destroy();
-      if (!process.waitFor(10, TimeUnit.SECONDS)) {
-        process.destroyForcibly().waitFor();
-      }
-    }
+    String address = origin + "/#api=http://127.0.0.1:" + serverPort + "&token=" + token + options;
+    URI newTab = URI.create(tabs + "?" + URLEncoder.encode(address, StandardCharsets.UTF_8));
+    HttpResponse<String> opened =
+        HttpClient.newHttpClient()
+            .send(
+                HttpRequest.newBuilder(newTab)
+                    .PUT(HttpRequest.BodyPublishers.noBody())
+                    .timeout(Duration.ofSeconds(60))
+                    .build(),
+                HttpResponse.BodyHandlers.ofString());
+    assertEquals(200, opened.statusCode(), opened::body);
+    return text.get(60, TimeUnit.SECONDS);
   }
 
   private static List<String> rows() {
