@@ -231,7 +231,7 @@ public final class Migrations {
   }
 
   /** Returns the first column of the first row, or an empty text. */
-  private static String query(Connection connection, String sql) throws SQLException {
+  static String query(Connection connection, String sql) throws SQLException {
     try (Statement statement = connection.createStatement();
         ResultSet row = statement.executeQuery(sql)) {
       return row.next() ? row.getString(1) : "";

@@ -31,6 +31,9 @@ final class RowSecurity extends BaseCallback {
         AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       """;
 
+  private static final String HAS_API_ROLES =
+      "SELECT to_regrole('anon') IS NOT NULL OR to_regrole('authenticated') IS NOT NULL";
+
   private static final String OWN_TABLES =
       RELATIONS + "AND relname IN ('users', '" + Migrations.HISTORY + "')";
 
@@ -59,7 +62,7 @@ final class RowSecurity extends BaseCallback {
             ELSE true
           END AS is_open
         FROM pg_class c
-        WHERE c.oid = ANY (?) AND EXISTS (SELECT FROM api) AND pg_has_role(c.relowner, 'USAGE')
+        WHERE c.oid = ANY (?) AND pg_has_role(c.relowner, 'USAGE')
       ), acl AS (
         SELECT oid, relacl AS items FROM relation
         UNION ALL
@@ -144,6 +147,9 @@ final class RowSecurity extends BaseCallback {
   }
 
   private static void secure(Connection connection, List<Long> relations) throws SQLException {
+    if (Migrations.query(connection, HAS_API_ROLES).equals("f")) {
+      return; // known in a twentieth of the time that Postgres needs to plan the query below
+    }
     for (String sql : texts(connection, STATEMENTS, relations)) {
       try (Statement statement = connection.createStatement()) {
         statement.execute(sql);
