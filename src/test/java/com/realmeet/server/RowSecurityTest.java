@@ -45,6 +45,11 @@ class RowSecurityTest {
 
   private static StandInClerk clerk;
 
+  /** Of {@link #as}: to open one is expensive. */
+  private static Connection connection;
+
+  private static String connectedTo = "";
+
   @BeforeAll
   static void start() {
     clerk = new StandInClerk();
@@ -55,8 +60,15 @@ class RowSecurityTest {
   }
 
   @AfterAll
-  static void stop() {
+  static void stop() throws SQLException {
     clerk.close();
+    disconnect();
+  }
+
+  private static void disconnect() throws SQLException {
+    if (connection != null) {
+      connection.close();
+    }
   }
 
   private static String supabase() {
@@ -320,8 +332,12 @@ class RowSecurityTest {
   }
 
   private static void as(String role, String database, String sql) throws SQLException {
-    try (Connection connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
-        Statement statement = connection.createStatement()) {
+    if (!database.equals(connectedTo)) {
+      disconnect();
+      connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
+      connectedTo = database;
+    }
+    try (Statement statement = connection.createStatement()) {
       statement.execute("SET ROLE " + role);
       statement.execute(sql);
     }

@@ -129,8 +129,12 @@ public final class TestPostgres {
 
   /** The URL of a new database that is like another one, to which nobody may be connected now. */
   public static String copyOf(String url) {
-    forgetConnections();
-    return copy(url.replaceFirst(".*/([^?]*).*", "$1"));
+    forgetConnections(nameOf(url));
+    return copy(nameOf(url));
+  }
+
+  private static String nameOf(String url) {
+    return url.replaceFirst(".*/([^?]*).*", "$1");
   }
 
   private static String copy(String template) {
@@ -269,16 +273,18 @@ public final class TestPostgres {
     }
   }
 
-  private static void forgetConnections() {
+  private static void forgetConnections(String database) {
     synchronized (kept) {
-      for (Kept each : kept) {
-        try {
-          each.connection.close();
-        } catch (SQLException e) {
-          throw new IllegalStateException(e);
+      for (Kept each : List.copyOf(kept)) {
+        if (nameOf(each.url).equals(database)) {
+          kept.remove(each);
+          try {
+            each.connection.close();
+          } catch (SQLException e) {
+            throw new IllegalStateException(e);
+          }
         }
       }
-      kept.clear();
     }
   }
 }
