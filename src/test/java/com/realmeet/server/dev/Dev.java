@@ -108,6 +108,7 @@ public final class Dev {
             .setCleanDataDirectory(false)
             .setRegisterShutdownHook(false)
             .setPort(freePort(POSTGRES_PORT))
+            .setPGStartupWait(Duration.ofSeconds(60)) // a busy machine may need more than 10
             .start();
     override("DATABASE_URL", databaseUrl(postgres.getPort()));
     override("DIRECT_URL", "");

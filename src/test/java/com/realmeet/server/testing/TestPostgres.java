@@ -11,6 +11,7 @@ import java.sql.Connection;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
+import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -95,7 +96,8 @@ public final class TestPostgres {
               postgres.getDatabaseName());
     }
     try {
-      EmbeddedPostgres.Builder builder = EmbeddedPostgres.builder();
+      EmbeddedPostgres.Builder builder =
+          EmbeddedPostgres.builder().setPGStartupWait(Duration.ofSeconds(60));
       SETTINGS.forEach(builder::setServerConfig);
       Path data = null;
       if (Files.isWritable(MEMORY) && MEMORY.toFile().getUsableSpace() > ROOM_IN_MEMORY) {
