@@ -22,12 +22,14 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Tables in a database like Supabase's, where a public API's roles may use every new table. */
+@Order(Integer.MAX_VALUE) // the roles that it makes stay, and slow all migrations down
 class RowSecurityTest {
   /** A role without any right of its own, for a server with the least privileges. */
   private static final String APP = "real_meet_app_" + ProcessHandle.current().pid();

@@ -31,6 +31,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Predicate;
 import org.jdbi.v3.core.ConnectionException;
+import org.jdbi.v3.core.ConnectionFactory;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.HandleCallback;
 import org.jdbi.v3.core.Jdbi;
@@ -151,19 +152,31 @@ public final class Database implements AutoCloseable {
     source.retryWhile(
         () -> !pool.isClosed() && pool.getHikariPoolMXBean().getThreadsAwaitingConnection() > 0);
     opening = new ThreadLocal<>();
-    jdbi = Jdbi.create(this::openConnection).installPlugin(new PostgresPlugin());
+    jdbi = jdbi(this::openConnection, url);
     jdbi.getConfig(RowMappers.class).register(Database::recordMapper);
-    // A search path is state of the connection, which poolers reject or mix up.
-    jdbi.define("schema", url.qualified(""));
-    // By default the message of a failed statement quotes its arguments, such as email addresses.
-    jdbi.getConfig(StatementExceptions.class)
-        .setMessageRendering(StatementExceptions.MessageRendering.NONE);
     canceller = new StatementCanceller();
     outage = new Outage(log, "Database");
     readOnly = new Outage(log, "Writing to the database");
     warnings = new LogRateLimiter();
     lastUseNanos = new AtomicLong();
     featurePermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
+  }
+
+  static Jdbi jdbi(ConnectionFactory connections, DatabaseUrl url) {
+    Jdbi jdbi = Jdbi.create(connections);
+    jdbi.installPlugin(
+        new PostgresPlugin() {
+          @Override
+          public Handle customizeHandle(Handle handle) {
+            return handle; // large objects, which nobody uses, would cost a query a connection
+          }
+        });
+    // A search path is state of the connection, which poolers reject or mix up.
+    jdbi.define("schema", url.qualified(""));
+    // By default the message of a failed statement quotes its arguments, such as email addresses.
+    jdbi.getConfig(StatementExceptions.class)
+        .setMessageRendering(StatementExceptions.MessageRendering.NONE);
+    return jdbi;
   }
 
   private static Optional<RowMapper<?>> recordMapper(Type type, ConfigRegistry jdbi) {

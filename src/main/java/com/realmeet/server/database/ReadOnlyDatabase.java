@@ -12,10 +12,7 @@ import java.util.function.Function;
 import javax.sql.DataSource;
 import org.jdbi.v3.core.ConnectionException;
 import org.jdbi.v3.core.Handle;
-import org.jdbi.v3.core.Jdbi;
 import org.jdbi.v3.core.JdbiException;
-import org.jdbi.v3.core.statement.StatementExceptions;
-import org.jdbi.v3.postgres.PostgresPlugin;
 import org.postgresql.PGConnection;
 import org.postgresql.ds.PGSimpleDataSource;
 
@@ -52,11 +49,7 @@ public final class ReadOnlyDatabase implements AutoCloseable {
     schema = url.schema();
     connection = source(url).getConnection();
     connection.setReadOnly(true);
-    Jdbi jdbi = Jdbi.create(connection).installPlugin(new PostgresPlugin());
-    jdbi.define("schema", url.qualified(""));
-    jdbi.getConfig(StatementExceptions.class)
-        .setMessageRendering(StatementExceptions.MessageRendering.NONE);
-    handle = jdbi.open();
+    handle = Database.jdbi(() -> connection, url).open();
   }
 
   private static PGSimpleDataSource source(DatabaseUrl url) {
