@@ -58,6 +58,12 @@ public final class JettyServer {
   private static final int MAX_THREADS = 200;
 
   /**
+   * Maximum number of the threads above that only wait for input. Jetty would take one for every
+   * two processors, and with many of them leave none to health and readiness.
+   */
+  private static final int MAX_SELECTORS = 4;
+
+  /**
    * Whether the server's own routes, health and readiness run on virtual threads, which serve a
    * fifth more known users at full load. Before Java 24, a virtual thread that waits for a monitor
    * blocks the platform thread that carries it.
@@ -158,9 +164,11 @@ public final class JettyServer {
     javalin.http.maxRequestSize = Long.MAX_VALUE; // RequestBodyLimits has the limit
     javalin.jetty.threadPool = threadPool();
     javalin.jetty.modifyHttpConfiguration(http -> configure(http, cors));
+    int processors = Runtime.getRuntime().availableProcessors();
     javalin.jetty.addConnector(
         (server, http) -> {
-          ServerConnector connector = JettyWorkarounds.connector(server, http);
+          int selectors = Math.min(MAX_SELECTORS, Math.max(1, processors / 2));
+          ServerConnector connector = JettyWorkarounds.connector(server, selectors, http);
           connector.setHost(host);
           connector.setPort(port);
           connector.setAcceptQueueSize(BACKLOG);

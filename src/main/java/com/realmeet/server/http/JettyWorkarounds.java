@@ -172,8 +172,8 @@ public final class JettyWorkarounds {
    * Returns a connector whose idle timeout is not extended by single bytes (slowloris protection).
    * Delete when Jetty has a timeout for the head of a request.
    */
-  static ServerConnector connector(Server server, HttpConfiguration http) {
-    return new Connector(server, http);
+  static ServerConnector connector(Server server, int selectors, HttpConfiguration http) {
+    return new Connector(server, selectors, http);
   }
 
   /**
@@ -228,8 +228,8 @@ public final class JettyWorkarounds {
     /** Bytes received of request heads that are not complete yet, over all connections. */
     private final AtomicInteger incompleteHeadBytes = new AtomicInteger();
 
-    Connector(Server server, HttpConfiguration http) {
-      super(server, new HttpConnectionFactory(http));
+    Connector(Server server, int selectors, HttpConfiguration http) {
+      super(server, 1, selectors, new HttpConnectionFactory(http));
       setIdleTimeout(EndPoint.IDLE_TIMEOUT.toMillis());
     }
 
