@@ -133,7 +133,7 @@ class BulkheadTest {
   @Test
   void syncGoesOnBesideHandlersThatCompute() {
     released = new CountDownLatch(1);
-    int number = 4 * Runtime.getRuntime().availableProcessors() + 1;
+    int number = Math.min(PLACES, 4 * Runtime.getRuntime().availableProcessors() + 1);
     open(number, "/api/user/compute");
     TestServer.await("all compute", () -> inside.get() == number);
 
