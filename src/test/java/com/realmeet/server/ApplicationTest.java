@@ -42,12 +42,12 @@ import org.junit.jupiter.params.provider.ValueSource;
  * What routes of an application's own may rely on without a line of theirs, and what the rest of
  * the server suffers from them: nothing.
  */
-class FeatureTest {
+class ApplicationTest {
   private static final String MEETINGS = "/api/meetings";
   private static final String PARTICIPANTS = "/api/meetings/1/participants";
   private static final String NEW = "{\"title\":\"Lunch\",\"startsAt\":\"2026-02-09T17:00:00Z\"}";
   private static final String POOL_SIZE = "4";
-  private static final int OF_FEATURES = 2; // connections of the pool
+  private static final int OF_APPLICATION = 2; // connections of the pool
 
   private static String database;
   private static StandInClerk clerk;
@@ -111,10 +111,11 @@ class FeatureTest {
         slow.add(clients.submit(() -> server.get(token, MEETINGS)));
       }
       TestServer.await(
-          "the features' share is in use", () -> SlowStatements.waiting(database) == OF_FEATURES);
+          "the application's share is in use",
+          () -> SlowStatements.waiting(database) == OF_APPLICATION);
 
       assertOthersAreServed(server);
-      assertEquals(OF_FEATURES, SlowStatements.waiting(database));
+      assertEquals(OF_APPLICATION, SlowStatements.waiting(database));
     }
     for (Future<HttpResponse<String>> response : slow) {
       assertEquals(200, response.get().statusCode(), response.get().body());
@@ -211,7 +212,7 @@ class FeatureTest {
           response.body());
       assertEquals(1, occurrences("Unhandled exception"));
       assertEquals(1, occurrences("IllegalArgumentException: the cause"));
-      assertEquals(1, occurrences("at com.realmeet.server.FeatureTest.lambda$exceptionIsA500"));
+      assertEquals(1, occurrences("at com.realmeet.server.ApplicationTest.lambda$exceptionIsA500"));
     }
   }
 

@@ -41,7 +41,7 @@ class PackagesTest {
         continue;
       }
       packages.add(own);
-      // A feature's package may use all of them, but none of the server's may use a feature's.
+      // An application's package may use all of them, but none of the server's may use it.
       Set<String> allowed = ALLOWED.getOrDefault(own, ALLOWED.keySet());
       USE.matcher(Files.readString(file))
           .results()

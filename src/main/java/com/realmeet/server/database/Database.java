@@ -52,11 +52,11 @@ import org.slf4j.LoggerFactory;
  * suspend, ends every call of a request within 5 s, cancels statements in Postgres that time out,
  * and retries after a failover where that is safe.
  *
- * <p>A feature's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its SQL,
- * {@code <schema>} before a table's name is replaced by the schema of the URL. Rows map to records,
- * a column {@code host_id} to the component {@code hostId}. All features together use at most the
- * pool's size less two connections, but one at least (a bulkhead), so that their slow queries block
- * neither sync nor readiness.
+ * <p>An application's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its
+ * SQL, {@code <schema>} before a table's name is replaced by the schema of the URL. Rows map to
+ * records, a column {@code host_id} to the component {@code hostId}. All its DAOs together use at
+ * most the pool's size less two connections, but one at least (a bulkhead), so that their slow
+ * queries block neither sync nor readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
@@ -116,10 +116,10 @@ public final class Database implements AutoCloseable {
   private final LogRateLimiter warnings;
 
   /**
-   * Permits of the bulkhead, one for each connection that features may use; null for the server's
-   * own work.
+   * Permits of the bulkhead, one for each connection that an application may use; null for the
+   * server's own work.
    */
-  private final Semaphore featurePermits;
+  private final Semaphore applicationPermits;
 
   private final AtomicLong lastUseNanos;
 
@@ -159,7 +159,7 @@ public final class Database implements AutoCloseable {
     readOnly = new Outage(log, "Writing to the database");
     warnings = new LogRateLimiter();
     lastUseNanos = new AtomicLong();
-    featurePermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
+    applicationPermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
   }
 
   static Jdbi jdbi(ConnectionFactory connections, DatabaseUrl url) {
@@ -197,7 +197,7 @@ public final class Database implements AutoCloseable {
     poolerChecked = shared.poolerChecked;
     warnings = shared.warnings;
     lastUseNanos = shared.lastUseNanos;
-    featurePermits = null;
+    applicationPermits = null;
   }
 
   /** Returns the same pool without the bulkhead, for the server's own work only. */
@@ -206,7 +206,7 @@ public final class Database implements AutoCloseable {
   }
 
   private boolean isReserved() {
-    return featurePermits == null;
+    return applicationPermits == null;
   }
 
   /**
@@ -305,13 +305,13 @@ public final class Database implements AutoCloseable {
     try {
       return tryTwice(deadline, work, isSafe);
     } finally {
-      featurePermits.release();
+      applicationPermits.release();
     }
   }
 
   private void acquirePermit(Deadline deadline) {
     try {
-      if (featurePermits.tryAcquire(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS)) {
+      if (applicationPermits.tryAcquire(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS)) {
         return;
       }
     } catch (InterruptedException e) {
@@ -320,7 +320,7 @@ public final class Database implements AutoCloseable {
     String reason = "too many slow queries at once";
     if (warnings.allows(reason)) {
       log.warn(
-          "A query of a feature found no free connection in time: {}; all but {} of "
+          "A query of the application found no free connection in time: {}; all but {} of "
               + "DATABASE_POOL_SIZE are busy with others",
           reason,
           RESERVED_CONNECTIONS);
@@ -510,10 +510,10 @@ public final class Database implements AutoCloseable {
     return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, reason);
   }
 
-  /** Warns of a cancelled query of a feature, which is no outage: the database is healthy. */
+  /** Warns of a cancelled query of the application, which is no outage: the database is healthy. */
   private void warnOfSlowQuery(String reason) {
     if (warnings.allows("cancelled")) {
-      log.warn("A query of a feature was too slow, {}", reason);
+      log.warn("A query of the application was too slow, {}", reason);
     }
   }
 

@@ -25,9 +25,10 @@ import java.util.regex.Pattern;
  * computes for 20 ms, or its clients send their bodies slowly. Server, clients and stand-in Clerk
  * share this process.
  *
- * <pre>java -cp target/classes:target/test-classes:… com.realmeet.server.bench.SlowFeature</pre>
+ * <pre>java -cp target/classes:target/test-classes:… com.realmeet.server.bench.SlowApplication
+ * </pre>
  */
-public final class SlowFeature {
+public final class SlowApplication {
   private static final String SLOW_QUERY =
       """
       ALTER TABLE meet.meetings RENAME TO rows;
@@ -46,7 +47,7 @@ public final class SlowFeature {
   private final int port;
   private final String token;
 
-  private SlowFeature(int port, String token) {
+  private SlowApplication(int port, String token) {
     this.port = port;
     this.token = token;
   }
@@ -61,8 +62,8 @@ public final class SlowFeature {
       String token = clerk.token("user_ada", Duration.ofHours(1));
       server.sync(token);
       TestPostgres.execute(database, SLOW_QUERY);
-      SlowFeature bench = new SlowFeature(server.port(), token);
-      server.addRoute("/api/compute", SlowFeature::compute);
+      SlowApplication bench = new SlowApplication(server.port(), token);
+      server.addRoute("/api/compute", SlowApplication::compute);
       bench.step("warm-up", 0, LIST, 0);
       bench.step("nothing else", 0, LIST, 0);
       bench.step("64 connections, query of 200 ms", 64, LIST, 0);

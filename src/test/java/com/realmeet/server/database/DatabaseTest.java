@@ -33,7 +33,8 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 /**
- * Tests the guarantees of Database for a feature's DAO, and for the rest of the server beside it.
+ * Tests the guarantees of Database for an application's DAO, and for the rest of the server beside
+ * it.
  */
 class DatabaseTest {
   private static final int POOL_SIZE = 4;
@@ -191,7 +192,7 @@ class DatabaseTest {
   }
 
   @Test
-  void slowQueryOfAFeatureIsCancelledAndIsNoOutage() {
+  void slowQueryOfAnApplicationIsCancelledAndIsNoOutage() {
     try (Database fresh = new Database(DatabaseUrl.parse(url), 4, Metrics.noMeters())) {
       Failure e =
           assertThrows(
@@ -205,7 +206,7 @@ class DatabaseTest {
       TestServer.await("nothing runs", () -> running("pg_sleep").isEmpty());
     }
     assertTrue(
-        Log.text().contains("WARN Database - A query of a feature was too slow"), Log.text());
+        Log.text().contains("WARN Database - A query of the application was too slow"), Log.text());
     assertTrue(Log.text().contains(": SELECT ?, pg_sleep(?)"), Log.text());
     assertFalse(Log.text().contains("Database is unavailable"), Log.text());
   }
@@ -231,7 +232,7 @@ class DatabaseTest {
 
   @ParameterizedTest
   @CsvSource({"1, 1", "2, 1", "3, 1", "4, 2", "10, 8"})
-  void slowFeaturesLeaveTwoConnectionsToTheServer(int poolSize, int forFeatures)
+  void slowApplicationLeavesTwoConnectionsToTheServer(int poolSize, int forApplication)
       throws SQLException {
     String lock = "SELECT pg_advisory_xact_lock(" + poolSize + ")";
     List<CompletableFuture<?>> slow = new ArrayList<>();
@@ -240,10 +241,10 @@ class DatabaseTest {
           Statement statement = connection.createStatement()) {
         connection.setAutoCommit(false);
         statement.execute(lock);
-        for (int i = 0; i < forFeatures; i++) {
+        for (int i = 0; i < forApplication; i++) {
           slow.add(supplyAsync(() -> small.read(handle -> handle.execute(lock)), threads));
         }
-        TestServer.await("all wait", () -> running(lock).size() == forFeatures + 1);
+        TestServer.await("all wait", () -> running(lock).size() == forApplication + 1);
 
         Failure e =
             assertThrows(
@@ -255,7 +256,7 @@ class DatabaseTest {
         assertEquals(Failure.Kind.OVERLOADED, e.kind());
         assertEquals("too many slow queries at once", e.reason());
         if (poolSize > 1) {
-          int free = poolSize - forFeatures;
+          int free = poolSize - forApplication;
           assertTrue(
               TestServer.atOnce(free, () -> small.reserved().read(h -> h.execute("SELECT 1")))
                       .size()
@@ -268,7 +269,7 @@ class DatabaseTest {
       small.read(handle -> handle.execute("SELECT 1"));
     }
     assertTrue(
-        Log.text().contains("WARN Database - A query of a feature found no free connection"));
+        Log.text().contains("WARN Database - A query of the application found no free connection"));
   }
 
   @Test
