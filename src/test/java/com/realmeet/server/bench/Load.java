@@ -179,6 +179,11 @@ public final class Load {
         "POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Length: 0\r\n\r\n"
             .formatted(url.getPath(), url.getAuthority(), token);
     out.write(request.getBytes(StandardCharsets.US_ASCII));
+    return status(in);
+  }
+
+  /** Reads an answer, and returns its status. */
+  static int status(InputStream in) throws IOException {
     StringBuilder head = new StringBuilder();
     while (head.indexOf("\r\n\r\n", head.length() - 4) < 0) {
       int c = in.read();

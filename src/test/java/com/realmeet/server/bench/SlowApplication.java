@@ -7,7 +7,6 @@ import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import io.javalin.http.Context;
 import java.io.IOException;
-import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
@@ -17,8 +16,6 @@ import java.util.List;
 import java.util.Locale;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 
 /**
  * How long other requests take while a route of an application is slow: its query takes 200 ms, it
@@ -40,9 +37,6 @@ public final class SlowApplication {
   private static final Duration STEP = Duration.ofSeconds(10);
   private static final List<String> PROBES =
       List.of("POST /api/user/sync", "GET /api/health", "GET /api/ready");
-
-  private static final Pattern RESPONSE =
-      Pattern.compile("HTTP/1\\.1 (\\d+) .*?\r\nContent-Length: (\\d+)\r\n.*", Pattern.DOTALL);
 
   private final int port;
   private final String token;
@@ -136,7 +130,7 @@ public final class SlowApplication {
       while (!end.get()) {
         long start = System.nanoTime();
         socket.getOutputStream().write(text);
-        boolean ok = status(socket.getInputStream()) == 200;
+        boolean ok = Load.status(socket.getInputStream()) == 200;
         longest[0] = Math.max(longest[0], (System.nanoTime() - start) / 1_000_000);
         (ok ? served : failed).incrementAndGet();
         Thread.sleep(pause);
@@ -169,22 +163,5 @@ public final class SlowApplication {
   private String head(String request, String more) {
     return "%s HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n%s\r\n"
         .formatted(request, token, more);
-  }
-
-  private static int status(InputStream in) throws IOException {
-    StringBuilder head = new StringBuilder();
-    while (head.indexOf("\r\n\r\n") < 0) {
-      int b = in.read();
-      if (b < 0) {
-        throw new IOException("the server closed the connection");
-      }
-      head.append((char) b);
-    }
-    Matcher response = RESPONSE.matcher(head);
-    if (!response.matches()) {
-      throw new IOException("no response: " + head);
-    }
-    in.readNBytes(Integer.parseInt(response.group(2)));
-    return Integer.parseInt(response.group(1));
   }
 }
