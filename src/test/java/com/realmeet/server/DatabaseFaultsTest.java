@@ -312,7 +312,7 @@ class DatabaseFaultsTest {
       TestPostgres.execute(
           database,
           "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"
-              + empty.replaceFirst(".*/([^?]*).*", "$1")
+              + TestPostgres.nameOf(empty)
               + "'");
       TestServer.await("the one that was warmed up ends", () -> connections(empty) == 0);
       for (int i = 0; i < 5; i++) {
@@ -408,7 +408,7 @@ class DatabaseFaultsTest {
   }
 
   private static void allowConnections(boolean allow) {
-    String name = database.replaceFirst(".*/([^?]+).*", "$1");
+    String name = TestPostgres.nameOf(database);
     String postgres = TestPostgres.withDatabase(database, "postgres");
     TestPostgres.execute(
         postgres, "ALTER DATABASE %s WITH ALLOW_CONNECTIONS %s".formatted(name, allow));
@@ -422,7 +422,7 @@ class DatabaseFaultsTest {
     TestPostgres.execute(
         database,
         "BEGIN READ WRITE; ALTER DATABASE %s SET default_transaction_read_only = %s; COMMIT"
-            .formatted(database.replaceFirst(".*/([^?]+).*", "$1"), on));
+            .formatted(TestPostgres.nameOf(database), on));
   }
 
   private static void killConnections() {

@@ -101,7 +101,7 @@ class WebhookRetryTest {
   @Test
   void databaseThatIsAwayAsksForARetryThatSucceeds() {
     clerk.putUser("user_away", "away@example.com", "Away", null);
-    String name = fleet.database().replaceFirst(".*/([^?]*).*", "$1");
+    String name = TestPostgres.nameOf(fleet.database());
     String others = TestPostgres.withDatabase(fleet.database(), "postgres");
     TestPostgres.execute(
         others,

@@ -135,7 +135,8 @@ public final class TestPostgres {
     return copy(nameOf(url));
   }
 
-  private static String nameOf(String url) {
+  /** The name of the database in a URL. */
+  public static String nameOf(String url) {
     return url.replaceFirst(".*/([^?]*).*", "$1");
   }
 
