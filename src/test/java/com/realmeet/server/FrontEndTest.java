@@ -39,10 +39,10 @@ import org.junit.jupiter.api.io.TempDirDeletionStrategy.IgnoreFailures;
  * Skipped where there is none.
  */
 class FrontEndTest {
-  /** What the browser had to say. */
+  /** Output of the browser. */
   private static final Path LOG = Path.of("target", "browser.log");
 
-  /** Of the browser, whose children may still write to it when it has ended. */
+  /** User data of the browser, whose child processes may still write there after its end. */
   @TempDir(deletionStrategy = IgnoreFailures.class)
   private static Path profile;
 
@@ -185,6 +185,7 @@ class FrontEndTest {
                     .build(),
                 HttpResponse.BodyHandlers.ofString());
     assertEquals(200, opened.statusCode(), opened::body);
+    browser.onExit().thenRun(() -> text.completeExceptionally(new IOException("see " + LOG)));
     return text.get(60, TimeUnit.SECONDS);
   }
 
