@@ -11,7 +11,6 @@ import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
-import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.sql.Connection;
@@ -29,7 +28,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** Tables in a database like Supabase's, where a public API's roles may use every new table. */
-@Order(Integer.MAX_VALUE) // the roles that it makes stay, and slow all migrations down
+@Order(Integer.MAX_VALUE) // the roles that it creates persist, and make migrations slower
 class RowSecurityTest {
   /** A role without any right of its own, for a server with the least privileges. */
   private static final String APP = "real_meet_app_" + ProcessHandle.current().pid();
@@ -47,11 +46,6 @@ class RowSecurityTest {
 
   private static StandInClerk clerk;
 
-  /** Of {@link #as}: to open one is expensive. */
-  private static Connection connection;
-
-  private static String connectedTo = "";
-
   @BeforeAll
   static void start() {
     clerk = new StandInClerk();
@@ -62,15 +56,8 @@ class RowSecurityTest {
   }
 
   @AfterAll
-  static void stop() throws SQLException {
+  static void stop() {
     clerk.close();
-    disconnect();
-  }
-
-  private static void disconnect() throws SQLException {
-    if (connection != null) {
-      connection.close();
-    }
   }
 
   private static String supabase() {
@@ -85,7 +72,7 @@ class RowSecurityTest {
 
   @ParameterizedTest
   @ValueSource(strings = {"", "1.0.0.sql", "1.0.0-prisma.sql"})
-  void rolesOfThePublicApiHaveNoRights(String dump) throws IOException {
+  void rolesOfThePublicApiHaveNoRights(String dump) throws Exception {
     String database = supabase();
     if (!dump.isEmpty()) {
       TestPostgres.execute(database, RepeatedMigrationTest.read(dump));
@@ -109,7 +96,7 @@ class RowSecurityTest {
 
   /** A dump of another host is restored with Supabase's default privileges. */
   @Test
-  void restoredTablesAreClosedAtTheNextStart() {
+  void restoredTablesAreClosedAtTheNextStart() throws SQLException {
     String database = supabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(
@@ -126,7 +113,7 @@ class RowSecurityTest {
   }
 
   @Test
-  void laterGrantsAndPoliciesOfTheApplicationStand() {
+  void laterGrantsAndPoliciesOfTheApplicationStand() throws SQLException {
     String database = supabase();
     TestPostgres.execute(
         database,
@@ -154,7 +141,7 @@ class RowSecurityTest {
   /** The grants that the README names for a role that serves. */
   @ParameterizedTest
   @ValueSource(booleans = {true, false})
-  void roleWithTheLeastPrivilegesServes(boolean migratesItself) {
+  void roleWithTheLeastPrivilegesServes(boolean migratesItself) throws SQLException {
     String database = supabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
@@ -172,7 +159,7 @@ class RowSecurityTest {
 
   /** The statements that the README names for tables to come, after the first start. */
   @Test
-  void roleWithDefaultPrivilegesServesOwnTablesFromTheirFirstStart() throws IOException {
+  void roleWithDefaultPrivilegesServesOwnTablesFromTheirFirstStart() throws Exception {
     String database = supabase();
     Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
@@ -222,7 +209,7 @@ class RowSecurityTest {
 
   /** Roles that could read before row level security came still can. */
   @Test
-  void rolesWithRightsOfTheirOwnGoOnReading() throws IOException {
+  void rolesWithRightsOfTheirOwnGoOnReading() throws Exception {
     String database = supabase();
     TestPostgres.execute(database, RepeatedMigrationTest.read("1.0.0.sql"));
     TestPostgres.execute(database, "GRANT SELECT (id, name) ON users TO " + APP);
@@ -296,12 +283,15 @@ class RowSecurityTest {
     Migrations.migrate(DatabaseUrl.parse(database), "filesystem:" + directory);
   }
 
-  private static void assertClosed(String database) {
-    for (String role : List.of("anon", "authenticated")) {
-      for (String table : List.of("users", "real_meet_server_migrations")) {
-        assertClosed(database, role, "SELECT count(*) FROM " + table);
-        assertClosed(database, role, "DELETE FROM " + table);
-        assertClosed(database, role, "TRUNCATE " + table);
+  /** Runs all statements on one connection, since opening one is expensive. */
+  private static void assertClosed(String database) throws SQLException {
+    try (Connection connection = connect(database)) {
+      for (String role : List.of("anon", "authenticated")) {
+        for (String table : List.of("users", "real_meet_server_migrations")) {
+          assertDenied(connection, role, "SELECT count(*) FROM " + table);
+          assertDenied(connection, role, "DELETE FROM " + table);
+          assertDenied(connection, role, "TRUNCATE " + table);
+        }
       }
     }
     assertEquals(
@@ -319,26 +309,31 @@ class RowSecurityTest {
     TestPostgres.execute(database, "REVOKE SELECT ON real_meet_server_migrations FROM anon");
   }
 
-  private static void assertClosed(String database, String role, String sql) {
-    SQLException denied = assertThrows(SQLException.class, () -> as(role, database, sql), sql);
+  private static void assertClosed(String database, String role, String sql) throws SQLException {
+    try (Connection connection = connect(database)) {
+      assertDenied(connection, role, sql);
+    }
+  }
+
+  private static void assertDenied(Connection connection, String role, String sql) {
+    SQLException denied = assertThrows(SQLException.class, () -> as(role, connection, sql), sql);
     assertEquals("42501", denied.getSQLState(), sql);
   }
 
   private static boolean can(String database, String role, String sql) {
-    try {
-      as(role, database, sql);
+    try (Connection connection = connect(database)) {
+      as(role, connection, sql);
       return true;
     } catch (SQLException e) {
       return false;
     }
   }
 
-  private static void as(String role, String database, String sql) throws SQLException {
-    if (!database.equals(connectedTo)) {
-      disconnect();
-      connection = DatabaseUrl.parse(database).dataSource(30).getConnection();
-      connectedTo = database;
-    }
+  private static Connection connect(String database) throws SQLException {
+    return DatabaseUrl.parse(database).dataSource(30).getConnection();
+  }
+
+  private static void as(String role, Connection connection, String sql) throws SQLException {
     try (Statement statement = connection.createStatement()) {
       statement.execute("SET ROLE " + role);
       statement.execute(sql);
