@@ -46,7 +46,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /** The command {@code check}: each line that it can print, provoked. */
-@Order(Integer.MAX_VALUE) // the roles that it makes stay, and slow all migrations down
+@Order(Integer.MAX_VALUE) // the roles that it creates persist, and make migrations slower
 class CheckTest {
   private static final String APP = "check_app_" + ProcessHandle.current().pid();
   private static final String WEBHOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

@@ -162,13 +162,15 @@ public final class Database implements AutoCloseable {
     applicationPermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
   }
 
+  /** Creates a Jdbi with the settings that all connections of the server share. */
   static Jdbi jdbi(ConnectionFactory connections, DatabaseUrl url) {
     Jdbi jdbi = Jdbi.create(connections);
     jdbi.installPlugin(
         new PostgresPlugin() {
           @Override
           public Handle customizeHandle(Handle handle) {
-            return handle; // large objects, which nobody uses, would cost a query a connection
+            return handle; // the plugin would query the functions for large objects, which are
+            // unused
           }
         });
     // A search path is state of the connection, which poolers reject or mix up.

@@ -164,9 +164,9 @@ public final class JettyServer {
     javalin.http.maxRequestSize = Long.MAX_VALUE; // RequestBodyLimits has the limit
     javalin.jetty.threadPool = threadPool();
     javalin.jetty.modifyHttpConfiguration(http -> configure(http, cors));
-    int processors = Runtime.getRuntime().availableProcessors();
     javalin.jetty.addConnector(
         (server, http) -> {
+          int processors = Runtime.getRuntime().availableProcessors();
           int selectors = Math.min(MAX_SELECTORS, Math.max(1, processors / 2));
           ServerConnector connector = JettyWorkarounds.connector(server, selectors, http);
           connector.setHost(host);

@@ -33,7 +33,8 @@ class ReadOnlyDatabaseTest {
 
   @Test
   void libraryThatCommitsAndClosesDoesNeither() throws SQLException {
-    String backends = // of this database: its copies have tables of the same number
+    // Databases that are copies of one template have tables with the same oids.
+    String backends =
         """
         SELECT count(*)
         FROM pg_locks l JOIN pg_database d ON d.oid = l.database
