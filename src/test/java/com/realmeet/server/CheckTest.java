@@ -575,6 +575,9 @@ class CheckTest {
       assertLine("ok direct ", lines);
       assertLine("warn direct DIRECT_URL leads through a pooler", check("DIRECT_URL", pooler.url));
       assertLine("ok migrations ", check("DATABASE_URL", pooler.url));
+      String denied = pooler.url + "?pgbouncer=false"; // as behind a proxy with ids of its own
+      assertLine("ok pooler DATABASE_URL leads straight", check("DATABASE_URL", denied));
+      assertLine("ok direct migrations go straight", check("DIRECT_URL", denied));
     }
   }
 

@@ -80,6 +80,16 @@ class PoolerTest {
     }
   }
 
+  @Test
+  void urlThatDeniesAPoolerIsBelieved() {
+    try (TestServer server =
+        TestServer.start(clerk, pgbouncer.url + "?pgbouncer=false", "DIRECT_URL", database)) {
+      assertEquals(200, server.sync(clerk.token("user_known")).statusCode());
+
+      assertTrue(!Log.text().contains("pgbouncer=true"), Log.text());
+    }
+  }
+
   /** Its tables are in a schema of their own, which connections of the pooler do not know. */
   @Test
   void exampleWorksThroughIt() {

@@ -134,7 +134,7 @@ public final class Database implements AutoCloseable {
     source = url.configure(new RetryingDataSource(), (int) REQUEST_TIMEOUT.toSeconds());
     source.setCancelSignalTimeout(2); // seconds
     preparedStatements = new AtomicBoolean(!url.isPooled());
-    poolerChecked = new AtomicBoolean(url.isPooled());
+    poolerChecked = new AtomicBoolean(url.isPoolingKnown());
     HikariConfig config = new HikariConfig();
     config.setPoolName("database");
     config.setDataSource(source);

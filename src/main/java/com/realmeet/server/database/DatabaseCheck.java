@@ -253,7 +253,7 @@ public final class DatabaseCheck implements AutoCloseable {
           "pooler",
           "DATABASE_URL is known to lead through a pooler: no statements are prepared in Postgres");
     }
-    if (serving.isBehindPooler()) {
+    if (!url.isPoolingKnown() && serving.isBehindPooler()) {
       return warn(
           "pooler",
           "DATABASE_URL leads through a pooler, which its host and port do not tell: add"
@@ -381,7 +381,7 @@ public final class DatabaseCheck implements AutoCloseable {
           "DIRECT_URL leads to the schema %s, DATABASE_URL to %s: add ?schema=%2$s to DIRECT_URL"
               .formatted(schema, servingSchema));
     }
-    if (directUrl.isPooled() || direct.isBehindPooler()) {
+    if (directUrl.isPooled() || !directUrl.isPoolingKnown() && direct.isBehindPooler()) {
       return warn(
           "direct",
           "DIRECT_URL leads through a pooler, which does no harm in session mode only: name the"

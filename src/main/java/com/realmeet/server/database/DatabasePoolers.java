@@ -43,6 +43,16 @@ final class DatabasePoolers {
           // PgBouncer's own port, also PlanetScale's and Google Cloud SQL's: pgbouncer.org/config
           pooler(".+:6432", null));
 
+  /**
+   * Matches the hosts of these providers. A connection tells nothing more about them: proxies such
+   * as Neon's invent process ids for direct connections, too.
+   */
+  private static final Pattern PROVIDER =
+      Pattern.compile(
+          "(.+\\.)?(neon\\.tech|vercel-storage\\.com|supabase\\.com?|flympg\\.net|db\\.prisma\\.io"
+              + "|postgresbridge\\.com|postgres\\.database\\..+|ondigitalocean\\.com)",
+          Pattern.CASE_INSENSITIVE);
+
   private DatabasePoolers() {}
 
   private static Pooler pooler(String address, String direct) {
@@ -52,6 +62,11 @@ final class DatabasePoolers {
   /** Returns true if the host and port are those of a known pooler. */
   static boolean isPooler(Host host) {
     return POOLERS.stream().anyMatch(pooler -> pooler.address.matcher(host.toString()).matches());
+  }
+
+  /** Returns true if the address tells whether the host is a pooler. */
+  static boolean isKnown(Host host) {
+    return isPooler(host) || PROVIDER.matcher(host.name()).matches();
   }
 
   /**

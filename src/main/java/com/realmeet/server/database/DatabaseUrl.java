@@ -287,6 +287,13 @@ public record DatabaseUrl(
   }
 
   /**
+   * Returns true if the URL tells whether there is a pooler; otherwise a connection may show one.
+   */
+  boolean isPoolingKnown() {
+    return pgbouncer != null || hosts.stream().allMatch(DatabasePoolers::isKnown);
+  }
+
+  /**
    * Returns the URL that bypasses the pooler, if the provider's naming scheme tells the direct
    * host; otherwise this URL without warnings.
    */

@@ -345,8 +345,7 @@ class DatabaseUrlTest {
   @ParameterizedTest
   @ValueSource(
       strings = {
-        "h/my-pooler",
-        "h.my-pooler.org/app",
+        "ep-a-1.eu-central-1.aws.neon.tech/db",
         "db.ref.supabase.co:5432/postgres",
         "aws-0-eu-central-1.pooler.supabase.com:5432/postgres",
         "direct.x1y2.flympg.net/fly-db",
@@ -359,7 +358,17 @@ class DatabaseUrlTest {
     DatabaseUrl url = DatabaseUrl.parse("postgresql://ada:QQ@" + rest);
 
     assertFalse(url.isPooled());
+    assertTrue(url.isPoolingKnown()); // the process ids of a provider's proxy prove nothing
     assertEquals(url.hosts(), url.direct().hosts());
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"h/my-pooler", "h.my-pooler.org/app", "neon.tech.example.com/app"})
+  void unknownHostMayBeAPooler(String rest) {
+    DatabaseUrl url = DatabaseUrl.parse("postgresql://ada:QQ@" + rest);
+
+    assertFalse(url.isPooled());
+    assertFalse(url.isPoolingKnown());
   }
 
   @ParameterizedTest
