@@ -14,7 +14,10 @@ import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TcpProxy;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
+import java.io.IOException;
 import java.net.http.HttpResponse;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
@@ -23,6 +26,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
@@ -385,6 +389,24 @@ class MigrationTest {
     } catch (IllegalStateException refused) {
       return false;
     }
+  }
+
+  @Test
+  void migrationThatTakesTooLongFailsAtOnceAndBlamesNoUrl(@TempDir Path directory)
+      throws IOException {
+    DatabaseUrl url = DatabaseUrl.parse(TestPostgres.newDatabase());
+    Files.writeString(
+        directory.resolve("V1001__fill.sql"),
+        "SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(20)");
+
+    StartupException failure =
+        assertThrows(
+            StartupException.class, () -> Migrations.migrate(url, "filesystem:" + directory));
+
+    String message = failure.getMessage();
+    assertTrue(
+        message.startsWith("Migration of the database failed: a statement was cancelled"), message);
+    assertFalse(Log.text().contains("unreachable"), Log.text());
   }
 
   @Test

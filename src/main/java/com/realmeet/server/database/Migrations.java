@@ -20,6 +20,7 @@ import org.flywaydb.core.api.FlywayException;
 import org.flywaydb.core.api.MigrationInfo;
 import org.flywaydb.core.api.configuration.FluentConfiguration;
 import org.flywaydb.core.api.output.MigrateResult;
+import org.flywaydb.core.internal.exception.FlywayMigrateException;
 import org.postgresql.ds.PGSimpleDataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -281,7 +282,8 @@ public final class Migrations {
               + " refuses the login, see DATABASE_URL and DIRECT_URL: "
               + reason);
     }
-    if (!SqlErrors.isUnavailable(cause)) {
+    boolean isOfMigration = e instanceof FlywayMigrateException && !SqlErrors.isTransient(cause);
+    if (isOfMigration || !SqlErrors.isUnavailable(cause)) {
       throw new StartupException("Migration of the database failed: " + reason);
     }
     return reason;

@@ -30,15 +30,12 @@ public final class SqlErrors {
    */
   private static final Set<String> PREPARED_STATEMENT_LOST = Set.of("42P05", "26000");
 
-  /**
-   * feature_not_supported, also raised as "cached plan must not change result type" after a
-   * migration.
-   */
-  private static final String STALE_PLAN = "0A000";
+  /** feature_not_supported. */
+  private static final String NOT_SUPPORTED = "0A000";
 
   /** SQLSTATEs of transient errors: the same statement may succeed on another connection. */
   private static final Set<String> TRANSIENT =
-      Set.of("57P01", "57P02", "57P03", "40001", "40P01", READ_ONLY, STALE_PLAN);
+      Set.of("57P01", "57P02", "57P03", "25P03", "40001", "40P01", READ_ONLY);
 
   /** The only SQLSTATE of PgBouncer's own errors, whose messages are always English. */
   private static final String PROTOCOL_VIOLATION = "08P01";
@@ -70,7 +67,7 @@ public final class SqlErrors {
 
   /** SQLSTATEs whose messages quote names and types only. */
   private static final Set<String> QUOTABLE =
-      Set.of("22001", "42501", "42P01", "42703", "42883", STALE_PLAN);
+      Set.of("22001", "42501", "42P01", "42703", "42883", NOT_SUPPORTED);
 
   /**
    * The database reports success, but a BEFORE trigger of the application has skipped the row by
@@ -98,15 +95,26 @@ public final class SqlErrors {
   /** Returns true if a retry on another connection may succeed. */
   static boolean isTransient(SQLException e) {
     String state = state(e);
-    return state.startsWith("08") || TRANSIENT.contains(state) || isPreparedStatementLost(e);
+    return state.startsWith("08")
+        || TRANSIENT.contains(state)
+        || isPreparedStatementLost(e)
+        || isPlanStale(e);
+  }
+
+  /** Returns true for "cached plan must not change result type", which a migration causes. */
+  private static boolean isPlanStale(SQLException e) {
+    return e instanceof PSQLException postgres
+        && state(e).equals(NOT_SUPPORTED)
+        && postgres.getServerErrorMessage() != null
+        && "RevalidateCachedQuery".equals(postgres.getServerErrorMessage().getRoutine());
   }
 
   /** Returns true if the database, rather than the statement or its data, is at fault. */
   static boolean isUnavailable(SQLException e) {
     return e != null
         && (e.getSQLState() == null
-            || isTransient(e) && !state(e).equals(STALE_PLAN)
-            || state(e).matches("(25|28|3D|53|57|58|XX|HY).*"));
+            || isTransient(e) && !isPlanStale(e)
+            || state(e).matches("(28|3D|53|57|58|XX|HY).*"));
   }
 
   /**
@@ -301,7 +309,7 @@ public final class SqlErrors {
           case "22001" -> "a column is too short: make it text";
           case "P0001" -> "a trigger or function of the application raised it";
           case "42501" -> "GRANT the server's role what it lacks; README lists the rights";
-          case STALE_PLAN ->
+          case NOT_SUPPORTED ->
               message(cause).contains("ON CONFLICT") ? "make the table's rules triggers" : null;
           default ->
               state.startsWith("23")
