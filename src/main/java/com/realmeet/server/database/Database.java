@@ -54,9 +54,10 @@ import org.slf4j.LoggerFactory;
  *
  * <p>An application's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its
  * SQL, {@code <schema>} before a table's name is replaced by the schema of the URL. Rows map to
- * records, a column {@code host_id} to the component {@code hostId}. All its DAOs together use at
- * most the pool's size less two connections, but one at least (a bulkhead), so that their slow
- * queries block neither sync nor readiness.
+ * records, a column {@code host_id} to the component {@code hostId}. Calls may be nested: the inner
+ * one runs on the connection, in the transaction and by the deadline of the outer. All its DAOs
+ * together use at most the pool's size less two connections, but one at least (a bulkhead), so that
+ * their slow queries block neither sync nor readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
@@ -300,6 +301,9 @@ public final class Database implements AutoCloseable {
 
   private <T> T withRetry(
       Deadline deadline, HandleCallback<T, RuntimeException> work, Predicate<SQLException> isSafe) {
+    if (opening.get() != null) { // nested: JDBI lends the outer call's handle
+      return jdbi.withHandle(work);
+    }
     if (isReserved()) {
       return tryTwice(deadline, work, isSafe);
     }

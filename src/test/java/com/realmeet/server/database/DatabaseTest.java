@@ -192,6 +192,61 @@ class DatabaseTest {
   }
 
   @Test
+  void statementAfterAFailedOneOfItsTransactionIsABugAndNoOutage() {
+    JdbiException e =
+        assertThrows(
+            JdbiException.class,
+            () ->
+                database.write(
+                    handle -> {
+                      assertThrows(JdbiException.class, () -> handle.execute("SELECT 1 / 0"));
+                      return handle.execute("SELECT 1");
+                    }));
+
+    assertTrue(e.getMessage().contains("current transaction is aborted"), e.getMessage());
+    assertFalse(Log.text().contains("is unavailable"), Log.text());
+  }
+
+  @Test
+  void statementThatPostgresDoesNotSupportRunsOnce() {
+    AtomicInteger runs = new AtomicInteger();
+
+    assertThrows(
+        JdbiException.class,
+        () ->
+            database.read(
+                handle -> {
+                  runs.incrementAndGet();
+                  return handle.execute("SELECT count(*) FROM notes FOR UPDATE");
+                }));
+
+    assertEquals(1, runs.get());
+  }
+
+  /** One method of a DAO calls another. */
+  @Test
+  void workWithinOtherWorkNeedsNoConnectionOfItsOwn() {
+    try (Database small = new Database(DatabaseUrl.parse(url), 1, Metrics.noMeters())) {
+      small.write(
+          outer -> {
+            insert(outer, "one");
+            return small.write(inner -> insert(inner, "two"))
+                + small.reserved().read(inner -> inner.execute("SELECT 1"));
+          });
+      assertThrows(
+          Failure.class,
+          () ->
+              small.write(
+                  outer -> {
+                    small.write(inner -> insert(inner, "three"));
+                    throw Failure.of(Failure.Kind.EMAIL_IN_USE);
+                  }));
+      small.write(outer -> insert(outer, "four"));
+    }
+    assertEquals("one,two,four", notes());
+  }
+
+  @Test
   void slowQueryOfAnApplicationIsCancelledAndIsNoOutage() {
     try (Database fresh = new Database(DatabaseUrl.parse(url), 4, Metrics.noMeters())) {
       fresh.read(handle -> handle.execute("SELECT 1")); // connecting may take longer than 700 ms
