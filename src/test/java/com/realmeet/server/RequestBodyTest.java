@@ -347,10 +347,12 @@ class RequestBodyTest {
     assertEquals(List.of("close"), answer.header("Connection"));
   }
 
-  @Test
-  void headsThatStopHalfwayTakeLittleMemory() {
-    for (int i = 0; i < 200; i++) { // 12 MB
-      connect("GET /api/health HTTP/1.1\r\nHost: x\r\nX: " + "y".repeat(60_000));
+  /** Jetty keeps a field of 5 bytes in 26 times as many: 200 such heads would take 40 MB. */
+  @ParameterizedTest
+  @CsvSource({"y, 60000", "'1\r\na:b\r\nc:', 1000"})
+  void headsThatStopHalfwayTakeLittleMemory(String text, int times) {
+    for (int i = 0; i < 200; i++) {
+      connect("GET /api/health HTTP/1.1\r\nHost: x\r\nX: " + text.repeat(times));
     }
 
     TestServer.await("some are closed", () -> open.stream().anyMatch(RawHttp::isClosedNow));

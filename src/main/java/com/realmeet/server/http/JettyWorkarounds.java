@@ -221,11 +221,21 @@ public final class JettyWorkarounds {
 
   private static final class Connector extends ServerConnector {
     /**
-     * Maximum memory of incomplete heads, 8 MB. Jetty limits one head to 64 KB, but not their sum.
+     * Maximum memory of incomplete heads, 8 MB. Jetty limits one head to 64 KB, but neither their
+     * sum nor the number of header fields.
      */
     static final int MAX_INCOMPLETE_HEAD_BYTES = 8 << 20;
 
-    /** Bytes received of request heads that are not complete yet, over all connections. */
+    /**
+     * Maximum memory of the first piece of a head that is accepted beyond that: heads of valid
+     * requests are smaller, and almost all arrive in one piece.
+     */
+    static final int MAX_FIRST_PIECE_BYTES = 8 << 10;
+
+    /** Memory that a parsed header field takes in addition to its characters. */
+    static final int FIELD_BYTES = 128;
+
+    /** Memory of request heads that are not complete yet, over all connections. */
     private final AtomicInteger incompleteHeadBytes = new AtomicInteger();
 
     Connector(Server server, int selectors, HttpConfiguration http) {
@@ -260,7 +270,10 @@ public final class JettyWorkarounds {
     private volatile boolean betweenRequests;
     private volatile boolean inRequest;
     private volatile int expired;
-    private final AtomicInteger headBytes = new AtomicInteger(); // 0 once the head is complete
+
+    /** Memory of the incomplete head; 0 once it is complete. */
+    private final AtomicInteger headBytes = new AtomicInteger();
+
     private final Connector connector;
 
     EndPoint(
@@ -301,14 +314,18 @@ public final class JettyWorkarounds {
     }
 
     /**
-     * Accounts for bytes of a head, and closes the connection if all incomplete heads together are
-     * too large. A head that arrives in one piece, as almost all do, is never rejected.
+     * Accounts for received bytes of a head, and closes the connection if all incomplete heads
+     * together are too large.
      */
     private int fillHead(ByteBuffer buffer, int bytes) {
-      boolean inPieces = headBytes.addAndGet(bytes) > bytes;
+      int memory = bytes;
+      for (int i = buffer.limit() - bytes; i < buffer.limit(); i++) {
+        memory += buffer.get(i) == '\n' ? Connector.FIELD_BYTES : 0;
+      }
+      boolean inPieces = headBytes.addAndGet(memory) > memory;
       boolean tooMuch =
-          connector.incompleteHeadBytes.addAndGet(bytes) > Connector.MAX_INCOMPLETE_HEAD_BYTES
-              && inPieces;
+          connector.incompleteHeadBytes.addAndGet(memory) > Connector.MAX_INCOMPLETE_HEAD_BYTES
+              && (inPieces || memory > Connector.MAX_FIRST_PIECE_BYTES);
       if (tooMuch) {
         close();
         BufferUtil.clear(buffer);
