@@ -22,7 +22,7 @@ public final class Health {
   private final Predicate<Duration> pingDatabase;
   private final BooleanSupplier stopping;
   private final Semaphore waiting = new Semaphore(MAX_WAITING);
-  private volatile boolean lastResult;
+  private volatile boolean lastResult = true; // the start has used the database
 
   /**
    * @param pingDatabase returns whether the database responds within a time

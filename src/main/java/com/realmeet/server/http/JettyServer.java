@@ -77,11 +77,11 @@ public final class JettyServer {
    * Concurrency limit of the server's own routes on platform threads. While Clerk hangs, up to 32
    * calls and 60 requests that share them take a thread for long (see ClerkApi, SingleFlight).
    */
-  private static final int MAX_OWN_REQUESTS = 130;
+  private static final int MAX_OWN_REQUESTS = 125;
 
   /**
-   * Concurrency limit of an application's routes. The rest of the threads is for health and
-   * readiness, and for Jetty itself.
+   * Concurrency limit of an application's routes. Of the rest of the threads, Jetty takes up to
+   * five, readiness eight while the database hangs; health needs one.
    */
   private static final int MAX_APPLICATION_REQUESTS = 60;
 

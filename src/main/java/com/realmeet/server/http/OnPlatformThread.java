@@ -13,7 +13,7 @@ import org.eclipse.jetty.util.VirtualThreads;
  * Nothing preempts a virtual thread that computes, but the operating system shares the processors
  * fairly among platform threads.
  *
- * <p>That matters to QoSHandler (Jetty 12.1.13), too: the thread that completes a request spins
+ * <p>That matters to QoSHandler (Jetty 12.1.12), too: the thread that completes a request spins
  * until the next one is in the queue. If all carriers spin, a virtual thread that is about to put
  * it there never runs.
  */

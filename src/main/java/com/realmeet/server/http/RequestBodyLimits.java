@@ -2,6 +2,7 @@ package com.realmeet.server.http;
 
 import com.realmeet.server.core.Access;
 import com.realmeet.server.core.Deadline;
+import java.time.Duration;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.TimeUnit;
@@ -146,6 +147,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
       size += getLength() < 0 ? Math.max(unaccounted, MIN_CHUNK_COST) : unaccounted;
       bytes += unaccounted;
       int total = budget().bytes.addAndGet(unaccounted);
+      unaccounted = 0;
       if (total > budget.maxBytes) {
         budget.giveUpOldest();
       }
@@ -177,15 +179,21 @@ final class RequestBodyLimits extends Handler.Wrapper {
         if (slow > budget.maxSlow) {
           budget.giveUpOldest();
         }
+      }
+      waiting.set(available);
+      Duration left = Deadline.of(this).remaining();
+      if (left.isZero() && stopWaiting(HttpStatus.REQUEST_TIMEOUT_408)) {
+        return; // the timeout may have run while the handler was not waiting
+      }
+      if (timeout == null) {
         timeout =
             getComponents()
                 .getScheduler()
                 .schedule(
                     () -> stopWaiting(HttpStatus.REQUEST_TIMEOUT_408),
-                    Deadline.of(this).remaining().toNanos(),
+                    left.toNanos(),
                     TimeUnit.NANOSECONDS);
       }
-      waiting.set(available);
       super.demand(Invocable.from(Invocable.getInvocationType(available), this::onAvailable));
     }
 
