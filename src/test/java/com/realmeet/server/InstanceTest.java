@@ -154,10 +154,9 @@ class InstanceTest {
     assertEquals(before, table());
   }
 
-  @ParameterizedTest
-  @ValueSource(ints = {404, 500})
-  void usersMaySignUpThoughClerkDoesNotTellTheInstance(int status) {
-    production.onLookup(StandInClerk.answering(status, "{}"));
+  @Test
+  void usersMaySignUpThoughClerkDoesNotUnderstandTheQuestion() {
+    production.onLookup(StandInClerk.answering(404, "{}"));
     production.putUser("user_late", "late@example.com", "Late", null);
     production.putUser("user_later", "later@example.com", "Later", null);
     try (TestServer server = server(production)) {
@@ -168,6 +167,23 @@ class InstanceTest {
     assertEquals(
         1,
         Log.text().lines().filter(line -> line.contains("WARN InstanceCheck - The ins")).count());
+  }
+
+  @Test
+  void faultOfClerkDoesNotLetUsersOfTheOtherInstanceIn() {
+    development.putUser("user_dev", "dev@example.com", "Dev", null);
+    production.putUser("user_late", "late@example.com", "Late", null);
+    List<String> before = table();
+    for (StandInClerk clerk : List.of(development, production)) {
+      clerk.onLookup(StandInClerk.answering(500, "{}"));
+      try (TestServer server = server(clerk)) {
+        String id = clerk == production ? "user_late" : "user_dev";
+        assertEquals(503, server.sync(clerk.token(id)).statusCode());
+        clerk.onLookup(clerk::answerLookup);
+        assertEquals(clerk == production ? 200 : 503, server.sync(clerk.token(id)).statusCode());
+      }
+      assertEquals(before.size() + (clerk == production ? 1 : 0), table().size());
+    }
   }
 
   /** One line for all of them, at most once a minute. */

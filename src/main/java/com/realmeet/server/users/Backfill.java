@@ -156,7 +156,11 @@ public final class Backfill {
   }
 
   private void requireInstance(Instant began) {
-    withRetries(() -> instance.require(List.of(), began, Deadline.in(CALL_TIMEOUT)));
+    withRetries(
+        () -> {
+          instance.require(List.of(), began, Deadline.in(CALL_TIMEOUT));
+          return null;
+        });
   }
 
   private void listAll() {

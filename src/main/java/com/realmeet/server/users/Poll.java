@@ -9,7 +9,6 @@ import com.realmeet.server.core.LogRateLimiter;
 import com.realmeet.server.core.Threads;
 import com.realmeet.server.database.Database;
 import com.realmeet.server.database.SqlErrors;
-import com.realmeet.server.users.InstanceCheck.Verdict;
 import com.realmeet.server.users.UserDao.Change;
 import io.micrometer.core.instrument.Counter;
 import io.micrometer.core.instrument.MeterRegistry;
@@ -109,7 +108,6 @@ public final class Poll implements AutoCloseable {
   // Guarded by this: one poll at a time.
   private Instant since; // by Clerk's clock: older changes are done; null: not known yet
   private final Map<String, Instant> seen = new HashMap<>(); // versions at or after since
-  private boolean isOurInstance;
   private String lastAuditedId = ""; // the last id of the last audit
   private long databaseUseNanos; // database.lastUseNanos() at the end of the last poll
   private Deadline remindAfter = Deadline.in(Duration.ZERO);
@@ -286,7 +284,8 @@ public final class Poll implements AutoCloseable {
           Math.min(MAX_CHANGED_USERS, users.size() - 1),
           since);
     } else if (!users.isEmpty() && !isClosed()) {
-      requireInstance();
+      // users of another instance look like new ones
+      instance.requireBeforeInsert(List.of(), Deadline.in(Deadline.REQUEST_TIMEOUT));
       for (int i = 0; i < users.size() && !isClosed(); i += BATCH_SIZE) {
         store(users.subList(i, Math.min(users.size(), i + BATCH_SIZE)), counts);
       }
@@ -343,17 +342,6 @@ public final class Poll implements AutoCloseable {
 
   private static Instant earlier(Instant a, Instant b) {
     return a.isBefore(b) ? a : b;
-  }
-
-  /**
-   * Requires the key to be of the rows' instance before changes are stored: users of another
-   * instance look like new ones.
-   */
-  private void requireInstance() {
-    if (!isOurInstance) {
-      Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
-      isOurInstance = instance.require(List.of(), began, deadline) == Verdict.SAME_INSTANCE;
-    }
   }
 
   /**
@@ -435,7 +423,7 @@ public final class Poll implements AutoCloseable {
   }
 
   private void refuseToDelete(int missing, int rows) {
-    instance.require(List.of(), Deadline.in(Deadline.REQUEST_TIMEOUT));
+    instance.require(List.of(), Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
     if (remindAfter.remaining().isZero()) {
       log.error(
           "Clerk does not have {} of {} users: nobody is deleted. If that is right, run backfill"

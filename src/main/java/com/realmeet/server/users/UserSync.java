@@ -9,6 +9,7 @@ import com.realmeet.server.core.Failure.Kind;
 import io.javalin.http.Context;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
@@ -78,7 +79,7 @@ public final class UserSync implements AutoCloseable {
 
   private User insert(String id, Deadline deadline) {
     ClerkUser user = fetchWithEmail(id, deadline);
-    instance.requireBeforeInsert(id, deadline);
+    instance.requireBeforeInsert(List.of(id), deadline);
     return storeNotDeleted(user, deadline);
   }
 
@@ -135,7 +136,7 @@ public final class UserSync implements AutoCloseable {
         () -> {
           ClerkUser user = fetchWithEmail(id, deadline);
           if (row.isEmpty()) {
-            instance.requireBeforeInsert(id, deadline);
+            instance.requireBeforeInsert(List.of(id), deadline);
           }
           return storeNotDeleted(user, deadline);
         });
@@ -157,7 +158,7 @@ public final class UserSync implements AutoCloseable {
       switch (e.kind()) {
         case USER_DELETED -> log.debug("{} is a tombstone already", id);
         case USER_NOT_AT_CLERK -> {
-          instance.require(List.of(id), deadline);
+          instance.require(List.of(id), Instant.now(), deadline);
           return markDeleted(id, by, deadline);
         }
         default -> throw e;
@@ -235,7 +236,7 @@ public final class UserSync implements AutoCloseable {
       Optional<ClerkUser> current = fetchFromClerk(owner.get(), deadline);
       if (current.isEmpty()) {
         ids.add(owner.get());
-        instance.require(ids, deadline);
+        instance.require(ids, Instant.now(), deadline);
         Optional<User> row = users.upsertMovedEmails(moved, owner, deadline);
         row.ifPresent(
             stored ->
