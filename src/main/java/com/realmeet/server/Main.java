@@ -136,7 +136,7 @@ public final class Main implements AutoCloseable {
     } catch (StartupException e) {
       e.lines().forEach(e.exitCode() == 2 ? System.err::println : log::error);
       return e.exitCode();
-    } catch (JdbiException e) { // a backfill may violate a constraint of the application
+    } catch (JdbiException e) { // a role without rights, for example
       SqlErrors.whyRejected(e)
           .ifPresentOrElse(log::error, () -> log.error("Unhandled exception", e));
       return 1;

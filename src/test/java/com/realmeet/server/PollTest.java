@@ -348,9 +348,9 @@ class PollTest {
     assertEquals("user0@example.com|Swapped 1", rows.get("user_1"));
     assertEquals("user11@example.com|User 11", rows.get("user_11"));
     assertEquals(5, rows.size(), rows::toString);
-    assertEquals(1, count("WARN Poll - user_check is not stored: The database refuses"));
-    assertEquals(1, count("WARN Poll - user_raise is not stored: The database refuses"));
-    assertEquals(1, count("WARN Poll - user_long is not stored: has too long"));
+    assertEquals(1, count("WARN Poll - Not stored: user_check is refused: The database refuses"));
+    assertEquals(1, count("WARN Poll - Not stored: user_raise is refused: The database refuses"));
+    assertEquals(1, count("WARN Poll - Not stored: user_long has too long"));
   }
 
   @Test
@@ -398,7 +398,8 @@ class PollTest {
     assertEquals(1, count(HEALED + "0 inserted, 0 updated, 1 deleted"), Log.text());
     assertEquals(
         1,
-        count("WARN Poll - user_1 is not stored: The database refuses a statement: a trigger"),
+        count(
+            "WARN Poll - Not stored: user_1 is refused: The database refuses a statement: a trigger"),
         Log.text());
   }
 

@@ -103,6 +103,18 @@ class WebhookTest {
     assertTrue(Log.text().contains("user_here is reported as deleted"), Log.text());
   }
 
+  /** Their row cannot be refreshed, and Svix would ask again for days. */
+  @Test
+  void deletionOfAUserWhoHasNoAddressAnyMoreIsNoFault() {
+    clerk.putUser("user_lost", "lost@example.com", "Lost", null);
+    assertEquals(200, fleet.webhook("user.created", "user_lost").statusCode());
+    clerk.putUser("user_lost", null, "Lost", null);
+
+    assertEquals(200, fleet.webhook("user.deleted", "user_lost").statusCode());
+
+    assertEquals(Fleet.row("user_lost", "lost@example.com", "Lost"), fleet.row("user_lost"));
+  }
+
   @ParameterizedTest
   @ValueSource(strings = {"", ",\"data\":{}", ",\"data\":{\"id\":null,\"deleted\":true}"})
   void deletionOfNobodyIsAccepted(String data) {

@@ -146,7 +146,7 @@ public final class Backfill {
               ? "Backfill stopped: " + e.reason()
               : "Backfill failed, start it again: " + e.reason());
     } catch (JdbiException e) {
-      if (!options.dryRun) {
+      if (!options.dryRun || SqlErrors.whyRejected(e).isPresent()) {
         throw e;
       }
       throw new StartupException("A dry run needs the table as it is now: migrate first");
@@ -251,24 +251,12 @@ public final class Backfill {
     if (options.dryRun) {
       report(user.id(), Change.REVIVE);
     } else {
-      skipIfRefused(
+      bulk.skipIfRefused(
           user.id(),
           () -> {
             count(withRetries(() -> users.revive(user)) ? Map.of(Change.REVIVE, 1) : Map.of());
             storable.forEach(bulk::storeOrSkip);
           });
-    }
-  }
-
-  /** Changes a row; skips it if a trigger or constraint of the application refuses that. */
-  private void skipIfRefused(String id, Runnable change) {
-    try {
-      change.run();
-    } catch (JdbiException e) {
-      if (!SqlErrors.isOfData(e)) {
-        throw e;
-      }
-      skip(id, "is refused: " + SqlErrors.whyRejected(e).orElse("the database refuses a value"));
     }
   }
 
@@ -334,7 +322,7 @@ public final class Backfill {
       if (options.dryRun) {
         report(id, Change.DELETE);
       } else {
-        skipIfRefused(id, () -> markDeleted(id));
+        bulk.skipIfRefused(id, () -> markDeleted(id));
       }
     }
   }

@@ -4,21 +4,24 @@ import com.realmeet.server.clerk.ClerkUser;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
-import com.realmeet.server.database.SqlErrors.RowSuppressed;
+import com.realmeet.server.database.SqlErrors;
 import com.realmeet.server.users.UserDao.Change;
 import java.time.Duration;
 import java.util.EnumMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.function.BiConsumer;
 import java.util.function.Supplier;
+import org.jdbi.v3.core.JdbiException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Stores users of a listing in one statement. If another row has one of the addresses, or a trigger
- * of the application skips a row, stores them one by one with {@link UserSync}.
+ * Stores users of a listing in one statement. If another row has one of the addresses, or a
+ * constraint or trigger of the application refuses a row, stores them one by one with {@link
+ * UserSync}, and skips those who cannot be stored.
  */
 final class BulkUpsert {
   private static final Logger log = LoggerFactory.getLogger(BulkUpsert.class);
@@ -77,7 +80,15 @@ final class BulkUpsert {
    * @throws Failure a fault of Clerk or the database
    */
   Map<Change, Integer> store(List<ClerkUser> batch) {
-    return retries.call(() -> users.upsertBatch(batch)).orElseGet(() -> storeEach(batch));
+    try {
+      Optional<Map<Change, Integer>> counts = retries.call(() -> users.upsertBatch(batch));
+      if (counts.isPresent()) {
+        return counts.get();
+      }
+    } catch (JdbiException e) {
+      requireOfData(e);
+    }
+    return storeEach(batch);
   }
 
   private Map<Change, Integer> storeEach(List<ClerkUser> batch) {
@@ -94,11 +105,7 @@ final class BulkUpsert {
   /** Stores a user; skips the user and returns false if that is not possible. */
   boolean storeOrSkip(ClerkUser user) {
     try {
-      storeOne(user);
-      return true;
-    } catch (RowSuppressed e) {
-      skip.accept(user.id(), "is suppressed by a trigger of the application");
-      return false;
+      return skipIfRefused(user.id(), () -> storeOne(user));
     } catch (Failure e) {
       switch (e.kind()) {
         case USER_DELETED, USER_NOT_AT_CLERK -> log.debug("{} was deleted meanwhile", user.id());
@@ -107,6 +114,28 @@ final class BulkUpsert {
         default -> throw e;
       }
       return false;
+    }
+  }
+
+  /**
+   * Makes a change; skips the user and returns false if a constraint or trigger of the application
+   * refuses it.
+   */
+  boolean skipIfRefused(String id, Runnable change) {
+    try {
+      change.run();
+      return true;
+    } catch (JdbiException e) {
+      requireOfData(e);
+      String why = SqlErrors.whyRejected(e).orElse("the database refuses a value");
+      skip.accept(id, "is refused: " + why);
+      return false;
+    }
+  }
+
+  private static void requireOfData(JdbiException e) {
+    if (!SqlErrors.isOfData(e)) {
+      throw e;
     }
   }
 

@@ -28,7 +28,6 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 import java.util.function.Supplier;
 import java.util.stream.Collectors;
-import org.jdbi.v3.core.JdbiException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -344,46 +343,16 @@ public final class Poll implements AutoCloseable {
     return a.isBefore(b) ? a : b;
   }
 
-  /**
-   * Stores users. If one of them violates a constraint of the application, the others are stored
-   * nevertheless.
-   */
   private void store(List<ClerkUser> some, Map<Change, Integer> counts) {
-    List<ClerkUser> batch = bulk.storable(some);
-    try {
-      count(bulk.store(batch), counts);
-    } catch (JdbiException e) {
-      if (!SqlErrors.isOfData(e)) {
-        throw e;
-      }
-      batch.forEach(user -> storeOne(user, counts));
-    }
-  }
-
-  private void storeOne(ClerkUser user, Map<Change, Integer> counts) {
-    skipIfRefused(user.id(), () -> count(bulk.store(List.of(user)), counts));
-  }
-
-  private void skipIfRefused(String id, Runnable work) {
-    try {
-      work.run();
-    } catch (JdbiException e) {
-      if (!SqlErrors.isOfData(e)) {
-        throw e;
-      }
-      skipped(id, SqlErrors.whyRejected(e).orElse("the database refuses a value"));
-    }
-  }
-
-  private static void count(Map<Change, Integer> stored, Map<Change, Integer> counts) {
-    stored.forEach((change, number) -> counts.merge(change, number, Integer::sum));
+    bulk.store(bulk.storable(some))
+        .forEach((change, number) -> counts.merge(change, number, Integer::sum));
   }
 
   private void skipped(String id, String reason) {
     if (reason.equals(BulkUpsert.NO_EMAIL_ADDRESS)) { // normal
-      log.debug("{} is not stored: {}", id, reason);
+      log.debug("Not stored: {} {}", id, reason);
     } else if (warnings.allows(id)) {
-      log.warn("{} is not stored: {}", id, reason);
+      log.warn("Not stored: {} {}", id, reason);
     }
   }
 
@@ -418,7 +387,7 @@ public final class Poll implements AutoCloseable {
     if (missing.size() > MAX_MISSING) {
       refuseToDelete(missing.size(), ids.size());
     } else {
-      missing.forEach(id -> skipIfRefused(id, () -> markDeletedIfMissing(id, counts)));
+      missing.forEach(id -> bulk.skipIfRefused(id, () -> markDeletedIfMissing(id, counts)));
     }
   }
 
@@ -435,16 +404,9 @@ public final class Poll implements AutoCloseable {
   }
 
   private void markDeletedIfMissing(String id, Map<Change, Integer> counts) {
-    try {
-      if (sync.markDeletedIfMissing(
-          id, "audit of the poll", Deadline.in(Deadline.REQUEST_TIMEOUT))) {
-        counts.merge(Change.DELETE, 1, Integer::sum);
-      }
-    } catch (Failure e) {
-      switch (e.kind()) {
-        case NO_EMAIL, EMAIL_IN_USE -> log.debug("Clerk has {} after all", id);
-        default -> throw e;
-      }
+    Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
+    if (sync.markDeletedIfMissing(id, "audit of the poll", deadline)) {
+      counts.merge(Change.DELETE, 1, Integer::sum);
     }
   }
 

@@ -225,7 +225,7 @@ public final class UserDao {
       """
       INSERT INTO <schema>users AS old (id, email, name, image_url, clerk_updated_at, clerk_fields)
       %s
-      ORDER BY id -- two batches at once lock rows in the same order
+      ORDER BY id COLLATE "C" -- all lock rows in the same order, as Java sorts ids
       ON CONFLICT (id) DO UPDATE SET
         email = excluded.email,
         name = excluded.name,

@@ -153,17 +153,20 @@ public final class UserSync implements AutoCloseable {
   boolean markDeletedIfMissing(String id, String by, Deadline deadline) {
     try {
       refresh(id, deadline);
-      log.warn("{} is reported as deleted by {}, but Clerk has the user", id, by);
     } catch (Failure e) {
       switch (e.kind()) {
-        case USER_DELETED -> log.debug("{} is a tombstone already", id);
+        case USER_DELETED -> {
+          return false;
+        }
         case USER_NOT_AT_CLERK -> {
           instance.require(List.of(id), Instant.now(), deadline);
           return markDeleted(id, by, deadline);
         }
+        case NO_EMAIL, EMAIL_IN_USE -> {} // Clerk has the user
         default -> throw e;
       }
     }
+    log.warn("{} is reported as deleted by {}, but Clerk has the user", id, by);
     return false;
   }
 
