@@ -11,21 +11,13 @@ import io.javalin.router.JavalinDefaultRoutingApi;
  */
 public interface Application {
   /** Adds nothing: the server alone. */
-  Application NONE =
-      new Application() {
-        @Override
-        public String[] migrations() {
-          return new String[0];
-        }
-
-        @Override
-        public void declareRoutes(
-            JavalinDefaultRoutingApi routes, Database database, UserSync userSync) {}
-      };
-
-  /** Returns where Flyway finds the migrations, such as {@code classpath:example/migration}. */
-  String[] migrations();
+  Application NONE = (routes, database, userSync) -> {};
 
   /** Declares the routes, as {@code Main.declareRoutes} does. */
   void declareRoutes(JavalinDefaultRoutingApi routes, Database database, UserSync userSync);
+
+  /** Returns where Flyway finds the migrations, such as {@code classpath:example/migration}. */
+  default String[] migrations() {
+    return new String[0];
+  }
 }

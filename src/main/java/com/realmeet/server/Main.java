@@ -35,6 +35,7 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.function.Supplier;
 import org.jdbi.v3.core.JdbiException;
@@ -158,7 +159,13 @@ public final class Main implements AutoCloseable {
     }
     String key = config.clerkSecretKey();
     ClerkApi clerk =
-        new ClerkApi(config.clerkApiUrl(), key, config.clerkFields(), Backfill.rateLimiter(key));
+        new ClerkApi(
+            config.clerkApiUrl(),
+            key,
+            config.clerkFields(),
+            Metrics.noMeters(),
+            new SetupWarnings(),
+            Backfill.rateLimiter(key));
     try (Database database =
         new Database(config.databaseUrl(), config.poolSize(), Metrics.noMeters())) {
       UserDao userDao = new UserDao(database);
@@ -172,7 +179,15 @@ public final class Main implements AutoCloseable {
   /** Serves until the process receives a signal such as SIGTERM. */
   private static void serve(Config config) {
     Main server = start(config);
-    Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
+    // A database that hangs does not hold up the end: the process ends when this hook returns.
+    Runtime.getRuntime()
+        .addShutdownHook(
+            new Thread(
+                () ->
+                    Threads.run(server::close)
+                        .completeOnTimeout(null, CLOSE_TIMEOUT.toMillis(), TimeUnit.MILLISECONDS)
+                        .join(),
+                "stop"));
     try {
       server.app.jettyServer().server().join();
     } catch (InterruptedException e) {
@@ -180,35 +195,17 @@ public final class Main implements AutoCloseable {
     }
   }
 
-  /**
-   * Closes the server within {@link #CLOSE_TIMEOUT} even if a database hangs: the process ends when
-   * this shutdown hook returns.
-   */
-  private static void stop(Main server) {
-    Thread closing = new Thread(server::close, "close");
-    closing.setDaemon(true);
-    closing.start();
-    try {
-      closing.join(CLOSE_TIMEOUT.toMillis());
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-    }
-  }
-
-  /**
-   * Migrates the database, then listens.
-   *
-   * @throws StartupException if another process has the port, the database cannot be used, or Clerk
-   *     rejects the key (which is not tried with CLERK_JWT_KEY)
-   */
+  /** Starts the server alone, see {@link #start(Config, Application)}. */
   public static Main start(Config config) {
     return start(config, Application.NONE);
   }
 
   /**
-   * Starts the server with additional tables and routes.
+   * Migrates the database, then listens.
    *
-   * @throws StartupException as {@link #start(Config)}
+   * @param application additional tables and routes
+   * @throws StartupException if another process has the port, the database cannot be used, or Clerk
+   *     rejects the key (which is not tried with CLERK_JWT_KEY)
    */
   public static Main start(Config config, Application application) {
     JettyServer.requireFreePort(config.host(), config.port(), "PORT");
@@ -249,7 +246,8 @@ public final class Main implements AutoCloseable {
             config.clerkSecretKey(),
             config.clerkFields(),
             metrics.meters,
-            warnings);
+            warnings,
+            () -> {});
     keys = new ClerkKeys(clerk, config.clerkJwtKey(), System::nanoTime, metrics.meters);
     auth = new SessionAuth(keys, config.authorizedParties(), warnings);
     database = new Database(config.databaseUrl(), config.poolSize(), metrics.meters);

@@ -14,8 +14,6 @@ import com.realmeet.server.core.Failure.Kind;
 import com.realmeet.server.core.Outage;
 import com.realmeet.server.core.Threads;
 import io.micrometer.core.instrument.MeterRegistry;
-import io.micrometer.core.instrument.composite.CompositeMeterRegistry;
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.net.ConnectException;
 import java.net.ProtocolException;
@@ -92,8 +90,7 @@ public final class ClerkApi {
 
   /**
    * Concurrency limit of a server's calls about users (bulkhead). Clerk allows 1000 in 10 s, so
-   * more of them would only be rate-limited. {@link #users} and {@link #userCount} take no permit:
-   * only commands call them, one at a time.
+   * more of them would only be rate-limited.
    */
   private static final int MAX_CONCURRENT_CALLS = 32;
 
@@ -151,36 +148,11 @@ public final class ClerkApi {
   private volatile Deadline throttledUntil = Deadline.in(Duration.ZERO);
 
   /**
-   * Creates a client for a server, which limits its calls only after a 429.
-   *
    * @param url base URL without a trailing slash
    * @param fields keys of Clerk's user object to keep, see {@link ClerkUser#fields}
-   */
-  public ClerkApi(
-      String url,
-      String secretKey,
-      Set<String> fields,
-      MeterRegistry meters,
-      SetupWarnings warnings) {
-    this(url, secretKey, fields, meters, warnings, () -> {});
-  }
-
-  /**
-   * Creates a client for a backfill: without metrics, and rate-limited.
-   *
-   * @param url base URL without a trailing slash
-   * @param fields keys of Clerk's user object to keep, see {@link ClerkUser#fields}
-   * @param rateLimiter called before each call to Clerk; may block
-   */
-  public ClerkApi(String url, String secretKey, Set<String> fields, Runnable rateLimiter) {
-    this(url, secretKey, fields, new CompositeMeterRegistry(), new SetupWarnings(), rateLimiter);
-  }
-
-  /**
-   * @param url base URL without a trailing slash
    * @param rateLimiter called before each call; may block
    */
-  private ClerkApi(
+  public ClerkApi(
       String url,
       String secretKey,
       Set<String> fields,
@@ -206,19 +178,16 @@ public final class ClerkApi {
    *     CLERK_UNAUTHORIZED, or CLERK_BAD_RESPONSE
    */
   public Optional<ClerkUser> user(String id, Deadline deadline) {
-    return withPermit(
-        deadline,
-        () ->
-            trackOutage(
-                "user", deadline, () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline))));
+    return call("user", deadline, () -> readUser(id, get("/v1/users/" + id, MAX_BYTES, deadline)));
   }
 
-  private <T> T withPermit(Deadline deadline, Supplier<T> call) {
+  /** Makes a call about users: one of a limited number, and none while Clerk rate-limits us. */
+  private <T> T call(String what, Deadline deadline, Supplier<T> work) {
     requireNotThrottled();
     acquirePermit(deadline);
     try {
       requireNotThrottled(); // Clerk may have throttled a call meanwhile
-      return call.get();
+      return trackOutage(what, deadline, work);
     } finally {
       permits.release();
     }
@@ -265,7 +234,6 @@ public final class ClerkApi {
    * @throws Failure as {@link #user}
    */
   public List<ClerkUser> users(String after, int limit, Deadline deadline) {
-    requireNotThrottled();
     String cursor = after.isEmpty() ? "" : "&starting_after=" + after;
     String path = "/v1/users?limit=" + limit + "&order_by=created_at" + cursor;
     return list("users", path, deadline);
@@ -281,7 +249,7 @@ public final class ClerkApi {
   public List<ClerkUser> recentlyUpdated(int offset, int limit, Deadline deadline) {
     String from = offset == 0 ? "" : "&offset=" + offset;
     String path = "/v1/users?order_by=-updated_at&limit=" + limit + from;
-    return withPermit(deadline, () -> list("users", path, deadline));
+    return list("users", path, deadline);
   }
 
   /**
@@ -296,13 +264,13 @@ public final class ClerkApi {
         ids.stream()
             .map(id -> "&user_id=" + id)
             .collect(Collectors.joining("", "/v1/users?limit=" + ids.size(), ""));
-    List<ClerkUser> users = withPermit(deadline, () -> list("lookup", path, deadline));
+    List<ClerkUser> users = list("lookup", path, deadline);
     // a proxy that drops the query would return other users
     return users.stream().filter(user -> ids.contains(user.id())).toList();
   }
 
   private List<ClerkUser> list(String what, String path, Deadline deadline) {
-    return trackOutage(what, deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
+    return call(what, deadline, () -> readUsers(get(path, MAX_PAGE_BYTES, deadline)));
   }
 
   private List<ClerkUser> readUsers(HttpResponse<byte[]> response) {
@@ -324,8 +292,7 @@ public final class ClerkApi {
    * @throws Failure as {@link #user}
    */
   public int userCount(Deadline deadline) {
-    requireNotThrottled();
-    return trackOutage(
+    return call(
         "count",
         deadline,
         () -> {
@@ -476,20 +443,17 @@ public final class ClerkApi {
             .header("User-Agent", userAgent)
             .header("Accept", "application/json")
             .build();
-    try {
-      HttpResponse<byte[]> response = exchange(request, maxBytes, deadline);
-      if (response.statusCode() < 500 || !waitBeforeRetry(deadline)) {
-        return response;
+    for (boolean isLast = false; ; isLast = true) {
+      try {
+        HttpResponse<byte[]> response = exchange(request, maxBytes, deadline);
+        if (isLast || response.statusCode() < 500 || !waitBeforeRetry(deadline)) {
+          return response;
+        }
+      } catch (IOException e) {
+        if (isLast || !waitBeforeRetry(deadline)) {
+          throw connectionLost(e);
+        }
       }
-    } catch (IOException e) {
-      if (!waitBeforeRetry(deadline)) {
-        throw connectionLost(e);
-      }
-    }
-    try {
-      return exchange(request, maxBytes, deadline);
-    } catch (IOException e) {
-      throw connectionLost(e);
     }
   }
 
@@ -558,48 +522,45 @@ public final class ClerkApi {
 
   /** Collects a response body up to a limit, so that an endless one does not fill the heap. */
   private static final class LimitedBody implements HttpResponse.BodySubscriber<byte[]> {
-    private final ByteArrayOutputStream bytes = new ByteArrayOutputStream();
-    private final CompletableFuture<byte[]> body = new CompletableFuture<>();
-    private final int limit;
+    private final HttpResponse.BodySubscriber<byte[]> body =
+        HttpResponse.BodySubscribers.ofByteArray();
+    private int left;
     private Flow.Subscription subscription;
 
     LimitedBody(int limit) {
-      this.limit = limit;
+      left = limit;
     }
 
     @Override
     public CompletionStage<byte[]> getBody() {
-      return body;
+      return body.getBody();
     }
 
     @Override
     public void onSubscribe(Flow.Subscription subscription) {
       this.subscription = subscription;
-      subscription.request(Long.MAX_VALUE);
+      body.onSubscribe(subscription);
     }
 
     @Override
     public void onNext(List<ByteBuffer> buffers) {
-      for (ByteBuffer buffer : buffers) {
-        if (bytes.size() + buffer.remaining() > limit) {
-          body.completeExceptionally(new BodyTooLarge());
-          subscription.cancel();
-          return;
-        }
-        byte[] chunk = new byte[buffer.remaining()];
-        buffer.get(chunk);
-        bytes.writeBytes(chunk);
+      left -= buffers.stream().mapToInt(ByteBuffer::remaining).sum();
+      if (left < 0) {
+        subscription.cancel();
+        body.onError(new BodyTooLarge());
+      } else {
+        body.onNext(buffers);
       }
     }
 
     @Override
     public void onError(Throwable e) {
-      body.completeExceptionally(e);
+      body.onError(e);
     }
 
     @Override
     public void onComplete() {
-      body.complete(bytes.toByteArray());
+      body.onComplete();
     }
   }
 }

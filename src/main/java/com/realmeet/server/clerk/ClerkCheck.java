@@ -8,11 +8,9 @@ import com.realmeet.server.core.CheckLine;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
-import io.micrometer.core.instrument.composite.CompositeMeterRegistry;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.Optional;
-import java.util.Set;
 import java.util.function.Consumer;
 
 /** Checks Clerk for the command {@code check}: reachability, secret key, signing keys and clock. */
@@ -20,25 +18,27 @@ public final class ClerkCheck {
   /** Limits the key set's part of the check's 9 s, so that the comparison of the rows has time. */
   private static final Duration TIMEOUT = Duration.ofSeconds(4);
 
-  private final SetupWarnings warnings = new SetupWarnings();
   private final ClerkApi clerk;
+  private final SetupWarnings warnings;
   private final String url;
   private final boolean development;
   private final Consumer<CheckLine> lines;
 
   /**
+   * @param warnings those of the client
    * @param lines receives the results
    */
-  public ClerkCheck(String url, String secretKey, Consumer<CheckLine> lines) {
+  public ClerkCheck(
+      ClerkApi clerk,
+      SetupWarnings warnings,
+      String url,
+      boolean development,
+      Consumer<CheckLine> lines) {
+    this.clerk = clerk;
+    this.warnings = warnings;
     this.url = url;
-    this.development = secretKey.startsWith("sk_test_");
+    this.development = development;
     this.lines = lines;
-    clerk = new ClerkApi(url, secretKey, Set.of(), new CompositeMeterRegistry(), warnings);
-  }
-
-  /** Returns the client, for further checks with the same key. */
-  public ClerkApi clerk() {
-    return clerk;
   }
 
   /**
@@ -69,8 +69,7 @@ public final class ClerkCheck {
     return "Clerk accepts CLERK_SECRET_KEY, of the %s instance %s"
         .formatted(
             development ? "development" : "production",
-            String.join(", ", keys.byKid().keySet().stream().sorted().toList())
-                .replaceAll("[^\\w, -]", "?"));
+            JwkSet.quotable(keys.byKid().keySet().stream().sorted().toList()));
   }
 
   private String problem(Failure e) {

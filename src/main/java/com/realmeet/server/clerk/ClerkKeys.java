@@ -270,23 +270,6 @@ public final class ClerkKeys implements AutoCloseable {
   }
 
   /**
-   * Describes, for the log, which keys there are instead of a missing one.
-   *
-   * @return the rest of a sentence, or null if there is a key of that id
-   */
-  String describeOthers(String keyId) {
-    if (fixed) {
-      return "CLERK_JWT_KEY is another";
-    }
-    JwkSet current = keys;
-    if (current == null || current.get(keyId) != null) {
-      return null;
-    }
-    String ids = String.join(", ", current.byKid().keySet()).replaceAll("[^\\w, -]", "?");
-    return "CLERK_SECRET_KEY's instance has " + ids;
-  }
-
-  /**
    * Returns true after {@link #close}: a fetch that fails then was cancelled, which is no outage.
    */
   private boolean isClosed() {

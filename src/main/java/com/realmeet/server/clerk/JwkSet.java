@@ -7,6 +7,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
 import java.security.interfaces.RSAPublicKey;
+import java.util.Collection;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -58,6 +59,11 @@ public record JwkSet(Map<String, RSAPublicKey> byKid, RSAPublicKey forAnyKid, lo
   /** Returns a set of one key that verifies all tokens. */
   static JwkSet of(RSAPublicKey key) {
     return new JwkSet(Map.of(), key, 0);
+  }
+
+  /** Returns key ids in a form that is safe in a log line. */
+  public static String quotable(Collection<String> ids) {
+    return String.join(", ", ids).replaceAll("[^\\w, -]", "?");
   }
 
   /** Returns any one of the keys. */

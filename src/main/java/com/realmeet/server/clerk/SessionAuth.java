@@ -214,7 +214,7 @@ public final class SessionAuth implements Handler {
     JwkSet newer = refreshedAfter(current, jwt, deadline);
     if (newer == current || !isSigned(jwt, newer)) {
       String id = keyId(jwt);
-      warnings.foreignToken(jwt.getIssuer(), String.valueOf(id), keys.describeOthers(id));
+      warnings.foreignToken(jwt.getIssuer(), String.valueOf(id), keys.ids());
       throw invalid(current.get(keyId(jwt)) != null ? "signature is wrong" : "no key of this kid");
     }
   }
@@ -270,7 +270,7 @@ public final class SessionAuth implements Handler {
       require(
           begins == null || begins <= now + skew,
           name + " lies in the future",
-          () -> warnings.fromTheFuture((long) (begins - now)));
+          () -> warnings.wrongClock((long) (begins - now), "behind"));
     }
   }
 

@@ -26,19 +26,6 @@ import org.slf4j.LoggerFactory;
 public final class SetupWarnings {
   private static final Logger log = LoggerFactory.getLogger(SetupWarnings.class);
 
-  private enum Kind {
-    WRONG_CLOCK,
-    OTHER_INSTANCE,
-    NO_TOKEN,
-    OTHER_CATEGORY,
-    OTHER_SUBJECT,
-    EXPIRED,
-    PENDING_SESSION,
-    NO_PARTY,
-    OTHER_PARTY,
-    NO_WEBHOOK_SECRET
-  }
-
   /** Issuer such as {@code https://clerk.example.com}; behind a proxy it has a path. */
   private static final Pattern ISSUER = Pattern.compile("https://[\\w.:/-]{1,200}");
 
@@ -49,7 +36,7 @@ public final class SetupWarnings {
    */
   private static final Pattern CLERK_ID = Pattern.compile("([a-z]{1,10}_)[A-Za-z0-9]{1,64}");
 
-  private final Set<Kind> logged = ConcurrentHashMap.newKeySet();
+  private final Set<String> logged = ConcurrentHashMap.newKeySet();
   private volatile boolean tokenWasAccepted;
   private volatile Duration clockSkew;
 
@@ -67,7 +54,6 @@ public final class SetupWarnings {
    */
   void noToken(String word) {
     token(
-        Kind.NO_TOKEN,
         "A request carries \"Bearer {}\": the front end must await getToken(), and call it only when"
             + " the user is signed in",
         word);
@@ -76,20 +62,21 @@ public final class SetupWarnings {
   /**
    * Warns of a token of another Clerk instance.
    *
-   * @param ourKeys the keys that there are instead, or null if there is one of that id
+   * @param ourKeys ids of the instance's keys; empty if CLERK_JWT_KEY is the only one
    */
-  void foreignToken(String issuer, String keyId, String ourKeys) {
-    if (ourKeys != null
+  void foreignToken(String issuer, String keyId, Set<String> ourKeys) {
+    if (!ourKeys.contains(keyId)
         && issuer != null
         && ISSUER.matcher(issuer).matches()
         && KEY_ID.matcher(keyId).matches()) {
       token(
-          Kind.OTHER_INSTANCE,
           "A token comes from {} and is signed with key {}, but {}: copy both keys from the Clerk"
               + " instance whose publishable key the front end has",
           issuer,
           keyId,
-          ourKeys);
+          ourKeys.isEmpty()
+              ? "CLERK_JWT_KEY is another"
+              : "CLERK_SECRET_KEY's instance has " + JwkSet.quotable(ourKeys));
     }
   }
 
@@ -98,7 +85,6 @@ public final class SetupWarnings {
   /** Warns of a token that is not a session token. */
   void otherCategory() {
     token(
-        Kind.OTHER_CATEGORY,
         "Tokens are refused because they are not session tokens but of a JWT template, an OAuth"
             + " application or a machine: the front end must call getToken() without a template");
   }
@@ -111,7 +97,6 @@ public final class SetupWarnings {
   void otherSubject(String subject) {
     Matcher id = CLERK_ID.matcher(String.valueOf(subject));
     token(
-        Kind.OTHER_SUBJECT,
         "Tokens are refused because their sub is not a user id (user_...) but {}: the front end must"
             + " send what getToken() returns for a signed-in user, not a token of a machine or of"
             + " another provider",
@@ -123,22 +108,15 @@ public final class SetupWarnings {
   /** Warns of an expired token. */
   void expired(long seconds) {
     token(
-        Kind.EXPIRED,
         "Tokens are refused because they expired {} s ago: the front end must call getToken() for"
             + " each request, since a token lives for a minute; or else this machine's clock is"
             + " ahead",
         seconds);
   }
 
-  /** Warns of a token that is not valid yet. */
-  void fromTheFuture(long seconds) {
-    wrongClock(seconds, "behind");
-  }
-
   /** Warns of a token of a pending session. */
   void pendingSession() {
     token(
-        Kind.PENDING_SESSION,
         "Tokens are refused because their sessions are pending: the front end must let users finish"
             + " what Clerk demands after sign-in, such as choosing an organization (session tasks)");
   }
@@ -152,13 +130,11 @@ public final class SetupWarnings {
   void otherParty(String party, String accepted) {
     if (party == null) {
       token(
-          Kind.NO_PARTY,
           "Tokens are refused because they have no azp, as those of native apps: to accept them, set"
               + " CLERK_AUTHORIZED_PARTIES={},none",
           accepted);
     } else {
       token(
-          Kind.OTHER_PARTY,
           "Tokens of {} are refused: if it is yours, add it to CLIENT_URL, or to"
               + " CLERK_AUTHORIZED_PARTIES if that is set, now {}",
           Origins.isOrigin(party) ? party : "something that is no origin",
@@ -200,9 +176,13 @@ public final class SetupWarnings {
     return Optional.ofNullable(clockSkew);
   }
 
-  private void wrongClock(long seconds, String direction) {
+  /**
+   * Warns of a wrong clock.
+   *
+   * @param direction "behind" or "ahead of"
+   */
+  void wrongClock(long seconds, String direction) {
     warn(
-        Kind.WRONG_CLOCK,
         "This machine's clock is {} s {} Clerk's, so good tokens may be refused: set it, best by NTP",
         seconds,
         direction);
@@ -216,21 +196,20 @@ public final class SetupWarnings {
   public void webhookWithoutSecret(HandlerType method) {
     if (method == HandlerType.POST) {
       warn(
-          Kind.NO_WEBHOOK_SECRET,
           "Events at /api/webhooks/clerk are answered with 404, because"
               + " CLERK_WEBHOOK_SIGNING_SECRET is not set: copy the endpoint's signing secret, whsec_...,"
               + " from Clerk's dashboard");
     }
   }
 
-  private void token(Kind kind, String line, Object... arguments) {
+  private void token(String line, Object... arguments) {
     if (!tokenWasAccepted) {
-      warn(kind, line, arguments);
+      warn(line, arguments);
     }
   }
 
-  private void warn(Kind kind, String line, Object... arguments) {
-    if (logged.add(kind)) {
+  private void warn(String line, Object... arguments) {
+    if (logged.add(line)) {
       log.warn(line, arguments);
     }
   }

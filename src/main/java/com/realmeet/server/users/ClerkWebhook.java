@@ -3,6 +3,7 @@ package com.realmeet.server.users;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.clerk.ClerkApi;
 import com.realmeet.server.clerk.ClerkUser;
+import com.realmeet.server.clerk.JwkSet;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
@@ -218,7 +219,7 @@ public final class ClerkWebhook {
               + " endpoint in the instance of the key, or set the key of the endpoint's instance",
           name,
           eventInstanceId,
-          String.join(", ", ours).replaceAll("[^\\w, -]", "?"));
+          JwkSet.quotable(ours));
     }
   }
 

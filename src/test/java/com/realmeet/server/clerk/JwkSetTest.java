@@ -79,7 +79,8 @@ class JwkSetTest {
                 StandInClerk.SECRET_KEY,
                 Set.of(),
                 Metrics.noMeters(),
-                new SetupWarnings()),
+                new SetupWarnings(),
+                () -> {}),
             null,
             nanos::get,
             Metrics.noMeters());
