@@ -213,7 +213,13 @@ public final class Main implements AutoCloseable {
     log.info("Starting real-meet-server {} on Java {}", VERSION, Runtime.version().feature());
     CompletableFuture<Void> migrated =
         Threads.run(() -> Migrations.migrate(config.directUrl(), application.migrations()));
-    Main server = new Main(config, metrics, application);
+    Main server;
+    try {
+      server = new Main(config, metrics, application);
+    } catch (RuntimeException e) { // two routes are the same, for example
+      metrics.close();
+      throw e;
+    }
     try {
       CompletableFuture<Void> keys = Threads.run(server.auth::warmUp);
       Threads.join(migrated);

@@ -33,7 +33,6 @@ import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutionException;
-import java.util.concurrent.Executor;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Flow;
 import java.util.concurrent.Semaphore;
@@ -112,9 +111,6 @@ public final class ClerkApi {
    */
   private static final Duration MIN_CONCLUSIVE_TIMEOUT = Duration.ofSeconds(1);
 
-  /** HttpClient's executor. The default is a cached pool, which wakes one thread per response. */
-  private static final Executor EXECUTOR = Executors.newFixedThreadPool(2, Threads.named("clerk"));
-
   static {
     // HttpClient (Java 17 to 25) retries a GET whose connection breaks before the first byte, and a
     // failed connection attempt. That would double the calls of this class, which has its own
@@ -125,7 +121,7 @@ public final class ClerkApi {
 
   private final HttpClient http =
       HttpClient.newBuilder()
-          .executor(EXECUTOR)
+          .executor(Executors.newCachedThreadPool(Threads.named("clerk")))
           .version(HttpClient.Version.HTTP_1_1)
           .connectTimeout(CONNECT_TIMEOUT)
           .followRedirects(
