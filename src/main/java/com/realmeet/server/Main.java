@@ -229,6 +229,7 @@ public final class Main implements AutoCloseable {
       if (config.pollSeconds() > 0) {
         server.poll.start(Duration.ofSeconds(config.pollSeconds()));
       }
+      JettyWorkarounds.initializeServlet(server.app);
       server.app.start();
     } catch (JavalinBindException e) {
       server.closeAll();

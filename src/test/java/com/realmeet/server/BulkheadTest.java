@@ -181,7 +181,6 @@ class BulkheadTest {
     }
   }
 
-  /** The one that prepares Javalin's servlet. */
   @Test
   void firstRequestOfAllMayHang() {
     released = new CountDownLatch(1);

@@ -92,7 +92,7 @@ class CorsTest {
       assertEquals(
           List.of(
               "Access-Control-Allow-Origin: " + origin,
-              "Access-Control-Expose-Headers: X-Request-Id"),
+              "Access-Control-Expose-Headers: Retry-After, X-Request-Id"),
           corsHeaders(answer),
           line::toString);
       assertEquals(List.of("Origin"), answer.header("Vary"), line::toString);
@@ -188,7 +188,7 @@ class CorsTest {
             "Access-Control-Allow-Headers: authorization,content-type",
             "Access-Control-Allow-Methods: " + methods,
             "Access-Control-Allow-Origin: https://app.example.com",
-            "Access-Control-Expose-Headers: X-Request-Id",
+            "Access-Control-Expose-Headers: Retry-After, X-Request-Id",
             "Access-Control-Max-Age: 7200"),
         corsHeaders(answer));
     assertEquals(List.of("Origin"), answer.header("Vary"));

@@ -28,13 +28,9 @@ public final class Cors {
 
   private static final String ALLOWED = "Access-Control-Allow-Origin";
 
-  /** Lets pages read the id of their request, to report it. */
+  /** Lets pages read when to try again, and the id of their request, to report it. */
   private static final HttpField EXPOSE =
-      new PreEncodedHttpField("Access-Control-Expose-Headers", RequestId.HEADER);
-
-  /** Lets pages also read when to try again. */
-  private static final HttpField EXPOSE_RETRY_AFTER =
-      new PreEncodedHttpField(EXPOSE.getName(), "Retry-After, " + RequestId.HEADER);
+      new PreEncodedHttpField("Access-Control-Expose-Headers", "Retry-After, " + RequestId.HEADER);
 
   /**
    * Matches a list of header names (RFC 9110 §5.6.2) without {@code *}, which would mean all
@@ -134,21 +130,5 @@ public final class Cors {
             && HEADER_NAMES.matcher(requested).matches()
         ? requested
         : USUAL_HEADERS;
-  }
-
-  /** Lets pages of an allowed origin read {@code Retry-After}. */
-  static void exposeRetryAfter(Context ctx) {
-    if (ctx.res().containsHeader(ALLOWED)) {
-      ctx.header(EXPOSE_RETRY_AFTER.getName(), EXPOSE_RETRY_AFTER.getValue());
-    }
-  }
-
-  /**
-   * Lets pages of an allowed origin read {@code Retry-After} of a response that Jetty generates.
-   */
-  static void exposeRetryAfter(HttpFields.Mutable response) {
-    if (response.contains(ALLOWED)) {
-      response.put(EXPOSE_RETRY_AFTER);
-    }
   }
 }

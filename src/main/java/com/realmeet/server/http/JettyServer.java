@@ -156,9 +156,6 @@ public final class JettyServer {
    */
   public static void configure(
       JavalinConfig javalin, String host, int port, boolean development, Cors cors, Errors errors) {
-    JettyWorkarounds.SerializedFirstRequest firstRequest =
-        new JettyWorkarounds.SerializedFirstRequest();
-    javalin.routes.before(firstRequest::onPrepared);
     javalin.startup.showJavalinBanner = false;
     javalin.startup.showOldJavalinVersionWarning = false;
     javalin.startup.startupWatcherEnabled = false;
@@ -187,7 +184,7 @@ public final class JettyServer {
           server.setStopTimeout(STOP_TIMEOUT.toMillis());
           server.removeBean(server.getBean(LowResourceMonitor.class));
           server.addBean(connectionLimit(server));
-          server.setHandler(handlers(firstRequest));
+          server.setHandler(handlers());
           if (development) {
             Slf4jRequestLogWriter requestLog = new Slf4jRequestLogWriter();
             requestLog.setLoggerName("RequestLog");
@@ -218,7 +215,7 @@ public final class JettyServer {
   }
 
   /** Returns the chain of handlers that a request passes before Javalin's. */
-  private static Handler.Singleton handlers(Handler.Singleton last) {
+  private static Handler.Singleton handlers() {
     ConditionalHandler.SkipNext readinessEvenWhileStopping = new ConditionalHandler.SkipNext();
     readinessEvenWhileStopping.includePath("/api/ready"); // readiness responds with its own body
     // Each request passes at most one of the two bulkheads, so slow routes of an application do not
@@ -236,8 +233,7 @@ public final class JettyServer {
       ofApplication(bulkhead(MAX_APPLICATION_REQUESTS)),
       ofApplication(new OnPlatformThread()), // QoSHandler resumes requests on virtual threads
       new RequestBodyLimits(),
-      new WithDeadline(),
-      last
+      new WithDeadline()
     };
     for (int i = 1; i < chain.length; i++) {
       chain[i - 1].setHandler(chain[i]);

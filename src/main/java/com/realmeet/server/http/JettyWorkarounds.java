@@ -1,12 +1,14 @@
 package com.realmeet.server.http;
 
+import io.javalin.Javalin;
 import io.javalin.http.Context;
+import io.javalin.http.servlet.JavalinServlet;
 import java.io.IOException;
+import java.lang.reflect.Method;
 import java.nio.ByteBuffer;
 import java.nio.channels.SelectionKey;
 import java.nio.channels.SocketChannel;
 import java.time.Duration;
-import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
@@ -16,7 +18,6 @@ import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpMethod;
 import org.eclipse.jetty.io.ManagedSelector;
 import org.eclipse.jetty.io.SocketChannelEndPoint;
-import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.HttpConfiguration;
 import org.eclipse.jetty.server.HttpConnectionFactory;
 import org.eclipse.jetty.server.HttpStream;
@@ -48,39 +49,17 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * Serializes requests until Javalin's servlet is initialized. The first request initializes it
-   * without a lock, and a concurrent one may get an empty 500. Delete when
-   * JavalinServlet.servletContextConfig is a synchronized lazy value.
+   * Initializes Javalin's servlet. Otherwise the first request does so, without a lock, and a
+   * concurrent one may get an empty 500. Delete when JavalinServlet.servletContextConfig is a
+   * synchronized lazy value.
    */
-  static final class SerializedFirstRequest extends Handler.Wrapper {
-    private final Semaphore permit = new Semaphore(1);
-    private volatile boolean prepared;
-
-    /**
-     * Ends the serialization. Registered as a before-handler, which runs after the initialization.
-     */
-    void onPrepared(Context ctx) {
-      if (!prepared) {
-        prepared = true;
-        permit.release();
-      }
-    }
-
-    @Override
-    public boolean handle(Request request, Response response, Callback callback) throws Exception {
-      if (prepared) {
-        return super.handle(request, response, callback);
-      }
-      permit.acquire();
-      if (prepared) {
-        permit.release();
-        return super.handle(request, response, callback);
-      }
-      try {
-        return super.handle(request, response, callback);
-      } finally {
-        permit.release(); // OPTIONS * does not reach the servlet, and so initializes nothing
-      }
+  public static void initializeServlet(Javalin app) {
+    try {
+      Method initialize = JavalinServlet.class.getDeclaredMethod("getServletContextConfig");
+      initialize.setAccessible(true);
+      initialize.invoke(app.javalinServlet());
+    } catch (ReflectiveOperationException e) {
+      throw new IllegalStateException("Javalin has changed: is this still necessary?", e);
     }
   }
 

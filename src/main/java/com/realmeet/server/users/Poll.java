@@ -23,7 +23,8 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
-import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -74,9 +75,6 @@ public final class Poll implements AutoCloseable {
    */
   private static final Duration MAX_FIRST_DELAY = Duration.ofSeconds(30);
 
-  /** Maximum back-off after failures, unless the interval is longer. */
-  private static final Duration MAX_BACK_OFF = Duration.ofMinutes(5);
-
   /** Overlap of the first poll with the newest row: older changes may not have been stored yet. */
   private static final Duration START_OVERLAP = Duration.ofMinutes(5);
 
@@ -100,7 +98,8 @@ public final class Poll implements AutoCloseable {
   private final MeterRegistry meters;
   private final BulkUpsert bulk;
   private final LogRateLimiter warnings = new LogRateLimiter();
-  private final CountDownLatch closed = new CountDownLatch(1);
+  private final ScheduledExecutorService polls =
+      Executors.newSingleThreadScheduledExecutor(Threads.named("poll"));
   private final Instant began = Instant.now();
   private volatile long succeededNanos = System.nanoTime();
 
@@ -141,26 +140,9 @@ public final class Poll implements AutoCloseable {
     TimeGauge.builder("clerk.poll.age", this, TimeUnit.NANOSECONDS, Poll::age)
         .description("Time since the last successful poll, or since the start before the first")
         .register(meters);
-    Threads.named("poll").newThread(() -> run(interval)).start();
-  }
-
-  private void run(Duration interval) {
-    Duration pause = interval.compareTo(MAX_FIRST_DELAY) < 0 ? interval : MAX_FIRST_DELAY;
-    try {
-      for (int failures = 0; !closed.await(pause.toMillis(), TimeUnit.MILLISECONDS); ) {
-        failures = poll() ? 0 : failures + 1;
-        pause = pause(interval, failures);
-      }
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-    }
-  }
-
-  /** Returns the pause until the next poll: the interval, doubled with each consecutive failure. */
-  static Duration pause(Duration interval, int failures) {
-    Duration longest = interval.compareTo(MAX_BACK_OFF) > 0 ? interval : MAX_BACK_OFF;
-    Duration doubled = interval.multipliedBy(1L << Math.min(failures, 10));
-    return doubled.compareTo(longest) < 0 ? doubled : longest;
+    Duration first = interval.compareTo(MAX_FIRST_DELAY) < 0 ? interval : MAX_FIRST_DELAY;
+    polls.scheduleWithFixedDelay(
+        this::poll, first.toMillis(), interval.toMillis(), TimeUnit.MILLISECONDS);
   }
 
   /**
@@ -428,10 +410,10 @@ public final class Poll implements AutoCloseable {
    */
   @Override
   public void close() {
-    closed.countDown();
+    polls.shutdown();
   }
 
   private boolean isClosed() {
-    return closed.getCount() == 0;
+    return polls.isShutdown();
   }
 }

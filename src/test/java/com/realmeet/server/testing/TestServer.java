@@ -141,7 +141,7 @@ public final class TestServer implements AutoCloseable {
     return main.app.jettyServer().server().getConnectors()[0].getConnectedEndPoints().size();
   }
 
-  /** Runs a task in each request in which Javalin's servlet prepares itself. */
+  /** Runs a task whenever Javalin's servlet prepares itself. */
   public void onPreparing(Runnable task) {
     JsonMapper mapper = main.app.unsafe.jsonMapper.getValue();
     main.app.unsafe.jsonMapper =
