@@ -1,7 +1,6 @@
 package com.realmeet.server.core;
 
 import java.time.Duration;
-import java.util.concurrent.atomic.AtomicReference;
 import org.slf4j.Logger;
 
 /**
@@ -12,15 +11,14 @@ import org.slf4j.Logger;
 public final class Outage {
   private static final Duration REMINDER = Duration.ofMinutes(1);
 
-  /**
-   * @param loggedNanos when the last failure was logged
-   * @param announced whether this outage was logged
-   */
-  private record State(boolean down, long beganNanos, long loggedNanos, boolean announced) {}
-
   private final Logger log;
   private final String name;
-  private final AtomicReference<State> state;
+  private volatile boolean down;
+
+  // Guarded by this:
+  private boolean announced; // this outage was logged
+  private long beganNanos;
+  private long loggedNanos = System.nanoTime() - REMINDER.toNanos();
 
   /**
    * @param name of the dependency, as the subject of a sentence: "Clerk", "Database"
@@ -28,8 +26,6 @@ public final class Outage {
   public Outage(Logger log, String name) {
     this.log = log;
     this.name = name;
-    state =
-        new AtomicReference<>(new State(false, 0, System.nanoTime() - REMINDER.toNanos(), false));
   }
 
   /**
@@ -37,45 +33,45 @@ public final class Outage {
    *
    * @param reason contains no secret and no personal data
    */
-  public void failed(String reason) {
+  public synchronized void failed(String reason) {
     long now = System.nanoTime();
-    State before = state.get();
-    boolean due = now - before.loggedNanos >= REMINDER.toNanos();
-    if (before.down && !due) {
+    if (!down) {
+      down = true;
+      announced = false;
+      beganNanos = now;
+    }
+    if (now - loggedNanos < REMINDER.toNanos()) {
       return;
     }
-    State after =
-        new State(
-            true,
-            before.down ? before.beganNanos : now,
-            due ? now : before.loggedNanos,
-            due || before.down && before.announced);
-    // Many threads may fail at once: the one whose compare-and-set succeeds logs.
-    if (state.compareAndSet(before, after) && due) {
-      if (before.announced) {
-        log.error("{} is still unavailable after {} s: {}", name, seconds(after, now), reason);
-      } else {
-        log.error("{} is unavailable: {}", name, reason);
-      }
+    if (announced) {
+      log.error("{} is still unavailable after {} s: {}", name, seconds(now), reason);
+    } else {
+      log.error("{} is unavailable: {}", name, reason);
     }
+    announced = true;
+    loggedNanos = now;
   }
 
   /** Records that a use of the dependency succeeded. */
   public void succeeded() {
-    State before = state.get();
-    if (before.down
-        && state.compareAndSet(before, new State(false, 0, before.loggedNanos, false))
-        && before.announced) {
-      log.info("{} is available again after {} s", name, seconds(before, System.nanoTime()));
+    if (down) { // without a lock for each request
+      end();
     }
+  }
+
+  private synchronized void end() {
+    if (down && announced) {
+      log.info("{} is available again after {} s", name, seconds(System.nanoTime()));
+    }
+    down = false;
   }
 
   /** Returns true if the last use failed. */
   public boolean isDown() {
-    return state.get().down;
+    return down;
   }
 
-  private static long seconds(State since, long now) {
-    return Duration.ofNanos(now - since.beganNanos).toSeconds();
+  private long seconds(long now) {
+    return Duration.ofNanos(now - beganNanos).toSeconds();
   }
 }

@@ -15,7 +15,6 @@ import com.realmeet.server.core.Outage;
 import com.realmeet.server.core.Threads;
 import com.zaxxer.hikari.HikariConfig;
 import com.zaxxer.hikari.HikariDataSource;
-import com.zaxxer.hikari.SQLExceptionOverride;
 import com.zaxxer.hikari.pool.HikariPool;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.lang.reflect.Type;
@@ -147,7 +146,6 @@ public final class Database implements AutoCloseable {
     config.setIdleTimeout(Duration.ofMinutes(1).toMillis());
     config.setConnectionTimeout(url.poolTimeoutMillis(CONNECTION_TIMEOUT.toMillis()));
     config.setValidationTimeout(VALIDATION_TIMEOUT.toMillis());
-    config.setExceptionOverride(new EvictReadOnly());
     config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);
     source.retryWhile(
@@ -210,17 +208,6 @@ public final class Database implements AutoCloseable {
 
   private boolean isReserved() {
     return applicationPermits == null;
-  }
-
-  /**
-   * Evicts a connection to a server that has become read-only in a failover, which HikariCP itself
-   * would keep.
-   */
-  private static final class EvictReadOnly implements SQLExceptionOverride {
-    @java.lang.Override // HikariCP's type of that name hides it
-    public Override adjudicate(SQLException e) {
-      return READ_ONLY.equals(e.getSQLState()) ? Override.MUST_EVICT : Override.CONTINUE_EVICT;
-    }
   }
 
   /**
@@ -475,19 +462,24 @@ public final class Database implements AutoCloseable {
   }
 
   /**
-   * Detects a pooler: it gives each client an invented process id. In transaction mode, the name of
-   * a prepared statement may refer to another client's statement, and that does not always fail.
+   * Turns prepared statements off behind a pooler. In transaction mode, the name of a prepared
+   * statement may refer to another client's statement, and that does not always fail.
    */
   private void detectPooler(Handle handle, PGConnection postgres) {
     try {
-      int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
-      if (pid != postgres.getBackendPID()) {
+      if (isBehindPooler(handle, postgres)) {
         disablePreparedStatements("its process id is not the one that Postgres knows");
       }
     } catch (JdbiException e) {
       poolerChecked.set(false); // not known yet: the database has failed, for example
       throw e;
     }
+  }
+
+  /** Returns true if there is a pooler in between: it gives each client an invented process id. */
+  static boolean isBehindPooler(Handle handle, PGConnection postgres) {
+    int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
+    return pid != postgres.getBackendPID();
   }
 
   private void disablePreparedStatements(String sign) {

@@ -121,14 +121,10 @@ public final class ReadOnlyDatabase implements AutoCloseable {
     }
   }
 
-  /**
-   * Returns true if there is a pooler in between: it gives each client an invented process id,
-   * which {@link Database} also checks.
-   */
+  /** Returns true if there is a pooler in between. */
   boolean isBehindPooler() {
-    int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
     try {
-      return pid != connection.unwrap(PGConnection.class).getBackendPID();
+      return Database.isBehindPooler(handle, connection.unwrap(PGConnection.class));
     } catch (SQLException e) {
       throw new ConnectionException(e);
     }

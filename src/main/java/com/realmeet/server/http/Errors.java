@@ -12,6 +12,7 @@ import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.IllegalCharsetNameException;
+import java.nio.charset.StandardCharsets;
 import java.nio.charset.UnsupportedCharsetException;
 import java.util.Optional;
 import java.util.function.BooleanSupplier;
@@ -88,7 +89,6 @@ public final class Errors {
     }
     if (kind.status == 503) {
       ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
-      Cors.exposeRetryAfter(ctx);
     }
     log.debug("{}: {} (request {})", kind, failure.reason(), RequestId.of(ctx));
     ctx.status(kind.status).json(Body.of(kind.status, failure.sentence()));
@@ -140,7 +140,7 @@ public final class Errors {
     response.setStatus(500);
     response.setContentType("application/json");
     try {
-      response.getOutputStream().write(Json.bytes(Body.of(500, "Internal server error")));
+      response.getOutputStream().write(json(500, "Internal server error"));
     } catch (IOException gone) {
       log.debug("The client has gone", gone);
     }
@@ -149,9 +149,12 @@ public final class Errors {
   private static void respond(Context ctx, int status, String detail) {
     if (status == 503) {
       ctx.header("Retry-After", "1");
-      Cors.exposeRetryAfter(ctx);
     }
     ctx.status(status).json(Body.of(status, sentence(status, detail)));
+  }
+
+  private static byte[] json(int status, String message) {
+    return Json.text(Body.of(status, message)).getBytes(StandardCharsets.UTF_8);
   }
 
   /** Returns the message for a status: the one of the API if there is one, otherwise Jetty's. */
@@ -195,11 +198,10 @@ public final class Errors {
       String message = sentence(status, detail);
       if (status == 503) {
         headers.put(HttpHeader.RETRY_AFTER, 1);
-        Cors.exposeRetryAfter(headers);
         message = stopping.getAsBoolean() ? "Server is stopping" : message;
       }
       response.setStatus(status);
-      response.write(true, ByteBuffer.wrap(Json.bytes(Body.of(status, message))), callback);
+      response.write(true, ByteBuffer.wrap(json(status, message)), callback);
       return true;
     };
   }

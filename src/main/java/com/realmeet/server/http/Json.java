@@ -4,7 +4,6 @@ import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.StreamReadFeature;
-import com.fasterxml.jackson.core.json.JsonWriteFeature;
 import com.fasterxml.jackson.databind.DeserializationContext;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonMappingException;
@@ -45,7 +44,6 @@ public final class Json {
                   .addDeserializer(Instant.class, new FromISOString())
                   .addDeserializer(String.class, new StorableText()))
           .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
-          .enable(JsonWriteFeature.COMBINE_UNICODE_SURROGATES_IN_UTF8) // emoji, as JavaScript does
           .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
           .enable(DeserializationFeature.FAIL_ON_NULL_FOR_PRIMITIVES)
@@ -62,10 +60,10 @@ public final class Json {
 
   private Json() {}
 
-  /** Returns a record as UTF-8 JSON. */
-  static byte[] bytes(Object body) {
+  /** Returns a record as JSON. */
+  static String text(Object body) {
     try {
-      return MAPPER.writeValueAsBytes(body);
+      return MAPPER.writeValueAsString(body);
     } catch (JsonProcessingException e) {
       throw new IllegalStateException(e);
     }
@@ -80,11 +78,7 @@ public final class Json {
     return new io.javalin.json.JsonMapper() {
       @Override
       public String toJsonString(Object body, Type type) {
-        try {
-          return MAPPER.writeValueAsString(body);
-        } catch (JsonProcessingException e) {
-          throw new IllegalStateException(e);
-        }
+        return text(body);
       }
 
       @Override

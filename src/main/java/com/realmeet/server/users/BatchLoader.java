@@ -19,45 +19,32 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
+import java.util.function.BiFunction;
 
 /**
  * Batches lookups. Requests that arrive while a statement runs are queued and served by the next
  * one, so batches grow with the load, and the round trip to the database does not limit how many
  * requests are served; a lone request is not delayed.
- *
- * @param <K> key of a row
- * @param <V> row
  */
-final class BatchLoader<K, V> implements AutoCloseable {
+final class BatchLoader implements AutoCloseable {
   /**
    * Number of threads that run statements: one can run while the other's response is in transit.
    */
   private static final int THREADS = 2;
 
-  /** Maximum keys of one statement: bounds its duration. */
+  /** Maximum ids of one statement: bounds its duration. */
   private static final int MAX_BATCH_SIZE = 100;
 
   /** Interval at which overdue requests are failed, and so the precision of deadlines. */
   private static final Duration TICK = Duration.ofMillis(100);
 
-  /** Statement for several keys. */
-  interface BatchFunction<K, V> {
-    /**
-     * Looks rows up.
-     *
-     * @param deadline latest deadline of the requests in the batch
-     * @return the rows that exist, by key
-     */
-    Map<K, V> load(List<K> keys, Deadline deadline);
-  }
-
-  private static final class Request<K, V> {
-    final K key;
+  private static final class Request {
+    final String id;
     final Deadline deadline;
-    final CompletableFuture<Map<K, V>> rowsOfItsBatch = new CompletableFuture<>();
+    final CompletableFuture<Map<String, User>> rowsOfItsBatch = new CompletableFuture<>();
 
-    Request(K key, Deadline deadline) {
-      this.key = key;
+    Request(String id, Deadline deadline) {
+      this.id = id;
       this.deadline = deadline;
     }
 
@@ -70,13 +57,14 @@ final class BatchLoader<K, V> implements AutoCloseable {
     }
 
     void fail() {
-      rowsOfItsBatch.completeExceptionally(noResponse());
+      rowsOfItsBatch.completeExceptionally(
+          Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, "no response in time"));
     }
   }
 
-  private final BatchFunction<K, V> function;
-  private final BlockingQueue<Request<K, V>> queue = new LinkedBlockingQueue<>();
-  private final Set<Request<K, V>> waiting = ConcurrentHashMap.newKeySet();
+  private final BiFunction<List<String>, Deadline, Map<String, User>> find;
+  private final BlockingQueue<Request> queue = new LinkedBlockingQueue<>();
+  private final Set<Request> waiting = ConcurrentHashMap.newKeySet();
   private final List<Thread> threads = new ArrayList<>();
   private final ScheduledExecutorService ticks;
   private volatile boolean closed;
@@ -84,20 +72,20 @@ final class BatchLoader<K, V> implements AutoCloseable {
   /**
    * Starts the threads.
    *
-   * @param name name of the threads, and label of the metric
+   * @param find returns the rows that exist, by id; its deadline is the latest of the batch
    */
-  BatchLoader(String name, BatchFunction<K, V> function, MeterRegistry registry) {
-    this.function = function;
+  BatchLoader(BiFunction<List<String>, Deadline, Map<String, User>> find, MeterRegistry meters) {
+    this.find = find;
     Gauge.builder("batch.queue.size", queue, BlockingQueue::size)
         .description("Requests that wait for a batched statement to begin")
-        .tag("batch", name)
-        .register(registry);
+        .tag("batch", "lookup")
+        .register(meters);
     for (int i = 0; i < THREADS; i++) {
-      Thread thread = Threads.named(name).newThread(this::run);
+      Thread thread = Threads.named("lookup").newThread(this::run);
       thread.start();
       threads.add(thread);
     }
-    ticks = Executors.newSingleThreadScheduledExecutor(Threads.named(name + "-timeouts"));
+    ticks = Executors.newSingleThreadScheduledExecutor(Threads.named("lookup-timeouts"));
     ticks.scheduleWithFixedDelay(
         () -> waiting.forEach(Request::failIfOverdue),
         TICK.toMillis(),
@@ -106,19 +94,19 @@ final class BatchLoader<K, V> implements AutoCloseable {
   }
 
   /**
-   * Returns the row of a key, or empty if there is none. Blocks until its batch is done.
+   * Returns the row of a user, or empty if there is none. Blocks until its batch is done.
    *
-   * @throws Failure DATABASE_UNAVAILABLE by the deadline, or as the batch function
+   * @throws Failure DATABASE_UNAVAILABLE by the deadline, or as the lookup
    */
-  Optional<V> load(K key, Deadline deadline) {
-    Request<K, V> request = new Request<>(key, deadline);
+  Optional<User> load(String id, Deadline deadline) {
+    Request request = new Request(id, deadline);
     waiting.add(request);
     queue.add(request);
     if (closed) {
       request.fail();
     }
     try {
-      return Optional.ofNullable(request.rowsOfItsBatch.get().get(key));
+      return Optional.ofNullable(request.rowsOfItsBatch.get().get(id));
     } catch (ExecutionException e) {
       throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
     } catch (InterruptedException e) {
@@ -130,7 +118,7 @@ final class BatchLoader<K, V> implements AutoCloseable {
   }
 
   private void run() {
-    List<Request<K, V>> batch = new ArrayList<>();
+    List<Request> batch = new ArrayList<>();
     try {
       while (true) {
         batch.add(queue.take());
@@ -144,21 +132,17 @@ final class BatchLoader<K, V> implements AutoCloseable {
     }
   }
 
-  private static Failure noResponse() {
-    return Failure.of(Failure.Kind.DATABASE_UNAVAILABLE, "no response in time");
-  }
-
   /** Runs the statement of a batch. Drops requests whose deadline has passed. */
-  private void execute(List<Request<K, V>> batch) {
+  private void execute(List<Request> batch) {
     batch.removeIf(Request::failIfOverdue);
     if (batch.isEmpty()) {
       return;
     }
     try {
-      List<K> keys = batch.stream().map(request -> request.key).distinct().toList();
+      List<String> ids = batch.stream().map(request -> request.id).distinct().toList();
       Deadline latest =
           batch.stream().map(request -> request.deadline).reduce(Deadline::later).orElseThrow();
-      Map<K, V> rows = function.load(keys, latest);
+      Map<String, User> rows = find.apply(ids, latest);
       batch.forEach(request -> request.rowsOfItsBatch.complete(rows));
     } catch (Throwable e) { // the waiting threads rethrow it
       batch.forEach(request -> request.rowsOfItsBatch.completeExceptionally(e));

@@ -35,7 +35,7 @@ public final class UserSync implements AutoCloseable {
   private final UserDao users;
   private final ClerkApi clerk;
   private final InstanceCheck instance;
-  private final BatchLoader<String, User> lookups;
+  private final BatchLoader lookups;
   private final SingleFlight<String, User> firstSyncs;
   private final SingleFlight<String, User> refreshes;
 
@@ -44,7 +44,7 @@ public final class UserSync implements AutoCloseable {
     this.users = users;
     this.clerk = clerk;
     this.instance = instance;
-    lookups = new BatchLoader<>("lookup", users::findAll, meters);
+    lookups = new BatchLoader(users::findAll, meters);
     Semaphore waitingThreads = new Semaphore(SingleFlight.MAX_WAITING_THREADS);
     firstSyncs = new SingleFlight<>(waitingThreads, clerk::isDown);
     refreshes = new SingleFlight<>(waitingThreads, clerk::isDown);
