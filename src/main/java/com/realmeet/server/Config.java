@@ -325,16 +325,12 @@ public record Config(
 
     private String apiUrl(String text) {
       String url = text.replaceFirst("/+$", "");
-      if (!isUrl(API_URL, url)) {
+      Matcher parts = API_URL.matcher(url);
+      if (!parts.matches()
+          || parts.group("port") != null && Integer.parseInt(parts.group("port")) > 65535) {
         throw new IllegalArgumentException("must be a URL such as https://api.clerk.com");
       }
       return url;
-    }
-
-    private static boolean isUrl(Pattern form, String text) {
-      Matcher url = form.matcher(text);
-      return url.matches()
-          && (url.group("port") == null || Integer.parseInt(url.group("port")) <= 65535);
     }
 
     private RSAPublicKey publicKey(String text) {
@@ -435,18 +431,15 @@ public record Config(
     }
 
     private int number(String text, int least, int most) {
-      if (text.matches("(tcp|udp|sctp)://.*")) { // METRICS_PORT, if there is a Service "metrics"
-        throw new IllegalArgumentException(
-            "must be a number between "
-                + least
-                + " and "
-                + most
-                + "; it is an address, as Kubernetes sets for a Service of that name: set"
-                + " enableServiceLinks: false in the Pod, or rename the Service");
-      }
       int number = text.matches("\\d{1,6}") ? Integer.parseInt(text) : -1;
       if (number < least || number > most) {
-        throw new IllegalArgumentException("must be a number between " + least + " and " + most);
+        String kubernetes = // which sets METRICS_PORT if there is a Service "metrics"
+            text.matches("(tcp|udp|sctp)://.*")
+                ? "; it is an address, as Kubernetes sets for a Service of that name: set"
+                    + " enableServiceLinks: false in the Pod, or rename the Service"
+                : "";
+        throw new IllegalArgumentException(
+            "must be a number between " + least + " and " + most + kubernetes);
       }
       return number;
     }

@@ -188,14 +188,6 @@ public final class UserDao {
       WHERE old.deleted_at IS NULL
       """;
 
-  private static final String FIND_TOMBSTONES =
-      """
-      SELECT id
-      FROM <schema>users
-      WHERE id = ANY (:ids)
-        AND deleted_at IS NOT NULL
-      """;
-
   /**
    * Makes a live row of a tombstone, with a placeholder: another row may have the address by now.
    * The row becomes no newer than Clerk's version, so that {@link #UPSERT} accepts that.
@@ -386,16 +378,15 @@ public final class UserDao {
   }
 
   /** Returns those of the given ids whose rows are tombstones. */
-  List<String> findTombstones(Collection<String> ids) {
-    return database.read(handle -> findTombstones(handle, ids));
+  List<String> findTombstones(List<String> ids) {
+    return database.read(handle -> findAll(handle, ids)).values().stream()
+        .filter(row -> row.deletedAt() != null)
+        .map(User::id)
+        .toList();
   }
 
-  private static List<String> findTombstones(Handle handle, Collection<String> ids) {
-    return handle
-        .createQuery(FIND_TOMBSTONES)
-        .bind("ids", ids.toArray(String[]::new))
-        .mapTo(String.class)
-        .list();
+  private static boolean isTombstone(Handle handle, String id) {
+    return find(handle, id).filter(row -> row.deletedAt() != null).isPresent();
   }
 
   /**
@@ -410,7 +401,7 @@ public final class UserDao {
 
   private static boolean revive(Handle handle, ClerkUser user) {
     boolean revived = bind(handle.createUpdate(REVIVE), user).execute() == 1;
-    if (!revived && !findTombstones(handle, List.of(user.id())).isEmpty()) {
+    if (!revived && isTombstone(handle, user.id())) {
       throw new RowSuppressed();
     }
     return revived;
@@ -554,7 +545,7 @@ public final class UserDao {
 
   private static boolean markDeleted(Handle handle, String id) {
     boolean marked = handle.createUpdate(MARK_DELETED).bind("id", id).execute() == 1;
-    if (!marked && findTombstones(handle, List.of(id)).isEmpty()) {
+    if (!marked && !isTombstone(handle, id)) {
       throw new RowSuppressed();
     }
     return marked;
@@ -571,7 +562,13 @@ public final class UserDao {
   }
 
   private static Map<String, User> findAll(Handle handle, List<String> ids) {
-    return byId(handle.createQuery(FIND).bind("ids", ids.toArray(String[]::new)));
+    Map<String, User> rows = new HashMap<>();
+    handle
+        .createQuery(FIND)
+        .bind("ids", ids.toArray(String[]::new))
+        .map(USER)
+        .forEach(user -> rows.put(user.id(), user));
+    return rows;
   }
 
   private static Optional<User> upsert(Handle handle, ClerkUser user) {
@@ -604,12 +601,6 @@ public final class UserDao {
 
   private static boolean isTrue(Query query) {
     return query.mapTo(boolean.class).one();
-  }
-
-  private static Map<String, User> byId(Query query) {
-    Map<String, User> rows = new HashMap<>();
-    query.map(USER).forEach(user -> rows.put(user.id(), user));
-    return rows;
   }
 
   private static <S extends SqlStatement<S>> S bind(S statement, ClerkUser user) {

@@ -80,7 +80,7 @@ public final class UserSync implements AutoCloseable {
   private User insert(String id, Deadline deadline) {
     ClerkUser user = fetchWithEmail(id, deadline);
     instance.requireBeforeInsert(List.of(id), deadline);
-    return storeNotDeleted(user, deadline);
+    return requireNotDeleted(store(user, deadline));
   }
 
   /**
@@ -138,7 +138,7 @@ public final class UserSync implements AutoCloseable {
           if (row.isEmpty()) {
             instance.requireBeforeInsert(List.of(id), deadline);
           }
-          return storeNotDeleted(user, deadline);
+          return requireNotDeleted(store(user, deadline));
         });
   }
 
@@ -182,15 +182,6 @@ public final class UserSync implements AutoCloseable {
       log.warn("{} is deleted: {}", id, by);
     }
     return marked;
-  }
-
-  /**
-   * Stores a version of a user like {@link #store}.
-   *
-   * @throws Failure as {@link #store}, and USER_DELETED if the row is a tombstone
-   */
-  private User storeNotDeleted(ClerkUser user, Deadline deadline) {
-    return requireNotDeleted(store(user, deadline));
   }
 
   /**
