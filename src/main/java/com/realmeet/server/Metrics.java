@@ -24,10 +24,10 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.atomic.AtomicReferenceArray;
 import java.util.regex.Pattern;
 import java.util.stream.LongStream;
 import org.eclipse.jetty.server.Request;
@@ -181,36 +181,35 @@ public final class Metrics implements AutoCloseable {
   private static final class RequestTimes implements RequestLog {
     private final MeterRegistry meters;
 
-    /**
-     * Timers by route, then by status (0 to 599): a lookup by labels in the registry takes longer
-     * than the measurement.
-     */
-    private final Map<String, AtomicReferenceArray<Timer>> timers = new HashMap<>();
+    /** Timers by route and status: the registry's lookup takes longer than the measurement. */
+    private final Map<String, Timer> timers = new ConcurrentHashMap<>();
 
     /** Pattern of the paths that a route matches, by route. */
     private final Map<String, Pattern> patterns = new HashMap<>();
 
     RequestTimes(MeterRegistry meters) {
       this.meters = meters;
-      addRoute(OTHER);
     }
 
+    /** Adds a route, whose parameters are {@code {name}}, or {@code <name>} with slashes. */
     void addRoute(String path) {
-      timers.putIfAbsent(path, new AtomicReferenceArray<>(600));
-      patterns.put(path, Pattern.compile(path.replaceAll("\\{[^}]*}", "[^/]+")));
+      String quoted = "\\Q" + path + "\\E";
+      patterns.put(
+          path,
+          Pattern.compile(
+              quoted
+                  .replaceAll("\\{[^}]*}", "\\\\E[^/]+\\\\Q")
+                  .replaceAll("<[^>]*>", "\\\\E.+\\\\Q")));
     }
 
     @Override
     public void log(Request request, Response response) {
       long nanos = NanoTime.since(request.getHeadersNanoTime());
       String route = route(request);
-      int status = response.getStatus();
-      Timer timer = timers.get(route).get(status);
-      if (timer == null) {
-        timer = timer(route, status);
-        timers.get(route).set(status, timer);
-      }
-      timer.record(nanos, TimeUnit.NANOSECONDS);
+      String status = String.valueOf(response.getStatus());
+      timers
+          .computeIfAbsent(status + route, key -> timer(route, status))
+          .record(nanos, TimeUnit.NANOSECONDS);
     }
 
     /** Returns the matched route; if only the method did not match, a route with this path. */
@@ -226,11 +225,11 @@ public final class Metrics implements AutoCloseable {
           .orElse(OTHER);
     }
 
-    private Timer timer(String route, int status) {
+    private Timer timer(String route, String status) {
       return Timer.builder("http.server.requests")
           .description("Time from a request's headers to the end of its response")
           .tag("route", route)
-          .tag("status", String.valueOf(status))
+          .tag("status", status)
           .serviceLevelObjectives(BUCKETS)
           .register(meters);
     }

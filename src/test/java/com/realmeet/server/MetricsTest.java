@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.database.Database;
 import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.testing.FaultyClerk;
 import com.realmeet.server.testing.Fleet;
@@ -14,6 +15,8 @@ import com.realmeet.server.testing.RawHttp;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
+import com.realmeet.server.users.UserSync;
+import io.javalin.router.JavalinDefaultRoutingApi;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.URI;
@@ -67,7 +70,23 @@ class MetricsTest {
     String[] all =
         Stream.concat(Stream.of("CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET), Stream.of(settings))
             .toArray(String[]::new);
-    return TestServer.start(new ExampleApplication(), clerk, TestPostgres.newDatabase(), all);
+    return TestServer.start(new WithOddRoute(), clerk, TestPostgres.newDatabase(), all);
+  }
+
+  private static final class WithOddRoute implements Application {
+    private final Application example = new ExampleApplication();
+
+    @Override
+    public String[] migrations() {
+      return example.migrations();
+    }
+
+    @Override
+    public void declareRoutes(
+        JavalinDefaultRoutingApi routes, Database database, UserSync userSync) {
+      example.declareRoutes(routes, database, userSync);
+      routes.post("/api/v1.0/(files)/<path>", ctx -> {});
+    }
   }
 
   /** Of the server that was started last. */
@@ -181,6 +200,19 @@ class MetricsTest {
         ask(413, "POST", "/api/meetings/secret/participants/", "Content-Length: 2000000"));
     assertCounted(requests("/api/meetings", 200), ask(200, "GET", "/api/meetings", token));
     assertFalse(page().contains("secret"), page());
+  }
+
+  @Test
+  void pathOfARouteIsNoRegularExpression() {
+    assertCounted(
+        requests("/api/v1.0/(files)/<path>", 405),
+        () -> {
+          try (RawHttp client = new RawHttp(server.port())) {
+            client.send(request("GET", "/api/v1.0/(files)/a/b"));
+            assertEquals(405, client.unchecked().status());
+          }
+        });
+    assertCounted(requests("other", 404), ask(404, "GET", "/api/v1x0/(files)/a"));
   }
 
   @Test
