@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TwoServers;
@@ -145,6 +146,52 @@ class EmailTest {
         "{\"error\":\"Bad Gateway\",\"message\":\"Clerk sent an unexpected answer\"}",
         response.body());
     assertEquals("", servers.emailOf(id));
+    assertTrue(
+        Log.text().contains("WARN UserSync - " + id + " is not stored: it has an email address"),
+        Log.text());
+  }
+
+  /** Else that row could never become a tombstone, or a tombstone would hold up all polls. */
+  @ParameterizedTest
+  @ValueSource(strings = {"user_victim@deleted.invalid", "user_victim@Moved.invalid"})
+  void placeholderOfARowIsNobodysAddress(String email) {
+    servers.clerk.putUser("user_squatter", email, null, null);
+
+    assertEquals(502, servers.sync("user_squatter").statusCode());
+    assertEquals("", servers.emailOf("user_squatter"));
+  }
+
+  @Test
+  void holderWhoseNewAddressCannotBeStoredLosesTheOldOne() {
+    String email = servers.newAddress();
+    servers.putRow("user_unstorable", email);
+    servers.clerk.putUser("user_unstorable", randomText(3_000) + "@example.com", "Long", null);
+    servers.put("user_successor", email);
+
+    assertSynced(email, servers.sync("user_successor"));
+
+    assertEquals("user_unstorable@moved.invalid", servers.emailOf("user_unstorable"));
+  }
+
+  @Test
+  void rowThatIsNewerThanClerksVersionKeepsItsAddressAndClerkIsBlamed() {
+    String email = servers.newAddress();
+    servers.putRow("user_newer", email);
+    TestPostgres.execute(
+        servers.database,
+        "UPDATE users SET clerk_updated_at = now() + interval '1 day' WHERE id = 'user_newer'");
+    servers.clerk.putUser("user_newer", servers.newAddress(), null, null);
+    servers.clerk.putUser("user_claims", email, null, null);
+
+    assertEquals(502, servers.sync("user_claims").statusCode());
+
+    assertEquals(email, servers.emailOf("user_newer"));
+    assertTrue(
+        Log.text()
+            .contains(
+                "WARN UserSync - user_claims is not stored: Clerk's version of user_newer, whose row"
+                    + " has the same address, is older"),
+        Log.text());
   }
 
   @Test

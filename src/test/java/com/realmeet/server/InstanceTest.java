@@ -277,7 +277,7 @@ class InstanceTest {
   /** Nor do tombstones, rows that are not Clerk's, and users whose address went to another one. */
   @ParameterizedTest
   @ValueSource(ints = {2, 3})
-  void deletedUserAndRowsThatClerkCannotHaveProveNothing(int others) {
+  void rowsThatClerkCannotHaveProveNothing(int live) {
     TestPostgres.execute(
         database,
         """
@@ -285,14 +285,71 @@ class InstanceTest {
         UPDATE users SET email = id || '@moved.invalid' WHERE id = 'user_4';
         INSERT INTO users (id, email) VALUES ('legacy', 'l@example.com'), ('user_ü', 'u@example.com');
         """);
-    if (others == 2) {
-      TestPostgres.execute(database, "DELETE FROM users WHERE id = 'user_3'");
+    TestPostgres.execute(database, "DELETE FROM users WHERE id = 'user_3'");
+    if (live == 2) {
+      TestPostgres.execute(database, "DELETE FROM users WHERE id = 'user_2'");
     }
     try (TestServer server = server(production)) {
       String event = production.event("user.deleted", "user_0");
       production.users().keySet().removeAll(List.of("user_0", "user_1", "user_2", "user_3"));
 
-      assertEquals(others == 3 ? 503 : 200, webhook(server, event).statusCode());
+      assertEquals(live == 3 ? 503 : 200, webhook(server, event).statusCode());
+    }
+  }
+
+  @Test
+  void threeRowsAreEnoughThoughTheStartCouldNotBeChecked() {
+    TestPostgres.execute(database, "DELETE FROM users WHERE id > 'user_2'");
+    List<String> before = table();
+    development.onLookup(StandInClerk.answering(500, "{}"));
+    try (TestServer server = server(development)) {
+      development.onLookup(development::answerLookup);
+      for (String id : List.of("user_0", "user_1", "user_2")) {
+        assertEquals(503, webhook(server, production.event("user.deleted", id)).statusCode());
+      }
+      server.sync(production.token("user_0")); // the audit needs a database in use
+      server.poll();
+    }
+
+    assertEquals(before, table());
+  }
+
+  /** The oldest rows are the first of a scan of the table. */
+  @Test
+  void manyOldUsersWhomClerkNoLongerHasProveNothing() {
+    String emptied = TestPostgres.newDatabase();
+    TestPostgres.execute(
+        emptied,
+        """
+        INSERT INTO users (id, email, created_at)
+        SELECT 'user_old' || i, i || '@example.com', now() - interval '1 day'
+        FROM generate_series(1, 10100) i
+        """);
+    for (String id : IDS) {
+      TestPostgres.execute(
+          emptied,
+          "INSERT INTO users (id, email, clerk_updated_at) VALUES ('%s', '%1$s@x', now())"
+              .formatted(id));
+    }
+    production.putUser("user_new", "new@example.com", null, null);
+
+    try (TestServer server = TestServer.start(production, emptied)) {
+      assertEquals(200, server.sync(production.token("user_new")).statusCode());
+      assertFalse(Log.text().contains(WRONG_KEY), Log.text());
+    }
+  }
+
+  @Test
+  void alarmEndsOnceClerkHasTheUsersAgain() {
+    String updated = production.event("user.updated", "user_2");
+    try (TestServer server = server(production)) {
+      production.onLookup(StandInClerk.answering(200, "[]"));
+      production.deleteUser("user_1");
+      production.deleteUser("user_2");
+      assertEquals(503, webhook(server, production.event("user.deleted", "user_1")).statusCode());
+      production.onLookup(production::answerLookup);
+
+      assertTrue(webhook(server, updated).body().contains("Clerk does not have the user"));
     }
   }
 

@@ -350,7 +350,33 @@ class PollTest {
     assertEquals(5, rows.size(), rows::toString);
     assertEquals(1, count("WARN Poll - Not stored: user_check is refused: The database refuses"));
     assertEquals(1, count("WARN Poll - Not stored: user_raise is refused: The database refuses"));
-    assertEquals(1, count("WARN Poll - Not stored: user_long has too long"));
+    assertEquals(1, count("WARN Poll - Not stored: user_long has an email address that cannot"));
+  }
+
+  @Test
+  void userOfWhomClerkSendsNonsenseHoldsUpNobodyElse() {
+    backfill.putUsers(3, 150);
+    assertEquals(0, backfill.run());
+    List.of("user_1", "user_100", "user_99").forEach(clerk::deleteUser);
+    clerk.onUser(
+        exchange -> {
+          if (exchange.getRequestURI().getPath().endsWith("/user_1")) {
+            StandInClerk.answering(200, "{\"id\":\"x\"}").handle(exchange);
+          } else {
+            clerk.answerUser(exchange);
+          }
+        });
+    start();
+
+    assertTrue(audit());
+    assertTrue(audit());
+
+    assertEquals(
+        List.of("user_100", "user_99"),
+        TestPostgres.query(
+            database,
+            "SELECT id FROM users WHERE deleted_at IS NOT NULL ORDER BY id COLLATE \"C\""));
+    assertEquals(1, count("WARN Poll - Not stored: user_1 is not changed: "), Log.text());
   }
 
   @Test

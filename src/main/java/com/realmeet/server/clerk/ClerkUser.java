@@ -41,6 +41,10 @@ public record ClerkUser(
    */
   private static final int MAX_EMAIL_BYTES = 2000;
 
+  /** Address that a row has while its user has none; nobody can receive mail there (RFC 2606). */
+  private static final Pattern PLACEHOLDER =
+      Pattern.compile(".*@(deleted|moved)\\.invalid", Pattern.CASE_INSENSITIVE | Pattern.DOTALL);
+
   /** Maximum characters of a name; a longer one is truncated. */
   private static final int MAX_NAME_LENGTH = 1000;
 
@@ -88,9 +92,19 @@ public record ClerkUser(
   @JsonIgnoreProperties(ignoreUnknown = true)
   record EmailAddress(String id, String emailAddress) {}
 
-  /** Returns true if there is no address or Postgres can index it. */
+  /**
+   * Returns true if there is no address, or one that Postgres can index and that is no placeholder
+   * of a row, which would keep that row from becoming a tombstone.
+   */
   public boolean hasStorableEmail() {
-    return email == null || email.getBytes(StandardCharsets.UTF_8).length <= MAX_EMAIL_BYTES;
+    return email == null
+        || email.getBytes(StandardCharsets.UTF_8).length <= MAX_EMAIL_BYTES
+            && !PLACEHOLDER.matcher(email).matches();
+  }
+
+  /** Returns this version, without its address if that cannot be stored. */
+  public ClerkUser withStorableEmail() {
+    return hasStorableEmail() ? this : new ClerkUser(id, null, name, imageUrl, updatedAt, fields);
   }
 
   /** Returns true if a user object of Clerk has a primary email address. */

@@ -158,7 +158,7 @@ public final class Backfill {
   private void requireInstance(Instant began) {
     withRetries(
         () -> {
-          instance.require(List.of(), began, Deadline.in(CALL_TIMEOUT));
+          instance.require(began, Deadline.in(CALL_TIMEOUT));
           return null;
         });
   }

@@ -65,7 +65,7 @@ final class BulkUpsert {
     if (user.email() == null) {
       skip.accept(user.id(), NO_EMAIL_ADDRESS);
     } else if (!user.hasStorableEmail()) {
-      skip.accept(user.id(), "has too long an email address");
+      skip.accept(user.id(), "has an email address that cannot be stored");
     } else {
       return true;
     }
@@ -119,7 +119,7 @@ final class BulkUpsert {
 
   /**
    * Makes a change; skips the user and returns false if a constraint or trigger of the application
-   * refuses it.
+   * refuses it, or Clerk sends nonsense about this user: one user must not hold up all others.
    */
   boolean skipIfRefused(String id, Runnable change) {
     try {
@@ -129,6 +129,12 @@ final class BulkUpsert {
       requireOfData(e);
       String why = SqlErrors.whyRejected(e).orElse("the database refuses a value");
       skip.accept(id, "is refused: " + why);
+      return false;
+    } catch (Failure e) {
+      if (e.kind() != Kind.CLERK_BAD_RESPONSE) {
+        throw e;
+      }
+      skip.accept(id, "is not changed: " + e.reason());
       return false;
     }
   }

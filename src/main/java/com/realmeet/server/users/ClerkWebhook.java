@@ -246,7 +246,7 @@ public final class ClerkWebhook {
         case USER_DELETED -> log.debug("{}: {} is a tombstone", name, id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
-            if (instanceCheck.reportIfWrong()) {
+            if (instanceCheck.isKnownToBeWrong(Deadline.current())) {
               throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
             }
             log.warn("{}: Clerk does not have {}, the row is left unchanged", name, id);

@@ -6,7 +6,6 @@ import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
 import com.realmeet.server.core.LogRateLimiter;
 import java.time.Instant;
-import java.util.Collection;
 import java.util.List;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -28,6 +27,7 @@ public final class InstanceCheck {
   private final UserDao users;
   private final ClerkApi clerk;
   private final LogRateLimiter errors = new LogRateLimiter();
+  private final LogRateLimiter reminders = new LogRateLimiter();
 
   /** True once a check has not found the key wrong: users may be inserted. */
   private volatile boolean keyAccepted;
@@ -50,7 +50,7 @@ public final class InstanceCheck {
    */
   public void atStart() {
     try {
-      keyAccepted = !isWrong(List.of(), Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
+      keyAccepted = !isWrong(Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
     } catch (Failure e) {
       log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.reason());
     }
@@ -63,12 +63,12 @@ public final class InstanceCheck {
    *
    * @throws Failure as {@link #require}
    */
-  void requireBeforeInsert(Collection<String> except, Deadline deadline) {
+  void requireBeforeInsert(Deadline deadline) {
     if (keyAccepted) {
       return;
     }
     try {
-      require(except, Instant.now(), deadline);
+      require(Instant.now(), deadline);
     } catch (Failure e) {
       if (e.kind() != Kind.CLERK_BAD_RESPONSE) {
         throw e;
@@ -80,54 +80,61 @@ public final class InstanceCheck {
 
   /**
    * Requires the key to be of the rows' instance. Must be called before a row is changed because
-   * Clerk does not have its user.
+   * Clerk does not have its user, while that row still counts as one of the sample.
    *
-   * @param except ids to leave out of the sample, such as that of the user to be deleted
-   * @param before rows that are younger are left out, too
+   * @param before rows that are younger are left out
    * @throws Failure CLERK_OTHER_INSTANCE, OVERLOADED if too little time is left, or a fault of
    *     Clerk or the database
    */
-  void require(Collection<String> except, Instant before, Deadline deadline) {
-    if (isWrong(except, before, deadline)) {
+  void require(Instant before, Deadline deadline) {
+    if (isWrong(before, deadline)) {
       throw Failure.of(
           Kind.CLERK_OTHER_INSTANCE,
           "CLERK_SECRET_KEY is of another Clerk instance than the users");
     }
   }
 
+  /**
+   * Returns true if the last check found that the key is of another instance, so that a 404 of
+   * Clerk says nothing about a user. Once a minute it checks again.
+   */
+  boolean isKnownToBeWrong(Deadline deadline) {
+    if (missing > 0 && reminders.allows("")) {
+      try {
+        isWrong(Instant.now(), deadline);
+      } catch (Failure e) {
+        log.debug("The instance of CLERK_SECRET_KEY is not known now: {}", e.reason());
+      }
+    }
+    return missing > 0;
+  }
+
   /** Looks up a sample of up to {@link #SAMPLE_SIZE} users; returns true if Clerk has no one. */
-  private boolean isWrong(Collection<String> except, Instant before, Deadline deadline) {
-    List<String> ids = users.sample(SAMPLE_SIZE, except, before, deadline);
-    int needed = missing > 0 ? 1 : MIN_SAMPLE;
-    if (ids.size() < needed) {
+  private boolean isWrong(Instant before, Deadline deadline) {
+    List<String> ids = users.sample(SAMPLE_SIZE, before, deadline);
+    boolean wasWrong = missing > 0;
+    if (ids.size() < (wasWrong ? 1 : MIN_SAMPLE)) {
       missing = 0;
-    } else if (clerk.lookup(ids, UserSync.clerkDeadline(deadline)).isEmpty()) {
-      missing = ids.size();
-    } else {
-      if (missing > 0) {
+      return false;
+    }
+    if (!clerk.lookup(ids, UserSync.clerkDeadline(deadline)).isEmpty()) {
+      if (wasWrong) {
         log.info("CLERK_SECRET_KEY is of the same Clerk instance as the users in the table");
       }
       missing = 0;
       keyAccepted = true;
+      return false;
     }
-    return reportIfWrong();
-  }
-
-  /**
-   * Returns true if the last check found that the key is of another instance, so that a 404 of
-   * Clerk says nothing about a user; logs that, at most once a minute.
-   */
-  boolean reportIfWrong() {
-    int sampleSize = missing;
-    if (sampleSize > 0 && errors.allows("")) {
+    missing = ids.size();
+    if (errors.allows("")) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"
               + " none of {} sampled users. No user is {}marked deleted meanwhile. Set the key of the"
-              + " instance that the users come from, and restart; or, if all of them were deleted at"
-              + " Clerk, delete their rows",
-          sampleSize,
+              + " instance that the users come from, and restart; or, if the key is right, and the"
+              + " users were deleted at Clerk or came by another key, delete their rows",
+          ids.size(),
           keyAccepted ? "" : "inserted or ");
     }
-    return sampleSize > 0;
+    return true;
   }
 }

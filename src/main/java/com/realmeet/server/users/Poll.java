@@ -266,7 +266,7 @@ public final class Poll implements AutoCloseable {
           since);
     } else if (!users.isEmpty() && !isClosed()) {
       // users of another instance look like new ones
-      instance.requireBeforeInsert(List.of(), Deadline.in(Deadline.REQUEST_TIMEOUT));
+      instance.requireBeforeInsert(Deadline.in(Deadline.REQUEST_TIMEOUT));
       for (int i = 0; i < users.size() && !isClosed(); i += BATCH_SIZE) {
         store(users.subList(i, Math.min(users.size(), i + BATCH_SIZE)), counts);
       }
@@ -374,7 +374,7 @@ public final class Poll implements AutoCloseable {
   }
 
   private void refuseToDelete(int missing, int rows) {
-    instance.require(List.of(), Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
+    instance.require(Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
     if (remindAfter.remaining().isZero()) {
       log.error(
           "Clerk does not have {} of {} users: nobody is deleted. If that is right, run backfill"

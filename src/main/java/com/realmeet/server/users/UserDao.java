@@ -66,25 +66,36 @@ public final class UserDao {
       """;
 
   /**
-   * Samples the first 10,000 rows of a scan, which takes milliseconds for any table size. Leaves
-   * out rows with a placeholder address, since their users may be missing at Clerk.
+   * Samples rows, half of them the latest to change, the others at random from the first 10,000 of
+   * a scan: so it takes milliseconds for any table size, and neither old nor new users alone are
+   * sampled. Leaves out rows with a placeholder address, since their users may be missing at Clerk.
    */
   private static final String SAMPLE =
       """
-      SELECT id
-      FROM (
+      WITH latest AS (
         SELECT id
         FROM <schema>users
-        WHERE deleted_at IS NULL
-          AND email != id || '@moved.invalid'
-          AND id COLLATE "C" ~ '^user_[A-Za-z0-9_-]{1,64}$'
-          AND id != ALL (:except)
-          AND created_at < :before
+        WHERE %1$s
+        ORDER BY clerk_updated_at DESC
+        LIMIT :size / 2
+      ), others AS (
+        SELECT id
+        FROM <schema>users
+        WHERE %1$s
+          AND id NOT IN (SELECT id FROM latest)
         LIMIT 10000
-      ) AS rows
-      ORDER BY random()
-      LIMIT :size
-      """;
+      )
+      SELECT id FROM latest
+      UNION ALL
+      (SELECT id FROM others ORDER BY random() LIMIT :size - :size / 2)
+      """
+          .formatted(
+              """
+              deleted_at IS NULL
+                  AND email != id || '@moved.invalid'
+                  AND id COLLATE "C" ~ '^user_[A-Za-z0-9_-]{1,64}$'
+                  AND created_at < :before\
+              """);
 
   /**
    * Upserts a version of a user. Returns no row if the stored version is newer by Clerk's clock, if
@@ -355,23 +366,21 @@ public final class UserDao {
   }
 
   /**
-   * Samples random users, some of whom Clerk should have.
+   * Samples users, some of whom Clerk should have.
    *
    * @param size maximum number of them
-   * @param except ids to leave out
    * @param before rows that are younger are left out
    * @return ids of live rows, each of the form of Clerk's ids
    */
-  List<String> sample(int size, Collection<String> except, Instant before, Deadline deadline) {
-    return database.read(deadline, handle -> sample(handle, size, except, before));
+  List<String> sample(int size, Instant before, Deadline deadline) {
+    return database.read(deadline, handle -> sample(handle, size, before));
   }
 
-  /** Samples like {@link #sample(int, Collection, Instant, Deadline)}, on an open connection. */
-  static List<String> sample(Handle handle, int size, Collection<String> except, Instant before) {
+  /** Samples like {@link #sample(int, Instant, Deadline)}, on an open connection. */
+  static List<String> sample(Handle handle, int size, Instant before) {
     return handle
         .createQuery(SAMPLE)
         .bind("size", size)
-        .bind("except", except.toArray(String[]::new))
         .bind("before", before.atOffset(ZoneOffset.UTC))
         .mapTo(String.class)
         .list();

@@ -6,6 +6,7 @@ import com.realmeet.server.clerk.SessionAuth;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
+import com.realmeet.server.core.LogRateLimiter;
 import io.javalin.http.Context;
 import io.micrometer.core.instrument.MeterRegistry;
 import java.time.Duration;
@@ -35,6 +36,7 @@ public final class UserSync implements AutoCloseable {
   private final UserDao users;
   private final ClerkApi clerk;
   private final InstanceCheck instance;
+  private final LogRateLimiter warnings = new LogRateLimiter();
   private final BatchLoader lookups;
   private final SingleFlight<String, User> firstSyncs;
   private final SingleFlight<String, User> refreshes;
@@ -79,7 +81,7 @@ public final class UserSync implements AutoCloseable {
 
   private User insert(String id, Deadline deadline) {
     ClerkUser user = fetchWithEmail(id, deadline);
-    instance.requireBeforeInsert(List.of(id), deadline);
+    instance.requireBeforeInsert(deadline);
     return requireNotDeleted(store(user, deadline));
   }
 
@@ -101,9 +103,13 @@ public final class UserSync implements AutoCloseable {
    *     of Clerk
    */
   private ClerkUser fetchWithEmail(String id, Deadline deadline) {
-    ClerkUser user = fetchFromClerk(id, deadline).orElseThrow(this::notAtClerk);
+    ClerkUser user =
+        clerk.user(id, clerkDeadline(deadline)).orElseThrow(() -> notAtClerk(deadline));
     if (user.email() == null) {
       throw Failure.of(Kind.NO_EMAIL);
+    }
+    if (!user.hasStorableEmail()) {
+      throw unexpected(id, "it has an email address that cannot be stored");
     }
     return user;
   }
@@ -112,10 +118,10 @@ public final class UserSync implements AutoCloseable {
    * Returns USER_NOT_AT_CLERK, and not CLERK_OTHER_INSTANCE, even if the key is known to be of
    * another instance, so that a 404 has the same answer whether or not the key has been checked.
    */
-  private Failure notAtClerk() {
+  private Failure notAtClerk(Deadline deadline) {
     return Failure.of(
         Kind.USER_NOT_AT_CLERK,
-        instance.reportIfWrong()
+        instance.isKnownToBeWrong(deadline)
             ? "CLERK_SECRET_KEY is of another Clerk instance"
             : "Clerk does not have the user");
   }
@@ -136,7 +142,7 @@ public final class UserSync implements AutoCloseable {
         () -> {
           ClerkUser user = fetchWithEmail(id, deadline);
           if (row.isEmpty()) {
-            instance.requireBeforeInsert(List.of(id), deadline);
+            instance.requireBeforeInsert(deadline);
           }
           return requireNotDeleted(store(user, deadline));
         });
@@ -159,7 +165,7 @@ public final class UserSync implements AutoCloseable {
           return false;
         }
         case USER_NOT_AT_CLERK -> {
-          instance.require(List.of(id), Instant.now(), deadline);
+          instance.require(Instant.now(), deadline);
           return markDeleted(id, by, deadline);
         }
         case NO_EMAIL, EMAIL_IN_USE -> {} // Clerk has the user
@@ -203,12 +209,29 @@ public final class UserSync implements AutoCloseable {
 
   /**
    * Returns EMAIL_IN_USE if no row has the address, since then a unique index of the application
-   * rejects it; otherwise DATABASE_UNAVAILABLE.
+   * rejects it; otherwise CLERK_BAD_RESPONSE, since Clerk's version of the user who has it is older
+   * than the row.
    */
   private Failure emailConflict(ClerkUser user, Deadline deadline) {
-    return users.findIdByEmail(user.email(), List.of(user.id()), deadline).isEmpty()
-        ? Failure.of(Kind.EMAIL_IN_USE)
-        : Failure.of(Kind.DATABASE_UNAVAILABLE, "rows with the address changed during each try");
+    return users
+        .findIdByEmail(user.email(), List.of(user.id()), deadline)
+        .map(
+            holder ->
+                unexpected(
+                    user.id(),
+                    "Clerk's version of "
+                        + holder
+                        + ", whose row has the"
+                        + " same address, is older than the row"))
+        .orElseGet(() -> Failure.of(Kind.EMAIL_IN_USE));
+  }
+
+  /** Returns CLERK_BAD_RESPONSE because of one user, and logs why that one is not stored. */
+  private Failure unexpected(String id, String reason) {
+    if (warnings.allows(id)) {
+      log.warn("{} is not stored: {}", id, reason);
+    }
+    return Failure.of(Kind.CLERK_BAD_RESPONSE, id + ": " + reason);
   }
 
   /**
@@ -227,10 +250,9 @@ public final class UserSync implements AutoCloseable {
       if (!ClerkUser.isId(owner.get())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // not a row of Clerk's
       }
-      Optional<ClerkUser> current = fetchFromClerk(owner.get(), deadline);
+      Optional<ClerkUser> current = clerk.user(owner.get(), clerkDeadline(deadline));
       if (current.isEmpty()) {
-        ids.add(owner.get());
-        instance.require(ids, Instant.now(), deadline);
+        instance.require(Instant.now(), deadline);
         Optional<User> row = users.upsertMovedEmails(moved, owner, deadline);
         row.ifPresent(
             stored ->
@@ -241,27 +263,15 @@ public final class UserSync implements AutoCloseable {
       if (email.equalsIgnoreCase(current.get().email())) {
         throw Failure.of(Kind.EMAIL_IN_USE); // Clerk confirms the address for both
       }
-      moved.add(current.get());
-      email = current.get().email();
+      ClerkUser holder = current.get().withStorableEmail();
+      moved.add(holder);
+      email = holder.email();
     }
     return users.upsertMovedEmails(moved, Optional.empty(), deadline);
   }
 
   /**
-   * Fetches a user from Clerk, and leaves time for the database.
-   *
-   * @return empty if Clerk does not have the user
-   */
-  private Optional<ClerkUser> fetchFromClerk(String id, Deadline deadline) {
-    Optional<ClerkUser> user = clerk.user(id, clerkDeadline(deadline));
-    if (!user.map(ClerkUser::hasStorableEmail).orElse(true)) {
-      throw Failure.of(Kind.CLERK_BAD_RESPONSE, id + " has too long an email address");
-    }
-    return user;
-  }
-
-  /**
-   * Returns the deadline of a call to Clerk within a request.
+   * Returns the deadline of a call to Clerk within a request, which leaves time for the database.
    *
    * @throws Failure OVERLOADED if it has passed
    */

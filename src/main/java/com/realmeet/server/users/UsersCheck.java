@@ -209,8 +209,7 @@ public final class UsersCheck {
           "instance",
           lines,
           handle -> {
-            sample.addAll(
-                UserDao.sample(handle, InstanceCheck.SAMPLE_SIZE, List.of(), Instant.now()));
+            sample.addAll(UserDao.sample(handle, InstanceCheck.SAMPLE_SIZE, Instant.now()));
             return null;
           });
       lines.accept(instance(sample, clerk)); // no transaction waits for Clerk
