@@ -45,9 +45,6 @@ public final class JettyServer {
    */
   private static final int MAX_HEADER_BYTES = 16 << 10;
 
-  /** Maximum number of a request's headers, as in Tomcat and Apache httpd. */
-  private static final int MAX_HEADERS = 100;
-
   /**
    * Buffer of a response. A response that fits is written asynchronously, so that a client which
    * does not read it occupies no thread.
@@ -311,7 +308,7 @@ public final class JettyServer {
     for (HttpField header : request.getHeaders()) {
       length += length(header);
     }
-    if (length > MAX_HEADER_BYTES || request.getHeaders().size() > MAX_HEADERS) {
+    if (length > MAX_HEADER_BYTES) {
       throw new HttpException.RuntimeException(431);
     }
   }
