@@ -22,4 +22,7 @@ leaf server localhost DNS:localhost
 leaf client postgres DNS:postgres
 openssl ec -in client.key -out client-sec1.key # the older form of a key
 openssl pkcs12 -export -inkey server.key -in server.pem -out server.p12 -passout pass:server
-rm ca.key other-ca.key server.key server.pem ca.srl ./*.csr ./*.ext
+keytool -genkeypair -alias expired -keyalg EC -dname CN=expired-ca -ext bc=ca:true -startdate -10d -validity 1 \
+  -keystore expired.p12 -storepass expired
+keytool -exportcert -rfc -alias expired -keystore expired.p12 -storepass expired -file expired-ca.pem
+rm expired.p12 ca.key other-ca.key server.key server.pem ca.srl ./*.csr ./*.ext

@@ -6,6 +6,7 @@ import com.realmeet.server.core.Origins;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
 import java.io.IOException;
+import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
@@ -327,7 +328,8 @@ public record Config(
       String url = text.replaceFirst("/+$", "");
       Matcher parts = API_URL.matcher(url);
       if (!parts.matches()
-          || parts.group("port") != null && Integer.parseInt(parts.group("port")) > 65535) {
+          || parts.group("port") != null && Integer.parseInt(parts.group("port")) > 65535
+          || URI.create(url).getHost() == null) { // an underscore, for example
         throw new IllegalArgumentException("must be a URL such as https://api.clerk.com");
       }
       return url;

@@ -118,6 +118,7 @@ class ConfigTest {
     "CLERK_API_URL, https://user:hidden@host",
     "CLERK_API_URL, 'https://hidden/?a=b'",
     "CLERK_API_URL, https://hidden:65536",
+    "CLERK_API_URL, http://hidden_name:3002",
     "CLERK_JWT_KEY, -----BEGIN PUBLIC KEY-----hidden-----END PUBLIC KEY-----",
     "CLERK_AUTHORIZED_PARTIES, '*'",
     "METRICS_PORT, 65536",

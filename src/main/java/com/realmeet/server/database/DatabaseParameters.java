@@ -136,9 +136,13 @@ final class DatabaseParameters {
     if (applicationName != null) {
       values.putIfAbsent("application_name", applicationName);
     }
-    if (values.getOrDefault("options", "").matches("(endpoint|project)=.*")) {
-      values.remove("options"); // Neon's, for clients that send no server name with TLS
-    }
+    // Neon's, for clients that send no server name with TLS
+    values.computeIfPresent(
+        "options",
+        (name, options) -> {
+          String rest = options.replaceAll("(^|\\s)(endpoint|project)=\\S*", "").strip();
+          return rest.isEmpty() ? null : rest;
+        });
     PROPERTIES.forEach(
         (name, property) -> {
           String value = values.remove(name);

@@ -188,7 +188,21 @@ final class DatabaseTls {
     if (certificates.isEmpty()) {
       throw new IllegalArgumentException("names a " + what + " that has no certificate (PEM)");
     }
+    if (certificates.stream().noneMatch(DatabaseTls::isValidNow)) {
+      throw new IllegalArgumentException(
+          "names a " + what + " that has expired, or is not valid yet");
+    }
     return certificates;
+  }
+
+  /** Java does not check this for a certificate that it trusts; libpq does. */
+  private static boolean isValidNow(X509Certificate certificate) {
+    try {
+      certificate.checkValidity();
+      return true;
+    } catch (CertificateException e) {
+      return false;
+    }
   }
 
   /**

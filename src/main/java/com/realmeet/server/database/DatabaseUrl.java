@@ -80,6 +80,9 @@ public record DatabaseUrl(
     private static final Pattern NAME =
         Pattern.compile("[\\p{L}\\p{N}._-]+|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*(%[\\w.-]+)?");
 
+    /** Address with a leading zero, which libpq reads as octal and Java as decimal. */
+    private static final Pattern OCTAL = Pattern.compile("(?=.*\\.)[0-9.]*(?<![0-9])0[0-9][0-9.]*");
+
     static Host of(String name, String port) {
       if (name.startsWith("/") || name.startsWith("@")) {
         throw new IllegalArgumentException(
@@ -89,7 +92,7 @@ public record DatabaseUrl(
       if (name.isEmpty()) {
         throw new IllegalArgumentException("names no host: write " + FORM);
       }
-      if (!NAME.matcher(name).matches()) {
+      if (!NAME.matcher(name).matches() || OCTAL.matcher(name).matches()) {
         throw new IllegalArgumentException(
             "has no valid host: write " + FORM + ", with special characters percent-encoded");
       }
@@ -151,7 +154,9 @@ public record DatabaseUrl(
   /** Returns the parts by libpq's names; parameters of the query override them. */
   private static Map<String, String> split(String text) {
     Matcher parts = PARTS.matcher(text);
-    if (!parts.matches() || part(parts, "database").contains("@")) {
+    if (!parts.matches()
+        || part(parts, "database").contains("@")
+        || part(parts, "credentials").matches("(?s).*@.*,.*")) {
       throw unencoded(); // part of the password would be taken for the database
     }
     String[] credentials = part(parts, "credentials").split(":", 2);

@@ -188,6 +188,7 @@ public final class Errors {
       if (cause instanceof HttpException http) {
         status = http.getCode();
         detail = http.getReason();
+        headers.put(HttpFields.CONNECTION_CLOSE); // what follows is not read
       } else if (cause instanceof EofException) {
         log.debug("The client has gone");
       } else if (cause instanceof Throwable bug && status != 503) { // 503: waited too long

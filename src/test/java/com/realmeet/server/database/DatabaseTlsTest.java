@@ -51,7 +51,7 @@ class DatabaseTlsTest {
 
   @BeforeAll
   static void start() throws Exception {
-    for (String file : List.of("ca.pem", "other-ca.pem", "client.pem")) {
+    for (String file : List.of("ca.pem", "other-ca.pem", "expired-ca.pem", "client.pem")) {
       Files.copy(Path.of("src/test/resources/tls", file), files.resolve(file));
     }
     for (String key : List.of("client.key", "client-sec1.key", "server.p12")) {
@@ -156,6 +156,8 @@ class DatabaseTlsTest {
           sslrootcert=/QQ/ca.pem                       | CA file (sslrootcert) that cannot be read
           sslrootcert=/                                | CA file (sslrootcert) that cannot be read
           sslrootcert=client.key                       | CA file (sslrootcert) that has no certificate
+          sslrootcert=expired-ca.pem                   | CA file (sslrootcert) that has expired
+          sslcert=expired-ca.pem&sslaccept=strict      | CA file (sslcert) that has expired
           sslcert=QQ.pem&sslaccept=strict              | CA file (sslcert) that cannot be read
           sslcert=client.pem                           | sslcert without sslkey
           sslcert=client.pem&sslrootcert=ca.pem        | sslcert without sslkey
@@ -221,7 +223,7 @@ class DatabaseTlsTest {
     return Arrays.stream(query.split("(?<=[=&])"))
         .map(
             word ->
-                word.matches("(ca|other-ca|client|client-sec1|readable|server)\\.\\w+&?")
+                word.matches("(ca|other-ca|expired-ca|client|client-sec1|readable|server)\\.\\w+&?")
                     ? tls(word)
                     : word)
         .reduce("", String::concat);

@@ -238,6 +238,7 @@ class DatabaseUrlTest {
           options=-c%20search_path%3DQQ,         options,          -c search_path=QQ
           options=--cluster%3DQQ-1,              options,          --cluster=QQ-1
           options=endpoint%3Dep-QQ-1,            options,
+          options=endpoint%3Dep-QQ-1%20-c%20a%3Db, options,        -c a=b
           gssencmode=prefer,                     gssEncMode,       allow
           ssl_min_protocol_version=TLSv1.2,      prepareThreshold, 5
           uselibpqcompat=true,                   prepareThreshold, 5
@@ -418,6 +419,9 @@ class DatabaseUrlTest {
           postgresql://ada:QQ@h:65536/app             | port that is not a number between 1 and 65535
           postgresql://ada:QQ@h:99999999999/app       | port that is not a number between
           postgresql://ada:QQ/QQ@h/app                | percent-encode
+          postgresql://ada:QQ@h,ada:QQ@g/app          | percent-encode
+          postgresql://ada:QQ@010.0.0.1/app           | no valid host
+          postgresql://ada:QQ@1.0.0.01/app            | no valid host
           postgresql://ada:12/QQ@h/app                | percent-encode
           postgresql://ada:12/34?QQ@h/app             | percent-encode
           postgresql://ada:QQ@QQ/QQ@h/app             | percent-encode
