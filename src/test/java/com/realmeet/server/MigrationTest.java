@@ -3,6 +3,7 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTimeoutPreemptively;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.core.StartupException;
@@ -18,6 +19,7 @@ import java.io.IOException;
 import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
@@ -389,6 +391,40 @@ class MigrationTest {
     } catch (IllegalStateException refused) {
       return false;
     }
+  }
+
+  @Test
+  void indexIsCreatedConcurrently(@TempDir Path directory) throws IOException {
+    String database = TestPostgres.newDatabase();
+    Files.writeString(
+        directory.resolve("V1001__index.sql"),
+        "CREATE INDEX CONCURRENTLY IF NOT EXISTS users_name ON users (name)");
+
+    assertTimeoutPreemptively(
+        Duration.ofSeconds(20),
+        () -> Migrations.migrate(DatabaseUrl.parse(database), "filesystem:" + directory));
+
+    assertEquals(
+        List.of("users_name"), TestPostgres.query(database, "SELECT to_regclass('users_name')"));
+  }
+
+  @Test
+  void limitsOfTheDatabaseEndNoStart(@TempDir Path directory) throws IOException {
+    String database = TestPostgres.newDatabase();
+    String name = TestPostgres.nameOf(database);
+    for (String limit : List.of("idle_in_transaction_session_timeout", "lock_timeout")) {
+      TestPostgres.execute(database, "ALTER DATABASE " + name + " SET " + limit + " = '200ms'");
+    }
+    Files.writeString(directory.resolve("V1001__slow.sql"), "SELECT pg_sleep(0.8)");
+
+    TestServer.atOnce(
+        2,
+        () -> {
+          Migrations.migrate(DatabaseUrl.parse(database), "filesystem:" + directory);
+          return null;
+        });
+
+    assertFalse(Log.text().contains("unreachable"), Log.text());
   }
 
   @Test

@@ -4,7 +4,9 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
+import com.realmeet.server.database.Migrations;
 import com.realmeet.server.database.SqlErrors;
 import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.testing.Log;
@@ -78,6 +80,17 @@ class PoolerTest {
       assertEquals(200, one.get("/api/ready").statusCode());
       assertEquals(2, Log.text().split(Pattern.quote("pgbouncer=true"), -1).length - 1);
     }
+  }
+
+  /** Its search path would stay with a connection that other clients get. */
+  @Test
+  void schemaIsNotMigratedThroughIt() {
+    StartupException failure =
+        assertThrows(
+            StartupException.class,
+            () -> Migrations.migrate(DatabaseUrl.parse(pgbouncer.url + "?schema=other")));
+
+    assertTrue(failure.getMessage().contains("set DIRECT_URL"), failure.getMessage());
   }
 
   @Test

@@ -21,6 +21,8 @@ import org.flywaydb.core.api.MigrationInfo;
 import org.flywaydb.core.api.configuration.FluentConfiguration;
 import org.flywaydb.core.api.output.MigrateResult;
 import org.flywaydb.core.internal.exception.FlywayMigrateException;
+import org.flywaydb.database.postgresql.PostgreSQLConfigurationExtension;
+import org.postgresql.PGConnection;
 import org.postgresql.ds.PGSimpleDataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -80,6 +82,15 @@ public final class Migrations {
       FROM setting
       WHERE timestamptz '2026-01-01Z' AT TIME ZONE zone != '2026-01-01'
         OR timestamptz '2026-07-01Z' AT TIME ZONE zone != '2026-07-01'
+      """;
+
+  /** Lifts limits of the role or the database: the lock is waited for while others migrate. */
+  private static final String NO_TIMEOUTS =
+      """
+      SELECT concat(
+        set_config('statement_timeout', '0', true),
+        set_config('lock_timeout', '0', true),
+        set_config('idle_in_transaction_session_timeout', '0', true))
       """;
 
   private static final String HAS_PRISMAS_TIMES =
@@ -146,7 +157,9 @@ public final class Migrations {
   private static Migrated migrateAlone(DataSource source, DatabaseUrl url, String... locations)
       throws SQLException {
     try (Connection connection = source.getConnection()) {
+      requireNoPooler(connection, url);
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
+      query(connection, NO_TIMEOUTS);
       query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")");
       setSchema(connection, url);
       List<String> hidden = RowSecurity.hiddenTables(connection);
@@ -156,6 +169,7 @@ public final class Migrations {
       }
       repeatOwnMigrations(connection, source, url);
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
+      release(connection);
       MigrateResult result =
           flyway(source, url, locations).callbacks(new RowSecurity()).load().migrate();
       query(connection, "SELECT set_config('lock_timeout', '10s', true)");
@@ -174,9 +188,42 @@ public final class Migrations {
     }
   }
 
+  /**
+   * Requires a URL with a schema to lead past poolers: Flyway sets the search path of its session,
+   * and may restore it on another connection of the pooler, which other clients use.
+   */
+  private static void requireNoPooler(Connection connection, DatabaseUrl url) throws SQLException {
+    if (url.schema() != null
+        && (url.isPooled() || !url.isPoolingKnown() && isBehindPooler(connection))) {
+      throw new StartupException(
+          "Migrations through a pooler would leave the schema of the URL to its other clients: set"
+              + " DIRECT_URL to the direct host, or add pgbouncer=false if there is no pooler");
+    }
+  }
+
+  private static boolean isBehindPooler(Connection connection) throws SQLException {
+    int pid = Integer.parseInt(query(connection, "SELECT pg_backend_pid()"));
+    return pid != connection.unwrap(PGConnection.class).getBackendPID();
+  }
+
+  /**
+   * Ends the snapshot of the last query, for which CREATE INDEX CONCURRENTLY in a migration would
+   * wait.
+   */
+  private static void release(Connection connection) throws SQLException {
+    try (Statement statement = connection.createStatement()) {
+      statement.execute("SET LOCAL idle_in_transaction_session_timeout = 0");
+    }
+  }
+
   private static FluentConfiguration flyway(
       DataSource source, DatabaseUrl url, String... locations) {
-    return Flyway.configure()
+    FluentConfiguration flyway = Flyway.configure();
+    flyway
+        .getConfigurationExtension(PostgreSQLConfigurationExtension.class)
+        // A lock in a transaction is for poolers: CREATE INDEX CONCURRENTLY would wait for it.
+        .setTransactionalLock(url.isPooled());
+    return flyway
         .dataSource(escapingRoles(source))
         .locations(locations("classpath:db/migration", locations))
         .defaultSchema(url.schema())
