@@ -59,7 +59,7 @@ class DotEnvTest {
     assertEquals(10_000, files.size());
   }
 
-  /** In quadratic time this would take hours, and with a stack frame a repetition overflow. */
+  /** In quadratic time this would take minutes, and with a stack frame a repetition overflow. */
   @ParameterizedTest
   @CsvSource(
       quoteCharacter = '~',
@@ -80,11 +80,11 @@ class DotEnvTest {
         "A=\",⏎",
         ",A='\\' ⏎B=\"\\\" ⏎"
       })
-  void megabyteIsReadInLinearTime(String opening, String repeated) {
+  void quarterOfAMegabyteIsReadInLinearTime(String opening, String repeated) {
     String piece = repeated.replace('⏎', '\n').replace('␣', ' ');
-    String text = (opening == null ? "" : opening) + piece.repeat(1_000_000 / piece.length());
+    String text = (opening == null ? "" : opening) + piece.repeat(250_000 / piece.length());
 
     assertTimeoutPreemptively(
-        Duration.ofMinutes(2), () -> new DotEnv(text.getBytes(UTF_8)).hint("A"));
+        Duration.ofSeconds(20), () -> new DotEnv(text.getBytes(UTF_8)).hint("A"));
   }
 }
