@@ -41,10 +41,16 @@ class RepeatedMigrationTest {
 
   private static StandInClerk clerk;
 
+  /** One of 1.0.0 that is migrated; tests change copies of it. */
+  private static String carriedOver;
+
   @BeforeAll
-  static void start() {
+  static void start() throws IOException {
     clerk = new StandInClerk();
     clerk.putUser("user_new", "new@example.com", "New", null);
+    carriedOver = TestPostgres.emptyDatabase();
+    TestPostgres.execute(carriedOver, read("1.0.0.sql"));
+    Migrations.migrate(DatabaseUrl.parse(carriedOver));
   }
 
   @AfterAll
@@ -98,10 +104,8 @@ class RepeatedMigrationTest {
         "DROP TABLE real_meet_server_migrations; ALTER TABLE users DROP CONSTRAINT users_email_key;"
             + " CREATE UNIQUE INDEX users_email_key ON users (email)"
       })
-  void lostHistoryIsMadeAgain(String loss) throws IOException {
-    String database = TestPostgres.emptyDatabase();
-    TestPostgres.execute(database, read("1.0.0.sql"));
-    Migrations.migrate(DatabaseUrl.parse(database));
+  void lostHistoryIsMadeAgain(String loss) {
+    String database = TestPostgres.copyOf(carriedOver);
     List<String> before = rows(database);
     TestPostgres.execute(database, "CREATE VIEW recent AS SELECT id, created_at FROM users");
     TestPostgres.execute(database, loss);
@@ -115,10 +119,8 @@ class RepeatedMigrationTest {
   }
 
   @Test
-  void serverStartsWithoutItsHistory() throws IOException {
-    String database = TestPostgres.emptyDatabase();
-    TestPostgres.execute(database, read("1.0.0.sql"));
-    Migrations.migrate(DatabaseUrl.parse(database));
+  void serverStartsWithoutItsHistory() {
+    String database = TestPostgres.copyOf(carriedOver);
     TestPostgres.execute(database, "DROP TABLE real_meet_server_migrations");
 
     try (TestServer server = TestServer.start(clerk, database)) {
