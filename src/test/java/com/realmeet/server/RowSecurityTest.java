@@ -46,13 +46,18 @@ class RowSecurityTest {
 
   private static StandInClerk clerk;
 
+  /** One like Supabase's that is migrated; tests change copies of it. */
+  private static String migrated;
+
   @BeforeAll
   static void start() {
     clerk = new StandInClerk();
     clerk.putUser("user_new", "new@example.com", "New", null);
-    TestPostgres.createPublicApiRoles(TestPostgres.emptyDatabase());
-    TestPostgres.execute(
-        TestPostgres.emptyDatabase(), "CREATE ROLE " + APP + " LOGIN PASSWORD 'app'");
+    String empty = TestPostgres.emptyDatabase();
+    TestPostgres.createPublicApiRoles(empty);
+    TestPostgres.execute(empty, "CREATE ROLE " + APP + " LOGIN PASSWORD 'app'");
+    migrated = supabase();
+    Migrations.migrate(DatabaseUrl.parse(migrated));
   }
 
   @AfterAll
@@ -97,8 +102,7 @@ class RowSecurityTest {
   /** A dump of another host is restored with Supabase's default privileges. */
   @Test
   void restoredTablesAreClosedAtTheNextStart() throws SQLException {
-    String database = supabase();
-    Migrations.migrate(DatabaseUrl.parse(database));
+    String database = TestPostgres.copyOf(migrated);
     TestPostgres.execute(
         database,
         """
@@ -142,8 +146,7 @@ class RowSecurityTest {
   @ParameterizedTest
   @ValueSource(booleans = {true, false})
   void roleWithTheLeastPrivilegesServes(boolean migratesItself) throws SQLException {
-    String database = supabase();
-    Migrations.migrate(DatabaseUrl.parse(database));
+    String database = TestPostgres.copyOf(migrated);
     TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
     Migrations.migrate(DatabaseUrl.parse(database));
 
@@ -160,8 +163,7 @@ class RowSecurityTest {
   /** The statements that the README names for tables to come, after the first start. */
   @Test
   void roleWithDefaultPrivilegesServesOwnTablesFromTheirFirstStart() throws Exception {
-    String database = supabase();
-    Migrations.migrate(DatabaseUrl.parse(database));
+    String database = TestPostgres.copyOf(migrated);
     TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
     Matcher statements =
         Pattern.compile("`(ALTER DEFAULT PRIVILEGES [^`]+)`")
@@ -191,8 +193,7 @@ class RowSecurityTest {
 
   @Test
   void roleWithoutPoliciesIsToldWhich() {
-    String database = supabase();
-    Migrations.migrate(DatabaseUrl.parse(database));
+    String database = TestPostgres.copyOf(migrated);
     TestPostgres.execute(database, APP_RIGHTS.formatted(APP));
 
     StartupException failure =
@@ -237,13 +238,15 @@ class RowSecurityTest {
         INSERT INTO old VALUES (1, '${text}');
         """);
 
-    for (String role : List.of("anon", "authenticated")) {
-      assertClosed(database, role, "SELECT FROM meetings");
-      assertClosed(database, role, "SELECT FROM hosts");
-      assertClosed(database, role, "SELECT nextval('meetings_id_seq')");
-      assertTrue(can(database, role, "SELECT FROM old"));
+    try (Connection connection = connect(database)) {
+      for (String role : List.of("anon", "authenticated")) {
+        assertDenied(connection, role, "SELECT FROM meetings");
+        assertDenied(connection, role, "SELECT FROM hosts");
+        assertDenied(connection, role, "SELECT nextval('meetings_id_seq')");
+        assertTrue(can(connection, role, "SELECT FROM old"));
+      }
+      assertTrue(can(connection, "authenticated", "INSERT INTO notes (note) VALUES ('new')"));
     }
-    assertTrue(can(database, "authenticated", "INSERT INTO notes (note) VALUES ('new')"));
     assertEquals(
         List.of(
             "meetings|t|f", "notes|t|f", "old|f|f", "real_meet_server_migrations|t|f", "users|t|f"),
@@ -293,25 +296,22 @@ class RowSecurityTest {
           assertDenied(connection, role, "TRUNCATE " + table);
         }
       }
-    }
-    assertEquals(
-        List.of("real_meet_server_migrations|t|f", "users|t|f"),
-        TestPostgres.query(
-            database,
-            """
-            SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
-            WHERE relname IN ('users', 'real_meet_server_migrations') ORDER BY 1
-            """));
-    // Should rights be given by mistake, the rows are still hidden.
-    TestPostgres.execute(database, "GRANT SELECT ON real_meet_server_migrations TO anon");
-    assertTrue(
-        can(database, "anon", "SELECT 1 / (count(*) = 0)::int FROM real_meet_server_migrations"));
-    TestPostgres.execute(database, "REVOKE SELECT ON real_meet_server_migrations FROM anon");
-  }
-
-  private static void assertClosed(String database, String role, String sql) throws SQLException {
-    try (Connection connection = connect(database)) {
-      assertDenied(connection, role, sql);
+      assertEquals(
+          List.of("real_meet_server_migrations|t|f", "users|t|f"),
+          TestPostgres.query(
+              database,
+              """
+              SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+              WHERE relname IN ('users', 'real_meet_server_migrations') ORDER BY 1
+              """));
+      // Should rights be given by mistake, the rows are still hidden.
+      TestPostgres.execute(database, "GRANT SELECT ON real_meet_server_migrations TO anon");
+      assertTrue(
+          can(
+              connection,
+              "anon",
+              "SELECT 1 / (count(*) = 0)::int FROM real_meet_server_migrations"));
+      TestPostgres.execute(database, "REVOKE SELECT ON real_meet_server_migrations FROM anon");
     }
   }
 
@@ -320,8 +320,14 @@ class RowSecurityTest {
     assertEquals("42501", denied.getSQLState(), sql);
   }
 
-  private static boolean can(String database, String role, String sql) {
+  private static boolean can(String database, String role, String sql) throws SQLException {
     try (Connection connection = connect(database)) {
+      return can(connection, role, sql);
+    }
+  }
+
+  private static boolean can(Connection connection, String role, String sql) {
+    try {
       as(role, connection, sql);
       return true;
     } catch (SQLException e) {
