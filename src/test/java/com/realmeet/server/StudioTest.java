@@ -7,7 +7,6 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
-import com.realmeet.server.database.Migrations;
 import com.realmeet.server.dev.Studio;
 import com.realmeet.server.testing.TestPostgres;
 import java.io.IOException;
@@ -20,26 +19,25 @@ import java.net.http.HttpResponse;
 import java.util.Map;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
-import org.junit.jupiter.api.AfterEach;
-import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
 /** What {@code make studio} opens, as a browser sees it. */
 class StudioTest {
-  private Studio studio;
+  private static Studio studio;
 
-  @BeforeEach
-  void start() throws Exception {
+  @BeforeAll
+  static void start() throws Exception {
     String database = TestPostgres.newDatabase();
-    Migrations.migrate(DatabaseUrl.parse(database));
     TestPostgres.execute(
         database,
         "INSERT INTO users (id, email, clerk_updated_at) VALUES ('user_1', 'one@example.com', now())");
     studio = new Studio(Studio.database(Map.of("DATABASE_URL", database)));
   }
 
-  @AfterEach
-  void stop() {
+  @AfterAll
+  static void stop() {
     studio.close();
   }
 
@@ -48,7 +46,7 @@ class StudioTest {
         .send(HttpRequest.newBuilder(url).build(), HttpResponse.BodyHandlers.ofString());
   }
 
-  private URI frame(String name) throws IOException, InterruptedException {
+  private static URI frame(String name) throws IOException, InterruptedException {
     String page = get(studio.url()).body();
     Matcher source = Pattern.compile("name=\"" + name + "\" src=\"([^\"]+)").matcher(page);
     assertTrue(source.find(), page);
