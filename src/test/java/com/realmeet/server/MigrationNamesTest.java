@@ -33,11 +33,9 @@ class MigrationNamesTest {
   @ParameterizedTest
   @ValueSource(
       strings = {
-        "o'brien ${flyway:user} \"two words\"",
-        "$$ü ö 😀$1",
-        "50%s?:name",
-        "back\\slash'; DROP TABLE users --",
-        "Ünïcode, public"
+        "Ünïcode, public o'brien ${flyway:user} \"two words\"",
+        "$$ü ö 😀$1 back\\slash'; DROP TABLE users --",
+        "50%s?:name"
       })
   void anyNameMigratesAndServes(String name) {
     String admin = TestPostgres.emptyDatabase();
