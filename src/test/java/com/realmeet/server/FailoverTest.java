@@ -23,39 +23,63 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.atomic.AtomicInteger;
-import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeAll;
-import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.MethodOrderer;
+import org.junit.jupiter.api.Order;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestMethodOrder;
 
-/** The server on a primary and its synchronous standby, both named in DATABASE_URL. */
+/**
+ * The server on a primary and its synchronous standby, both named in DATABASE_URL. The standby
+ * comes with the second test.
+ */
+@TestMethodOrder(MethodOrderer.OrderAnnotation.class)
 class FailoverTest {
   private static final int CLIENTS = 20;
 
   /** Interval between two syncs of a client; all clients together sync 200 times a second. */
   private static final Duration INTERVAL = Duration.ofMillis(100);
 
-  private TestReplication postgres;
+  private static TestReplication postgres;
 
   @BeforeAll
-  static void requirePostgres() {
+  static void start() {
     Assumptions.assumeTrue(
         TestReplication.isInstalled(), "initdb and pg_basebackup are not installed");
-  }
-
-  @BeforeEach
-  void start() {
     postgres = new TestReplication();
     postgres.one.startSynchronous();
   }
 
-  @AfterEach
-  void stop() {
-    postgres.close();
+  @AfterAll
+  static void stop() {
+    if (postgres != null) {
+      postgres.close();
+    }
+  }
+
+  /** Postgres itself reports success then: the transaction is committed, but on one server only. */
+  @Test
+  @Order(1)
+  void commitThatWaitsInVainForAStandbyIsNotAcknowledged() {
+    try (Database database =
+        new Database(DatabaseUrl.parse(postgres.one.url()), 1, Metrics.noMeters())) {
+      Failure e =
+          assertThrows(
+              Failure.class,
+              () ->
+                  database.write(
+                      Deadline.in(Duration.ofMillis(700)),
+                      handle -> handle.execute("CREATE TABLE notes ()")));
+
+      assertEquals(Failure.Kind.DATABASE_UNAVAILABLE, e.kind());
+      assertTrue(Log.text().contains("SyncRep, a wait for a synchronous standby"), Log.text());
+    }
   }
 
   @Test
+  @Order(2)
   void standbyTakesOverWithinFiveSecondsAndNoStoredRowIsLost() {
     postgres.two.startAsStandbyOf(postgres.one);
     try (StandInClerk clerk = new StandInClerk();
@@ -81,24 +105,6 @@ class FailoverTest {
       assertEquals(Set.of(), acknowledged);
       TestServer.await(
           "the old primary follows", () -> rows(postgres.one).equals(rows(postgres.two)));
-    }
-  }
-
-  /** Postgres itself reports success then: the transaction is committed, but on one server only. */
-  @Test
-  void commitThatWaitsInVainForAStandbyIsNotAcknowledged() {
-    try (Database database =
-        new Database(DatabaseUrl.parse(postgres.one.url()), 1, Metrics.noMeters())) {
-      Failure e =
-          assertThrows(
-              Failure.class,
-              () ->
-                  database.write(
-                      Deadline.in(Duration.ofMillis(700)),
-                      handle -> handle.execute("CREATE TABLE notes ()")));
-
-      assertEquals(Failure.Kind.DATABASE_UNAVAILABLE, e.kind());
-      assertTrue(Log.text().contains("SyncRep, a wait for a synchronous standby"), Log.text());
     }
   }
 
