@@ -747,7 +747,7 @@ class CheckTest {
   }
 
   @ParameterizedTest
-  @ValueSource(ints = {0, 5, 6, 20})
+  @ValueSource(ints = {5, 6})
   void usersWhoAreHereOrAtClerkOnlyAreCounted(int difference) {
     String own = TestPostgres.newDatabase();
     TestPostgres.execute(
@@ -761,7 +761,7 @@ class CheckTest {
 
     clerk.users().clear();
     clerk.putUser("user_0", null, null, null);
-    TestPostgres.execute(own, "DELETE FROM users WHERE id > 'user_' || " + Math.min(difference, 9));
+    TestPostgres.execute(own, "DELETE FROM users WHERE id > 'user_" + difference + "'");
     assertLine(
         (difference > 5 ? "warn" : "ok") + " users Clerk has 1 users, the table ",
         check("DATABASE_URL", own));
