@@ -246,7 +246,7 @@ class PollTest {
   }
 
   @ParameterizedTest
-  @ValueSource(ints = {1, 2, 60})
+  @ValueSource(ints = {2, 60})
   void pagesThatRepeatThemselvesHideNobody(int times) {
     start();
     backfill.putUsers(3, 300);
