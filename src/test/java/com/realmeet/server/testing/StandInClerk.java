@@ -137,6 +137,9 @@ public final class StandInClerk implements AutoCloseable {
 
   private record Token(String text, long made) {}
 
+  /** A user and the time by which a list is sorted. */
+  private record Timed(ObjectNode user, long time) {}
+
   private final HttpServer server;
   private final ExecutorService threads = Executors.newCachedThreadPool();
   private final Map<String, ObjectNode> users = new ConcurrentSkipListMap<>();
@@ -489,14 +492,15 @@ public final class StandInClerk implements AutoCloseable {
     }
     String after = query.get("starting_after");
     long from = after == null ? -1 : createdAt(users.get(after));
-    Comparator<ObjectNode> oldestFirst = Comparator.comparingLong(user -> user.get(key).asLong());
+    Comparator<Timed> oldestFirst = Comparator.comparingLong(Timed::time);
     var page = JSON.createArrayNode();
     users.values().stream()
         .filter(user -> createdAt(user) > from)
+        .map(user -> new Timed(user, user.get(key).asLong()))
         .sorted(order.startsWith("-") ? oldestFirst.reversed() : oldestFirst)
         .skip(offset)
         .limit(limit)
-        .forEach(page::add);
+        .forEach(each -> page.add(each.user));
     send(exchange, 200, page.toString());
   }
 
