@@ -94,7 +94,7 @@ class BackfillTest {
 
   @Test
   void usersMayChangeWhileTheyAreListed() {
-    backfill.putUsers(0, 4_000);
+    backfill.putUsers(0, 2_500);
     List<CompletableFuture<Void>> deliveries = new CopyOnWriteArrayList<>();
     try (TestServer server =
         TestServer.start(clerk, database, "CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET)) {
