@@ -28,8 +28,6 @@ import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.ValueSource;
 
 class ClerkKeysTest {
   private static final String DATABASE = TestPostgres.newDatabase();
@@ -57,12 +55,16 @@ class ClerkKeysTest {
   }
 
   @Test
-  void knownKeyIsNeverFetchedAgain() {
+  void neitherAKnownKeyNorATokenWithoutAKeyIdCausesAFetch() {
     start();
 
     for (int i = 0; i < 20; i++) {
       assertEquals(200, sync(KEY));
     }
+    assertEquals(1, clerk.keyCalls());
+
+    clerk.onKeys(StandInClerk.answering(500, "{}"));
+    assertEquals(401, sync(new SigningKey(null, OTHER_NAME.pair())));
     assertEquals(1, clerk.keyCalls());
   }
 
@@ -99,16 +101,6 @@ class ClerkKeysTest {
 
     assertTrue(clerk.keyCalls() <= 3, "calls: " + clerk.keyCalls());
     assertEquals(200, sync(KEY));
-  }
-
-  @Test
-  void tokenWithoutAKeyIdCausesNoFetch() {
-    start();
-    int calls = clerk.keyCalls();
-    clerk.onKeys(StandInClerk.answering(500, "{}"));
-
-    assertEquals(401, sync(new SigningKey(null, OTHER_NAME.pair())));
-    assertEquals(calls, clerk.keyCalls());
   }
 
   @Test
@@ -166,15 +158,16 @@ class ClerkKeysTest {
     assertEquals(200, sync(KEY));
   }
 
-  @ParameterizedTest
-  @ValueSource(strings = {"", "!!!", "A+B/", "A"})
-  void whatHasNoSignatureIsRefusedWithoutKeysToo(String signature) {
+  @Test
+  void whatHasNoSignatureIsRefusedWithoutKeysToo() {
     clerk.close();
     start();
     String token = token(KEY);
 
     String signed = token.substring(0, token.lastIndexOf('.') + 1);
-    assertEquals(401, server.sync(signed + signature).statusCode());
+    for (String signature : List.of("", "!!!", "A+B/", "A")) {
+      assertEquals(401, server.sync(signed + signature).statusCode(), signature);
+    }
   }
 
   @Test
@@ -185,30 +178,28 @@ class ClerkKeysTest {
     int calls = clerk.keyCalls();
     clerk.heal();
     CompletableFuture<List<List<Integer>>> junk =
-        Threads.supply(() -> TestServer.atOnce(50, this::twentyTimesJunk));
+        Threads.supply(() -> TestServer.atOnce(50, this::fiveTimesJunk));
     TestServer.await("the junk arrives", () -> clerk.keyCalls() > calls);
 
     assertEquals(200, sync(KEY));
     List<Integer> statuses = junk.join().stream().flatMap(List::stream).toList();
-    assertEquals(1000, statuses.size());
+    assertEquals(250, statuses.size());
     assertTrue(Set.of(401, 503).containsAll(statuses), statuses.toString());
     assertTrue(clerk.keyCalls() <= calls + 3, "calls: " + (clerk.keyCalls() - calls));
   }
 
-  @ParameterizedTest
-  @ValueSource(strings = {"\n", "\\n"})
-  void givenKeyNeedsNoNetwork(String newline) {
-    start();
-    assertEquals(200, sync(KEY)); // so that the row is there
-    server.close();
-    int calls = clerk.keyCalls();
-    String pem = SessionTokens.pem((RSAPublicKey) KEY.pair().getPublic()).replace("\n", newline);
+  @Test
+  void givenKeyNeedsNoNetwork() {
+    TestPostgres.execute(
+        DATABASE,
+        "INSERT INTO users (id, email, clerk_updated_at) VALUES ('user_1', 'one@example.com', now())"
+            + " ON CONFLICT DO NOTHING");
 
-    start("CLERK_JWT_KEY", pem);
+    start("CLERK_JWT_KEY", SessionTokens.pem((RSAPublicKey) KEY.pair().getPublic()));
     assertEquals(401, sync(SAME_NAME));
     assertEquals(401, server.sync(junk()).statusCode());
     assertEquals(200, sync(new SigningKey("any_name", KEY.pair())));
-    assertEquals(calls, clerk.keyCalls());
+    assertEquals(0, clerk.keyCalls());
 
     clerk.close();
     assertEquals(200, sync(KEY));
@@ -256,8 +247,8 @@ class ClerkKeysTest {
     return Base64.getUrlEncoder().withoutPadding().encodeToString(bytes) + ".e30.AAAA";
   }
 
-  private List<Integer> twentyTimesJunk() {
-    return Stream.generate(() -> server.sync(junk()).statusCode()).limit(20).toList();
+  private List<Integer> fiveTimesJunk() {
+    return Stream.generate(() -> server.sync(junk()).statusCode()).limit(5).toList();
   }
 
   private static long millisOf(Runnable work) {

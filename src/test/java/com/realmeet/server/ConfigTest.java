@@ -3,13 +3,13 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
-import static org.junit.jupiter.api.Assertions.assertNotNull;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.http.JettyServer;
 import com.realmeet.server.testing.StandInClerk;
+import java.security.PublicKey;
 import java.util.Base64;
 import java.util.HashMap;
 import java.util.List;
@@ -356,11 +356,11 @@ class ConfigTest {
   @ParameterizedTest
   @ValueSource(strings = {"\n", "\\n", "", "\r\n"})
   void publicKeyIsReadHoweverItsLinesEnd(String newline) {
-    byte[] key = StandInClerk.SigningKey.usual().pair().getPublic().getEncoded();
-    String base64 = Base64.getMimeEncoder(64, "\n".getBytes()).encodeToString(key);
+    PublicKey key = StandInClerk.SigningKey.usual().pair().getPublic();
+    String base64 = Base64.getMimeEncoder(64, "\n".getBytes()).encodeToString(key.getEncoded());
     String pem = "-----BEGIN PUBLIC KEY-----\n" + base64 + "\n-----END PUBLIC KEY-----\n";
 
-    assertNotNull(Config.from(good("CLERK_JWT_KEY", pem.replace("\n", newline))).clerkJwtKey());
+    assertEquals(key, Config.from(good("CLERK_JWT_KEY", pem.replace("\n", newline))).clerkJwtKey());
   }
 
   @Test
