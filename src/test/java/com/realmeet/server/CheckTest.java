@@ -289,94 +289,106 @@ class CheckTest {
     }
   }
 
-  static List<Row> states() {
+  /** Each list is for one database; states that fail are not with others, whose code is 0. */
+  static List<List<Row>> states() {
     return List.of(
-        new Row(
-            "ok rows 3 users, 1 tombstones of deleted ones",
-            THREE_USERS
-                + "INSERT INTO users (id, email, deleted_at) VALUES ('user_g', 'g@deleted.invalid', now())"),
-        new Row(
-            "fail rows ERROR: column \"email\" does not exist",
-            "ALTER TABLE users DROP COLUMN email"),
-        new Row(
-            "warn placeholders users without an address, since another one has taken it over: 2, such as user_0; ",
-            THREE_USERS + "UPDATE users SET email = id || '@moved.invalid' WHERE id != 'user_1'"),
-        new Row(
-            "warn addresses users whose addresses differ only in case: 1 times, such as user_0 and user_9; ",
-            THREE_USERS + "INSERT INTO users (id, email) VALUES ('user_9', 'U0@Example.com')"),
-        new Row(
-            "warn table beside users there is a table \"User\" with rows, as Prisma makes it",
-            PRISMA),
-        new Row(
-            "fail table the Node server's users are in the table \"User\": rename it first, see the"
-                + " chapter \"Moving from the Node server\" of the README, or, to keep it as it is,"
-                + " name another schema in DATABASE_URL",
-            PRISMA + "; DROP TABLE users CASCADE"),
-        new Row(
-            "fail table the Node server's users are in the table \"User\": rename it first",
-            PRISMA + "; DROP TABLE users CASCADE; ALTER TABLE \"User\" DROP COLUMN \"imageUrl\""),
-        new Row(
-            "ok table the table users is there",
-            PRISMA
-                + "; ALTER TABLE \"User\" DROP COLUMN name; UPDATE \"User\" SET id = 'username'"),
-        new Row(
-            "ok table the table users is there",
-            "CREATE TABLE \"User\" (id int); INSERT INTO \"User\" VALUES (1)"),
-        new Row(
-            "warn table the table users is not migrated yet",
-            "ALTER TABLE users DROP COLUMN deleted_at; DROP TABLE real_meet_server_migrations"),
-        new Row(
-            "warn migrations the table is at version 1, 2% must run: the next start does so, or make migrate",
-            "DELETE FROM real_meet_server_migrations WHERE version != '1'"),
-        new Row(
-            "warn migrations the table is at version %, 1 must run: ",
-            "UPDATE real_meet_server_migrations SET checksum = 1412849516 WHERE version = '1'"),
-        new Row(
-            "fail migrations the file of migration 2 was edited after it had run: ",
-            "UPDATE real_meet_server_migrations SET checksum = 7 WHERE version = '2'"),
-        new Row(
-            "fail migrations migration 99 stopped half way: put the database right, then run DELETE FROM real_meet_server_migrations WHERE NOT success",
-            HISTORY_99.formatted("false")),
-        new Row(
-            "warn migrations the table is at version %, this server does not have 99: a newer release",
-            HISTORY_99.formatted("true")),
-        new Row(
-            "fail row security whoever has the public key of the project can use tables of this server (anon on users)",
-            "GRANT SELECT ON users TO anon; ALTER TABLE users DISABLE ROW LEVEL SECURITY"),
-        new Row(
-            "fail row security whoever has the public key of the project can use tables of this server (authenticated on real_meet_server_migrations)",
-            "GRANT DELETE ON real_meet_server_migrations TO authenticated;"
-                + " ALTER TABLE real_meet_server_migrations DISABLE ROW LEVEL SECURITY"),
-        new Row(
-            "fail row security whoever has the public key of the project can use tables of this server (anon on users)",
-            "GRANT SELECT (email) ON users TO PUBLIC; GRANT SELECT (email) ON users TO anon;"
-                + " REVOKE ALL ON users FROM authenticated; REVOKE SELECT (email) ON users FROM PUBLIC;"
-                + " ALTER TABLE users DISABLE ROW LEVEL SECURITY"),
-        new Row(
-            "warn row security people who are not signed in have rights that somebody gave them (anon on users by the policy everybody)",
-            RLS + "GRANT SELECT ON users TO anon; CREATE POLICY everybody ON users USING (true)"),
-        new Row(
-            "ok row security rights that somebody gave the public API: authenticated on users by the policy own_row",
-            RLS
-                + "GRANT SELECT ON users TO authenticated;"
-                + " CREATE POLICY own_row ON users TO authenticated USING (id = 'user_1')"),
-        new Row(
-            "ok row security the public API's roles anon and authenticated cannot see tables of this server",
-            RLS + "GRANT SELECT ON users TO anon"),
-        new Row(
-            "warn time zone sessions have the time zone Europe/Berlin and not UTC, run ALTER ROLE ",
-            alterDatabase("timezone = \"Europe/Berlin\"")),
-        new Row(
-            "fail database 127.0.0.1:%, but it is read-only, a standby for example: ",
-            alterDatabase("default_transaction_read_only = on")),
-        new Row(
-            "warn database 127.0.0.1:%, on which this server is not tested: use 14 or later",
-            """
-            CREATE FUNCTION current_setting(name text) RETURNS text LANGUAGE sql AS $$
-              SELECT CASE name WHEN 'server_version_num' THEN '130014' ELSE pg_catalog.current_setting(name) END
-            $$;
-            """
-                + alterDatabase("search_path = public, pg_catalog")));
+        List.of(
+            new Row(
+                "ok rows 3 users, 1 tombstones of deleted ones",
+                THREE_USERS
+                    + "INSERT INTO users (id, email, deleted_at) VALUES ('user_g', 'g@deleted.invalid', now())"),
+            new Row(
+                "warn table beside users there is a table \"User\" with rows, as Prisma makes it",
+                PRISMA),
+            new Row(
+                "warn migrations the table is at version %, 1 must run: ",
+                "UPDATE real_meet_server_migrations SET checksum = 1412849516 WHERE version = '1'"),
+            new Row(
+                "warn row security people who are not signed in have rights that somebody gave them (anon on users by the policy everybody)",
+                RLS
+                    + "GRANT SELECT ON users TO anon; CREATE POLICY everybody ON users USING (true)"),
+            new Row(
+                "warn time zone sessions have the time zone Europe/Berlin and not UTC, run ALTER ROLE ",
+                alterDatabase("timezone = \"Europe/Berlin\""))),
+        List.of(
+            new Row(
+                "warn placeholders users without an address, since another one has taken it over: 2, such as user_0; ",
+                THREE_USERS
+                    + "UPDATE users SET email = id || '@moved.invalid' WHERE id != 'user_1'"),
+            new Row(
+                "ok table the table users is there",
+                PRISMA
+                    + "; ALTER TABLE \"User\" DROP COLUMN name; UPDATE \"User\" SET id = 'username'"),
+            new Row(
+                "warn migrations the table is at version 1, 2% must run: the next start does so, or make migrate",
+                "DELETE FROM real_meet_server_migrations WHERE version != '1'"),
+            new Row(
+                "ok row security rights that somebody gave the public API: authenticated on users by the policy own_row",
+                RLS
+                    + "GRANT SELECT ON users TO authenticated;"
+                    + " CREATE POLICY own_row ON users TO authenticated USING (id = 'user_1')")),
+        List.of(
+            new Row(
+                "warn addresses users whose addresses differ only in case: 1 times, such as user_0 and user_9; ",
+                THREE_USERS + "INSERT INTO users (id, email) VALUES ('user_9', 'U0@Example.com')"),
+            new Row(
+                "ok table the table users is there",
+                "CREATE TABLE \"User\" (id int); INSERT INTO \"User\" VALUES (1)"),
+            new Row(
+                "warn migrations the table is at version %, this server does not have 99: a newer release",
+                HISTORY_99.formatted("true")),
+            new Row(
+                "ok row security the public API's roles anon and authenticated cannot see tables of this server",
+                RLS + "GRANT SELECT ON users TO anon"),
+            new Row(
+                "warn database 127.0.0.1:%, on which this server is not tested: use 14 or later",
+                """
+                CREATE FUNCTION current_setting(name text) RETURNS text LANGUAGE sql AS $$
+                  SELECT CASE name WHEN 'server_version_num' THEN '130014' ELSE pg_catalog.current_setting(name) END
+                $$;
+                """
+                    + alterDatabase("search_path = public, pg_catalog"))),
+        List.of(
+            new Row(
+                "fail rows ERROR: column \"email\" does not exist",
+                "ALTER TABLE users DROP COLUMN email"),
+            new Row(
+                "fail migrations the file of migration 2 was edited after it had run: ",
+                "UPDATE real_meet_server_migrations SET checksum = 7 WHERE version = '2'"),
+            new Row(
+                "fail row security whoever has the public key of the project can use tables of this server (anon on users)",
+                "GRANT SELECT ON users TO anon; ALTER TABLE users DISABLE ROW LEVEL SECURITY"),
+            new Row(
+                "fail database 127.0.0.1:%, but it is read-only, a standby for example: ",
+                alterDatabase("default_transaction_read_only = on"))),
+        List.of(
+            new Row(
+                "fail table the Node server's users are in the table \"User\": rename it first, see the"
+                    + " chapter \"Moving from the Node server\" of the README, or, to keep it as it is,"
+                    + " name another schema in DATABASE_URL",
+                PRISMA + "; DROP TABLE users CASCADE"),
+            new Row(
+                "fail migrations migration 99 stopped half way: put the database right, then run DELETE FROM real_meet_server_migrations WHERE NOT success",
+                HISTORY_99.formatted("false")),
+            new Row(
+                "fail row security whoever has the public key of the project can use tables of this server (authenticated on real_meet_server_migrations)",
+                "GRANT DELETE ON real_meet_server_migrations TO authenticated;"
+                    + " ALTER TABLE real_meet_server_migrations DISABLE ROW LEVEL SECURITY")),
+        List.of(
+            new Row(
+                "fail table the Node server's users are in the table \"User\": rename it first",
+                PRISMA
+                    + "; DROP TABLE users CASCADE; ALTER TABLE \"User\" DROP COLUMN \"imageUrl\"")),
+        List.of(
+            new Row(
+                "warn table the table users is not migrated yet",
+                "ALTER TABLE users DROP COLUMN deleted_at; DROP TABLE real_meet_server_migrations")),
+        List.of(
+            new Row(
+                "fail row security whoever has the public key of the project can use tables of this server (anon on users)",
+                "GRANT SELECT (email) ON users TO PUBLIC; GRANT SELECT (email) ON users TO anon;"
+                    + " REVOKE ALL ON users FROM authenticated; REVOKE SELECT (email) ON users FROM PUBLIC;"
+                    + " ALTER TABLE users DISABLE ROW LEVEL SECURITY")));
   }
 
   private static String alterDatabase(String setting) {
@@ -387,13 +399,13 @@ class CheckTest {
 
   @ParameterizedTest
   @MethodSource("states")
-  void stateOfTheDatabaseIsTold(Row row) {
+  void statesOfTheDatabaseAreTold(List<Row> rows) {
     String own = TestPostgres.newDatabase();
-    TestPostgres.execute(own, row.sql);
+    rows.forEach(row -> TestPostgres.execute(own, row.sql));
 
     List<String> lines = check("DATABASE_URL", own);
 
-    assertLine(row.line, lines);
+    rows.forEach(row -> assertLine(row.line, lines));
   }
 
   @Test
