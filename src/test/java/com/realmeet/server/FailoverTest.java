@@ -65,6 +65,8 @@ class FailoverTest {
   void commitThatWaitsInVainForAStandbyIsNotAcknowledged() {
     try (Database database =
         new Database(DatabaseUrl.parse(postgres.one.url()), 1, Metrics.noMeters())) {
+      Deadline generous = Deadline.in(Duration.ofSeconds(30)); // the connection is opened here
+      database.read(generous, handle -> handle.execute("SELECT 1"));
       Failure e =
           assertThrows(
               Failure.class,
