@@ -13,6 +13,7 @@ import com.realmeet.server.core.Threads;
 import com.realmeet.server.testing.Fleet;
 import com.realmeet.server.testing.RawHttp;
 import com.realmeet.server.testing.ServerProcess;
+import com.realmeet.server.testing.ServerProcess.Deployed;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
@@ -32,6 +33,7 @@ import java.nio.file.FileSystem;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -141,38 +143,27 @@ class DeployTest {
   void archiveSpeedsUpTheVeryJarThatItWasMadeFrom() throws Exception {
     require("bash");
     assumeTrue(Files.exists(ServerProcess.JAR), "there is no jar: run mvn verify");
-    Path home = Files.createDirectory(directory.resolve("home"));
-    for (String file : List.of("start", "make-archive", "jvm.options")) {
-      Files.copy(DEPLOY.resolve(file), home.resolve(file));
-      assertTrue(home.resolve(file).toFile().setExecutable(true));
+    String made = Deployed.MADE;
+    assertTrue(made.startsWith("Made " + Deployed.HOME.resolve("real-meet-server.")), made);
+    assertTrue(usesArchive(Deployed.HOME));
+
+    Path other = Files.createDirectory(directory.resolve("other"));
+    for (String file : List.of("start", "make-archive", "jvm.options", "archive.options")) {
+      Files.copy(
+          Deployed.HOME.resolve(file), other.resolve(file), StandardCopyOption.COPY_ATTRIBUTES);
     }
-    Path jar = Files.copy(ServerProcess.JAR, home.resolve("real-meet-server.jar"));
-    Path settings = directory.resolve("env"); // as a program in PATH
-    Map<String, String> all = TestServer.settings(clerk, database);
-    all.put("PORT", "1"); // the script takes a free one instead
-    all.put("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1"); // faster
-    all.put("JAVA", Path.of(System.getProperty("java.home"), "bin", "java").toString());
-    Files.write(
-        settings,
-        all.entrySet().stream().map(e -> e.getKey() + "='" + e.getValue() + "'").toList());
+    copyWithOneMoreEntry(ServerProcess.JAR, other.resolve("real-meet-server.jar"));
+    assertFalse(usesArchive(other));
 
-    String made = succeed(home.resolve("make-archive").toString(), "env");
-    assertTrue(made.startsWith("Made " + home.resolve("real-meet-server.")), made);
-    assertTrue(usesArchive(home, all.get("JAVA")));
-
-    Path other = directory.resolve("other.jar");
-    copyWithOneMoreEntry(jar, other);
-    Files.delete(jar);
-    Files.move(other, jar);
-    assertFalse(usesArchive(home, all.get("JAVA")));
-
+    Path settings = Files.copy(Deployed.HOME.resolve("env"), directory.resolve("env"));
     Files.writeString(settings, "CLIENT_URL='*'\n", StandardOpenOption.APPEND);
-    Result wrong = run(Map.of(), home.resolve("make-archive").toString(), "env");
+    Result wrong = run(Map.of(), other.resolve("make-archive").toString(), "env");
     assertEquals(2, wrong.exitCode, wrong.output);
     assertTrue(wrong.output.contains("CLIENT_URL must be "), wrong.output);
   }
 
-  private boolean usesArchive(Path home, String java) throws Exception {
+  private boolean usesArchive(Path home) throws Exception {
+    String java = Path.of(System.getProperty("java.home"), "bin", "java").toString();
     Path log = directory.resolve("classes");
     Map<String, String> environment =
         Map.of("JAVA", java, "JDK_JAVA_OPTIONS", "-Xlog:class+load:file=" + log);

@@ -1,5 +1,8 @@
 package com.realmeet.server.testing;
 
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
 import com.realmeet.server.dev.Dev;
 import java.io.File;
 import java.io.IOException;
@@ -8,6 +11,7 @@ import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -24,25 +28,65 @@ import java.util.stream.Stream;
  */
 public final class ServerProcess implements AutoCloseable {
   public static final Path JAR = Path.of("target", "real-meet-server.jar").toAbsolutePath();
+  private static final String JAVA =
+      Path.of(System.getProperty("java.home"), "bin", "java").toString();
   private static final Pattern READY = Pattern.compile("Ready on http://[^ ]*:(\\d+) for");
 
-  /** The jar's classes as the JVM has read them, from which it starts in half the time. */
-  private static final class Archive {
-    static final Path FILE = make();
+  /**
+   * A copy of the jar beside its scripts, and the archive from which it starts in half the time.
+   */
+  public static final class Deployed {
+    public static final Path HOME = JAR.resolveSibling("deploy-test");
+    static final Path COPY = HOME.resolve(JAR.getFileName());
+    static final Path OPTIONS = HOME.resolve("archive.options");
 
-    private static Path make() {
-      Path file = JAR.resolveSibling("real-meet-server.jsa");
-      try (StandInClerk clerk = new StandInClerk();
-          ServerProcess jar =
-              new ServerProcess(
-                  JAR.getParent(),
-                  TestServer.settings(clerk, TestPostgres.newDatabase()),
-                  List.of("-XX:ArchiveClassesAtExit=" + file, "-jar", JAR.toString()))) {
+    /** What make-archive has printed. */
+    public static final String MADE = make();
+
+    private static String make() {
+      try (StandInClerk clerk = new StandInClerk()) {
+        Files.createDirectories(HOME);
+        Files.copy(JAR, COPY, StandardCopyOption.REPLACE_EXISTING);
+        for (String file : List.of("start", "make-archive", "jvm.options")) {
+          Path copy = HOME.resolve(file);
+          Files.copy(Path.of("src/deploy", file), copy, StandardCopyOption.REPLACE_EXISTING);
+          assertTrue(copy.toFile().setExecutable(true));
+        }
+        Map<String, String> settings = TestServer.settings(clerk, TestPostgres.newDatabase());
+        settings.put("PORT", "1"); // the script takes a free one instead
+        settings.put("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1"); // faster
+        settings.put("JAVA", JAVA);
+        Stream<String> lines =
+            settings.entrySet().stream().map(e -> e.getKey() + "='" + e.getValue() + "'");
+        Files.write(HOME.resolve("env"), lines.toList()); // as a program in PATH
+        Process script =
+            new ProcessBuilder(HOME.resolve("make-archive").toString(), "env")
+                .directory(HOME.toFile())
+                .redirectErrorStream(true)
+                .start();
+        String output = new String(script.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        if (script.waitFor() == 127) { // there is no bash
+          settings.put("PORT", "0");
+          makeArchive(settings);
+        } else {
+          assertEquals(0, script.exitValue(), output);
+        }
+        return output;
+      } catch (IOException | InterruptedException e) {
+        throw new IllegalStateException(e);
+      }
+    }
+
+    /** Makes it without the script. */
+    private static void makeArchive(Map<String, String> settings) throws IOException {
+      Path file = HOME.resolve("real-meet-server.jsa");
+      List<String> arguments = List.of("-XX:ArchiveClassesAtExit=" + file, "-jar", COPY.toString());
+      try (ServerProcess jar = new ServerProcess(HOME, settings, arguments)) {
         jar.port();
         jar.terminate();
         jar.awaitEnd();
       }
-      return file;
+      Files.writeString(OPTIONS, "-XX:SharedArchiveFile=\"" + file + '"');
     }
   }
 
@@ -64,7 +108,7 @@ public final class ServerProcess implements AutoCloseable {
       throw new AssertionError("there is no " + JAR + ": run the tests by mvn verify");
     }
     return Stream.concat(
-            Stream.of("-XX:SharedArchiveFile=" + Archive.FILE, "-jar", JAR.toString()),
+            Stream.of("@" + Deployed.OPTIONS, "-jar", Deployed.COPY.toString()),
             Stream.of(arguments))
         .toList();
   }
@@ -81,7 +125,7 @@ public final class ServerProcess implements AutoCloseable {
 
   private ServerProcess(Path directory, Map<String, String> environment, List<String> arguments) {
     List<String> command = new ArrayList<>();
-    command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+    command.add(JAVA);
     command.addAll(List.of("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")); // starts faster
     command.addAll(arguments);
     ProcessBuilder builder =
