@@ -1,21 +1,22 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
-import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.JsonNodeFactory;
 import com.realmeet.server.testing.Backfilling;
+import com.realmeet.server.testing.ServerProcess;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import com.sun.net.httpserver.HttpExchange;
-import java.io.File;
 import java.io.IOException;
+import java.nio.file.Path;
 import java.util.List;
-import java.util.concurrent.TimeUnit;
+import java.util.Map;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
@@ -99,17 +100,19 @@ class BackfillListingTest {
   }
 
   @Test
-  void killedRunCanBeStartedAgain() throws IOException, InterruptedException {
-    backfill.putUsers(0, 3000);
+  void killedRunCanBeStartedAgain(@TempDir Path directory) {
+    backfill.putUsers(0, 1600);
     clerk.onList(this::answerTwoPages);
-    Process process = process();
-    TestServer.await(
-        "two pages are stored", () -> clerk.listCalls() > 2 && backfill.rows().size() == 1000);
-    process.destroyForcibly(); // SIGKILL
-    assertTrue(process.waitFor(10, TimeUnit.SECONDS));
+    Map<String, String> settings = TestServer.settings(clerk, database);
+    try (ServerProcess process = new ServerProcess(directory, settings, "backfill")) {
+      TestServer.await(
+          "two pages are stored", () -> clerk.listCalls() > 2 && backfill.rows().size() == 1000);
+      process.kill();
+      assertEquals(137, process.awaitEnd());
+    }
     clerk.heal();
 
-    backfill.expect(0, "2000 inserted, 0 updated, 1000 unchanged");
+    backfill.expect(0, "600 inserted, 0 updated, 1000 unchanged");
     assertEquals(clerk.users().keySet(), backfill.living());
   }
 
@@ -119,21 +122,5 @@ class BackfillListingTest {
     } else {
       clerk.answerList(exchange);
     }
-  }
-
-  private Process process() throws IOException {
-    ProcessBuilder builder =
-        new ProcessBuilder(
-            System.getProperty("java.home") + File.separator + "bin" + File.separator + "java",
-            "-XX:TieredStopAtLevel=1", // as the tests' own JVMs
-            "-cp",
-            System.getProperty("java.class.path"),
-            "com.realmeet.server.Main",
-            "backfill");
-    builder.environment().putAll(TestServer.settings(clerk, database));
-    return builder
-        .redirectOutput(ProcessBuilder.Redirect.DISCARD)
-        .redirectError(ProcessBuilder.Redirect.DISCARD)
-        .start();
   }
 }

@@ -178,6 +178,11 @@ public final class ServerProcess implements AutoCloseable {
     process.toHandle().destroy();
   }
 
+  /** Sends it a SIGKILL. */
+  public void kill() {
+    process.destroyForcibly();
+  }
+
   /** Waits until it ends, for 30 s at most; the exit code. No secret may stand in its output. */
   public int exitCode() {
     int code = awaitEnd();
@@ -200,6 +205,6 @@ public final class ServerProcess implements AutoCloseable {
 
   @Override
   public void close() {
-    process.destroyForcibly();
+    kill();
   }
 }
