@@ -3,6 +3,7 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.ServerProcess;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
@@ -13,11 +14,11 @@ import java.net.ServerSocket;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Function;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
-import org.junit.jupiter.params.provider.ValueSource;
 
 /** The commands of the jar, what they print, and their exit codes. */
 class CommandsTest {
@@ -25,20 +26,41 @@ class CommandsTest {
 
   @TempDir private Path directory;
 
+  /** Runs a command in this JVM, and returns what it prints to both streams. */
+  private static String run(int exitCode, Map<String, String> settings, String... arguments) {
+    int before = Log.text().length();
+    String printed =
+        Log.printed(() -> assertEquals(exitCode, Main.run(arguments, () -> Config.from(settings))));
+    return printed + Log.text().substring(before);
+  }
+
+  /** The same in a JVM of its own. */
+  private String jar(int exitCode, Map<String, String> settings, String... arguments) {
+    try (ServerProcess jar = new ServerProcess(directory, settings, arguments)) {
+      assertEquals(exitCode, jar.exitCode(), jar::output);
+      return jar.output();
+    }
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "version, 0, 'real-meet-server \\d+\\.\\d+\\.\\d+.* \\([0-9a-f]{7,}\\) on Java \\d\\S*'",
+    "srve, 2, Usage: .*"
+  })
+  void processEndsWithTheCodeOfItsCommand(String argument, int exitCode, String firstLine) {
+    String line = jar(exitCode, Map.of(), argument).split("\n")[0];
+    assertTrue(line.matches(firstLine), line);
+  }
+
   @ParameterizedTest
   @CsvSource({
     "help, 0, Usage: java -jar real-meet-server.jar [serve | migrate | backfill | check | help | version]",
-    "version, 0, 'real-meet-server \\d+\\.\\d+\\.\\d+.* \\([0-9a-f]{7,}\\) on Java \\d\\S*'",
-    "srve, 2, Usage: .*",
     "check --verbose, 2, Usage: .*",
     "serve now, 2, Usage: .*"
   })
   void commandEndsWithItsCode(String arguments, int exitCode, String firstLine) {
-    try (ServerProcess jar = new ServerProcess(directory, Map.of(), arguments.split(" "))) {
-      assertEquals(exitCode, jar.exitCode(), jar::output);
-      String line = jar.lines().get(0);
-      assertTrue(line.equals(firstLine) || line.matches(firstLine), line);
-    }
+    String line = run(exitCode, Map.of(), arguments.split(" ")).split("\n")[0];
+    assertTrue(line.equals(firstLine) || line.matches(firstLine), line);
   }
 
   @Test
@@ -48,50 +70,50 @@ class CommandsTest {
       Map<String, String> settings = TestServer.settings(clerk, database);
       settings.put("CLIENT_URL", "*");
       settings.put("DATABASE_POOL_SIZE", "0");
-      try (ServerProcess jar = new ServerProcess(directory, settings)) {
-        assertEquals(2, jar.exitCode());
-        assertEquals(
-            List.of("CLIENT_URL", "DATABASE_POOL_SIZE"),
-            jar.lines().stream().map(line -> line.split(" ")[0]).toList());
-      }
+      assertEquals(
+          List.of("CLIENT_URL", "DATABASE_POOL_SIZE"),
+          run(2, settings).lines().map(line -> line.split(" ")[0]).toList());
       assertEquals(0, clerk.keyCalls() + clerk.otherCalls());
       assertEquals(List.of("null"), TestPostgres.query(database, TABLE));
     }
   }
 
-  @ParameterizedTest
-  @ValueSource(strings = {"PORT", "METRICS_PORT"})
-  void portInUseIsToldInOneLineBeforeAnythingElse(String setting) throws IOException {
+  @Test
+  void portInUseIsToldInOneLineBeforeAnythingElse() throws IOException {
+    assertPortInUseIsTold("PORT", settings -> jar(1, settings));
+  }
+
+  @Test
+  void metricsPortInUseIsToldInOneLineBeforeAnythingElse() throws IOException {
+    assertPortInUseIsTold("METRICS_PORT", settings -> run(1, settings));
+  }
+
+  private static void assertPortInUseIsTold(
+      String setting, Function<Map<String, String>, String> start) throws IOException {
     String database = TestPostgres.emptyDatabase();
     try (StandInClerk clerk = new StandInClerk();
         ServerSocket other = new ServerSocket(0, 1, InetAddress.getByName("127.0.0.1"))) {
       Map<String, String> settings = TestServer.settings(clerk, database);
       settings.put(setting, String.valueOf(other.getLocalPort()));
-      try (ServerProcess jar = new ServerProcess(directory, settings)) {
-        assertEquals(1, jar.exitCode());
-        assertEquals(1, jar.lines().size(), jar::output);
-        assertTrue(
-            jar.output()
-                .endsWith(
-                    "ERROR Main - Cannot listen on 127.0.0.1:%d, see %s and HOST: %s\n"
-                        .formatted(other.getLocalPort(), setting, "Address already in use")),
-            jar::output);
-      }
+      String output = start.apply(settings);
+      assertEquals(1, output.lines().count(), output);
+      assertTrue(
+          output.endsWith(
+              "ERROR Main - Cannot listen on 127.0.0.1:%d, see %s and HOST: %s\n"
+                  .formatted(other.getLocalPort(), setting, "Address already in use")),
+          output);
       assertEquals(0, clerk.keyCalls());
       assertEquals(List.of("null"), TestPostgres.query(database, TABLE));
     }
   }
 
   @Test
-  void rejectedKeyEndsTheStartAndTheProcess() {
+  void rejectedKeyEndsTheStart() {
     try (StandInClerk clerk = new StandInClerk()) {
       Map<String, String> settings = TestServer.settings(clerk, TestPostgres.emptyDatabase());
       settings.put("CLERK_SECRET_KEY", "sk_test_other");
-      try (ServerProcess jar = new ServerProcess(directory, settings)) {
-        assertEquals(1, jar.exitCode());
-        assertTrue(
-            jar.output().contains("ERROR Main - Clerk rejects CLERK_SECRET_KEY"), jar::output);
-      }
+      String output = run(1, settings);
+      assertTrue(output.contains("ERROR Main - Clerk rejects CLERK_SECRET_KEY"), output);
     }
   }
 
@@ -109,30 +131,39 @@ class CommandsTest {
   }
 
   /** Which options the JVM has is what the tests in one JVM cannot vary. */
-  @ParameterizedTest
-  @CsvSource({
-    "-Xmx128m, ok    memory        the heap may grow to 1\\d\\d MB",
-    "-XX:MaxRAMPercentage=50 -Xmx32m, 'warn  memory        the heap may grow to 3\\d MB, which is little: -Xmx128m'"
-  })
-  void checkPrintsItsListAndNothingElse(String options, String memory) {
+  @Test
+  void checkPrintsItsListAndNothingElse() {
     String database = TestPostgres.emptyDatabase();
     try (StandInClerk clerk = new StandInClerk()) {
       Map<String, String> settings = TestServer.settings(clerk, database);
       settings.put("CLERK_SECRET_KEY", "sk_test_other");
-      settings.put("JDK_JAVA_OPTIONS", options);
-      try (ServerProcess jar = new ServerProcess(directory, settings, "check")) {
-        assertEquals(1, jar.exitCode());
-        List<String> lines =
-            jar.lines().stream().filter(line -> !line.startsWith("NOTE: ")).toList();
-        assertTrue(
-            lines.stream().allMatch(line -> line.matches("(ok  |warn|fail)  \\w.*")), jar::output);
-        assertTrue(lines.get(1).matches(memory), lines.get(1));
-        assertTrue(
-            lines.contains(
-                "fail  clerk         Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard, API keys"),
-            jar::output);
-      }
+      settings.put("JDK_JAVA_OPTIONS", "-Xmx128m");
+      List<String> lines = check(1, settings);
+      assertTrue(
+          lines.stream().allMatch(line -> line.matches("(ok  |warn|fail)  \\w.*")),
+          lines::toString);
+      assertTrue(
+          lines.get(1).matches("ok    memory        the heap may grow to 1\\d\\d MB"),
+          lines.get(1));
+      assertTrue(
+          lines.contains(
+              "fail  clerk         Clerk rejects CLERK_SECRET_KEY: copy it again from Clerk's dashboard, API keys"),
+          lines::toString);
       assertEquals(List.of("null"), TestPostgres.query(database, TABLE));
     }
+  }
+
+  @Test
+  void checkWarnsOfALittleHeapEvenWithoutSettings() {
+    String little = "warn  memory        the heap may grow to 3\\d MB, which is little: -Xmx128m";
+    String line = check(2, Map.of("JDK_JAVA_OPTIONS", "-XX:MaxRAMPercentage=50 -Xmx32m")).get(1);
+    assertTrue(line.matches(little), line);
+  }
+
+  private List<String> check(int exitCode, Map<String, String> environment) {
+    return jar(exitCode, environment, "check")
+        .lines()
+        .filter(line -> !line.startsWith("NOTE: ")) // Java's own, of JDK_JAVA_OPTIONS
+        .toList();
   }
 }

@@ -156,15 +156,17 @@ class FirstErrorsTest {
   void migrationThroughAPoolerIsWarnedOf() {
     String database = TestPostgres.emptyDatabase();
     String pooled = database + (database.contains("?") ? "&" : "?") + "pgbouncer=true";
-    try (ServerProcess jar =
-        new ServerProcess(directory, TestServer.settings(clerk, pooled), "migrate")) {
-      assertEquals(0, jar.exitCode(), jar::output);
-      assertTrue(
-          jar.lines()
-              .get(0)
-              .endsWith("DIRECT_URL: migrations go through a pooler, set it to the direct host"),
-          jar::output);
-    }
+    Map<String, String> settings = TestServer.settings(clerk, pooled);
+    int before = Log.text().length();
+
+    assertEquals(0, Main.run(new String[] {"migrate"}, () -> Config.from(settings)));
+    String log = Log.text().substring(before);
+    assertTrue(
+        log.lines()
+            .toList()
+            .get(0)
+            .endsWith("DIRECT_URL: migrations go through a pooler, set it to the direct host"),
+        log);
   }
 
   // A key of another instance
