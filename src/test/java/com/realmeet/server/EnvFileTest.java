@@ -57,7 +57,7 @@ class EnvFileTest {
   }
 
   @Test
-  void jarReadsTheFile() throws IOException {
+  void jarReadsTheFileForWhatTheEnvironmentDoesNotSet() throws IOException {
     Files.writeString(
         directory.resolve(".env"),
         """
@@ -69,23 +69,24 @@ class EnvFileTest {
         NODE_ENV = production  # after a value
         CLIENT_URL: https://app.example.com,https://b.example.com\r
         PORT=`wrong`
+        METRICS_PORT=wrong
         """);
 
-    assertEquals(List.of(PORT + " (.env, line 8)"), jar(Map.of()));
+    assertEquals(List.of(PORT + " (.env, line 8)"), jar(Map.of("METRICS_PORT", "0")));
   }
 
   @Test
-  void environmentWins() throws IOException {
+  void environmentWins() {
     Map<String, String> environment = new HashMap<>();
     environment.put("DATABASE_URL", "postgresql://app@db.internal/app");
     environment.put("CLERK_SECRET_KEY", "sk_test_abc");
     environment.put("CLIENT_URL", "https://app.example.com");
     environment.put("PORT", "wrong");
-    Files.writeString(
-        directory.resolve(".env"), "DATABASE_URL=a\nCLERK_SECRET_KEY=b\nCLIENT_URL=*\nPORT=3001");
+    String file = "DATABASE_URL=a⏎CLERK_SECRET_KEY=b⏎CLIENT_URL=*⏎PORT=3001";
 
     assertEquals(
-        List.of(PORT + " (from the environment, which wins over .env, line 4)"), jar(environment));
+        List.of(PORT + " (from the environment, which wins over .env, line 4)"),
+        problems(environment, file));
   }
 
   @Test
