@@ -3,20 +3,16 @@ package com.realmeet.server;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import com.realmeet.server.testing.RawHttp;
-import com.realmeet.server.testing.ServerProcess;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import java.net.http.HttpResponse;
-import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
-import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
@@ -26,7 +22,6 @@ import org.junit.jupiter.params.provider.ValueSource;
 class DocsPageTest {
   private static final Pattern LINK = Pattern.compile("(?:href|src)=\"([^\"]+)\"");
 
-  @TempDir private static Path directory;
   private static StandInClerk clerk;
   private static String database;
 
@@ -78,16 +73,6 @@ class DocsPageTest {
         assertEquals(
             "{\"error\":\"Not Found\",\"message\":\"Not found\"}", server.get(path).body());
       }
-    }
-  }
-
-  @Test
-  void jarHasNoPageEvenInDevelopment() {
-    Map<String, String> settings = TestServer.settings(clerk, database);
-    settings.put("NODE_ENV", "development");
-    try (ServerProcess jar = new ServerProcess(directory, settings)) {
-      RawHttp.ask(jar.port(), RawHttp.request("GET", "/api/docs"))
-          .assertError(404, "Not Found", "Not found");
     }
   }
 }
