@@ -367,6 +367,7 @@ class DeployTest {
       while (!done.get()) {
         statuses.add(client.send(request, BodyHandlers.discarding()).statusCode());
         answers.incrementAndGet();
+        Thread.sleep(3);
       }
       return statuses;
     } catch (IOException | InterruptedException e) {
