@@ -529,6 +529,7 @@ class CheckTest {
     assertLine(
         "fail migrations row level security hides the table real_meet_server_migrations from the role",
         check("DATABASE_URL", asApp(own)));
+    assertLine("ok row security ", check("DATABASE_URL", asApp(own), "DIRECT_URL", own));
 
     TestPostgres.execute(own, NO_RLS + "REVOKE ALL ON real_meet_server_migrations FROM " + APP);
     assertLine("fail migrations ", check("DATABASE_URL", asApp(own)));

@@ -9,7 +9,9 @@ import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.database.Migrations;
 import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
 import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
@@ -275,5 +277,32 @@ class PrismaTableTest {
 
     String message = refusal(url);
     assertTrue(message.contains("view recent"), message);
+  }
+
+  /** Prisma's {@code email String?}. */
+  @Test
+  void rowWithoutAnAddressGetsClerksAtItsNextSync() {
+    String database = TestPostgres.emptyDatabase();
+    TestPostgres.execute(
+        database,
+        """
+        CREATE TABLE users (
+          id text PRIMARY KEY,
+          email text UNIQUE,
+          name text,
+          image_url text,
+          created_at timestamp(3) NOT NULL DEFAULT now(),
+          updated_at timestamp(3) NOT NULL DEFAULT now());
+        INSERT INTO users (id) VALUES ('user_none'), ('user_late');
+        """);
+    try (StandInClerk clerk = new StandInClerk();
+        TestServer server = TestServer.start(clerk, database)) {
+      clerk.putUser("user_none", null, "No", "Address");
+      clerk.putUser("user_late", "late@example.com", "Late", null);
+
+      assertEquals(422, server.sync(clerk.token("user_none")).statusCode());
+      assertEquals(
+          "late@example.com", TestServer.data(server.sync(clerk.token("user_late")), "email"));
+    }
   }
 }

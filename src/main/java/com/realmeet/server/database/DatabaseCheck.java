@@ -292,7 +292,9 @@ public final class DatabaseCheck implements AutoCloseable {
   }
 
   private static CheckLine rowSecurity(Handle handle) {
-    List<String> hidden = hidden(handle);
+    // only the role of DIRECT_URL needs the history, see migrations()
+    List<String> hidden =
+        hidden(handle).stream().filter(line -> !line.contains(Migrations.HISTORY)).toList();
     if (!hidden.isEmpty()) {
       return fail("row security", String.join("; ", hidden));
     }

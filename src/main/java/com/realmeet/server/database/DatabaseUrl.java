@@ -218,7 +218,7 @@ public record DatabaseUrl(
   }
 
   private static String schemaName(String text) {
-    if (!text.matches("[\\w$-]+")) {
+    if (!text.matches("[\\w$-]{1,63}")) { // Postgres truncates longer ones
       throw new IllegalArgumentException("has a schema that is not a plain name");
     }
     return text;

@@ -203,6 +203,7 @@ public final class SqlErrors {
       case "53300", "53400" ->
           "it has no connection left: use a pooler, or lower DATABASE_POOL_SIZE: " + text(e);
       case "53100" -> "its disk is full: " + text(e);
+      case "55P03" -> "another session holds the table, see pg_stat_activity: " + text(e);
       case READ_ONLY ->
           "it is read-only, a standby for example: name the primary in DATABASE_URL, or add "
               + "target_session_attrs=read-write";
@@ -308,7 +309,11 @@ public final class SqlErrors {
           case "23514" -> "the CHECK must allow what Clerk's users have";
           case "22001" -> "a column is too short: make it text";
           case "P0001" -> "a trigger or function of the application raised it";
-          case "42501" -> "GRANT the server's role what it lacks; README lists the rights";
+          case "42501" ->
+              message(cause).contains("row-level security")
+                  ? "add a policy by which the server's role may read and write all rows"
+                  : "GRANT the server's role what it lacks; README lists the rights";
+          case "22P05" -> "the database's encoding lacks a character: it must be UTF8";
           case NOT_SUPPORTED ->
               message(cause).contains("ON CONFLICT") ? "make the table's rules triggers" : null;
           default ->

@@ -25,10 +25,10 @@ public record User(
     @JsonIgnore Instant deletedAt) {
 
   /**
-   * Returns true if the row of a live user has a placeholder instead of an address. Not a getter by
-   * its name, so not part of the JSON.
+   * Returns true if the row of a live user has a placeholder instead of an address, or none, as a
+   * table of Prisma may have had. Not a getter by its name, so not part of the JSON.
    */
   boolean hasPlaceholderEmail() {
-    return email.equals(id + "@moved.invalid");
+    return email == null || email.equals(id + "@moved.invalid");
   }
 }
