@@ -10,8 +10,6 @@ import java.nio.channels.SelectionKey;
 import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import java.util.Comparator;
-import java.util.Set;
-import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
@@ -209,10 +207,7 @@ public final class JettyWorkarounds {
     /** Maximum memory of incomplete heads, 8 MB. Jetty limits one head, but not their sum. */
     static final int MAX_INCOMPLETE_HEAD_BYTES = 8 << 20;
 
-    /** Connections whose request head is not complete yet. */
-    private final Set<EndPoint> incompleteHeads = ConcurrentHashMap.newKeySet();
-
-    /** Memory of these heads. */
+    /** Memory of request heads that are not complete yet, over all connections. */
     private final AtomicInteger incompleteHeadBytes = new AtomicInteger();
 
     Connector(Server server, int selectors, HttpConfiguration http) {
@@ -252,7 +247,7 @@ public final class JettyWorkarounds {
    */
   private static final class FieldLimitConnection extends HttpConnection {
     /** Maximum headers of a request, as in Tomcat and Apache httpd. */
-    private static final int MAX_HEADERS = 100;
+    static final int MAX_HEADERS = 100;
 
     FieldLimitConnection(
         HttpConfiguration http,
@@ -276,9 +271,6 @@ public final class JettyWorkarounds {
         public void parsedHeader(HttpField field) {
           if (++headers > MAX_HEADERS) {
             throw new HttpException.RuntimeException(431);
-          }
-          if (getEndPoint() instanceof EndPoint own) {
-            own.onHeader();
           }
           super.parsedHeader(field);
         }
@@ -353,9 +345,23 @@ public final class JettyWorkarounds {
       return bytes > 0 && !inRequest && !isOutputShutdown() ? fillHead(buffer, bytes) : bytes;
     }
 
-    /** Accounts for received bytes of a head. */
+    /**
+     * Accounts for received bytes of a head, and closes the connection with the largest one if all
+     * incomplete heads together are too large.
+     */
     private int fillHead(ByteBuffer buffer, int bytes) {
-      addToHead(bytes);
+      int lines = 0;
+      for (int i = buffer.limit() - bytes; i < buffer.limit(); i++) {
+        lines += buffer.get(i) == '\n' ? 1 : 0;
+      }
+      int memory = bytes + HEADER_BYTES * Math.min(lines, FieldLimitConnection.MAX_HEADERS);
+      headBytes.addAndGet(memory);
+      if (connector.incompleteHeadBytes.addAndGet(memory) > Connector.MAX_INCOMPLETE_HEAD_BYTES) {
+        connector.getConnectedEndPoints().stream()
+            .map(EndPoint.class::cast)
+            .max(Comparator.comparingInt(each -> each.headBytes.get()))
+            .ifPresent(EndPoint::close);
+      }
       if (!isOpen()) {
         releaseHead();
         BufferUtil.clear(buffer);
@@ -364,27 +370,7 @@ public final class JettyWorkarounds {
       return bytes;
     }
 
-    /** Accounts for a parsed header field of the head. */
-    void onHeader() {
-      addToHead(HEADER_BYTES);
-    }
-
-    /**
-     * Closes the connection with the largest incomplete head if all of them together are too large.
-     */
-    private void addToHead(int bytes) {
-      if (headBytes.getAndAdd(bytes) == 0) {
-        connector.incompleteHeads.add(this);
-      }
-      if (connector.incompleteHeadBytes.addAndGet(bytes) > Connector.MAX_INCOMPLETE_HEAD_BYTES) {
-        connector.incompleteHeads.stream()
-            .max(Comparator.comparingInt(each -> each.headBytes.get()))
-            .ifPresent(EndPoint::close);
-      }
-    }
-
     private void releaseHead() {
-      connector.incompleteHeads.remove(this);
       connector.incompleteHeadBytes.addAndGet(-headBytes.getAndSet(0));
     }
 
