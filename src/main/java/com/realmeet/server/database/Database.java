@@ -166,10 +166,10 @@ public final class Database implements AutoCloseable {
     Jdbi jdbi = Jdbi.create(connections);
     jdbi.installPlugin(
         new PostgresPlugin() {
+          /** Does not query the functions for large objects, which are unused. */
           @Override
           public Handle customizeHandle(Handle handle) {
-            return handle; // the plugin would query the functions for large objects, which are
-            // unused
+            return handle;
           }
         });
     // A search path is state of the connection, which poolers reject or mix up.
@@ -449,7 +449,7 @@ public final class Database implements AutoCloseable {
           Runnable::run, (int) networkTimeout(deadline).remaining().toMillis());
       PGConnection postgres = connection.unwrap(PGConnection.class);
       if (poolerChecked.compareAndSet(false, true)) {
-        detectPooler(handle, postgres);
+        detectPooler(connection);
       }
       if (!preparedStatements.get()) {
         postgres.setPrepareThreshold(
@@ -465,21 +465,21 @@ public final class Database implements AutoCloseable {
    * Turns prepared statements off behind a pooler. In transaction mode, the name of a prepared
    * statement may refer to another client's statement, and that does not always fail.
    */
-  private void detectPooler(Handle handle, PGConnection postgres) {
+  private void detectPooler(Connection connection) throws SQLException {
     try {
-      if (isBehindPooler(handle, postgres)) {
+      if (isBehindPooler(connection)) {
         disablePreparedStatements("its process id is not the one that Postgres knows");
       }
-    } catch (JdbiException e) {
+    } catch (SQLException e) {
       poolerChecked.set(false); // not known yet: the database has failed, for example
       throw e;
     }
   }
 
   /** Returns true if there is a pooler in between: it gives each client an invented process id. */
-  static boolean isBehindPooler(Handle handle, PGConnection postgres) {
-    int pid = handle.createQuery("SELECT pg_backend_pid()").mapTo(int.class).one();
-    return pid != postgres.getBackendPID();
+  static boolean isBehindPooler(Connection connection) throws SQLException {
+    int pid = Integer.parseInt(Migrations.query(connection, "SELECT pg_backend_pid()"));
+    return pid != connection.unwrap(PGConnection.class).getBackendPID();
   }
 
   private void disablePreparedStatements(String sign) {

@@ -22,7 +22,6 @@ import org.flywaydb.core.api.configuration.FluentConfiguration;
 import org.flywaydb.core.api.output.MigrateResult;
 import org.flywaydb.core.internal.exception.FlywayMigrateException;
 import org.flywaydb.database.postgresql.PostgreSQLConfigurationExtension;
-import org.postgresql.PGConnection;
 import org.postgresql.ds.PGSimpleDataSource;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -89,8 +88,7 @@ public final class Migrations {
       """
       SELECT concat(
         set_config('statement_timeout', '0', true),
-        set_config('lock_timeout', '0', true),
-        set_config('idle_in_transaction_session_timeout', '0', true))
+        set_config('lock_timeout', '0', true))
       """;
 
   private static final String HAS_PRISMAS_TIMES =
@@ -162,14 +160,14 @@ public final class Migrations {
       query(connection, NO_TIMEOUTS);
       query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")");
       setSchema(connection, url);
-      List<String> hidden = RowSecurity.hiddenTables(connection);
+      List<String> hidden = RowSecurity.hiddenTables(connection, RowSecurity.OWN_TABLES);
       if (!hidden.isEmpty()) {
         throw new StartupException(
             1, hidden.stream().map("Migration of the database failed: "::concat).toList());
       }
       repeatOwnMigrations(connection, source, url);
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
-      release(connection);
+      prepareToBeIdle(connection);
       MigrateResult result =
           flyway(source, url, locations).callbacks(new RowSecurity()).load().migrate();
       query(connection, "SELECT set_config('lock_timeout', '10s', true)");
@@ -194,23 +192,19 @@ public final class Migrations {
    */
   private static void requireNoPooler(Connection connection, DatabaseUrl url) throws SQLException {
     if (url.schema() != null
-        && (url.isPooled() || !url.isPoolingKnown() && isBehindPooler(connection))) {
+        && (url.isPooled() || !url.isPoolingKnown() && Database.isBehindPooler(connection))) {
       throw new StartupException(
           "Migrations through a pooler would leave the schema of the URL to its other clients: set"
               + " DIRECT_URL to the direct host, or add pgbouncer=false if there is no pooler");
     }
   }
 
-  private static boolean isBehindPooler(Connection connection) throws SQLException {
-    int pid = Integer.parseInt(query(connection, "SELECT pg_backend_pid()"));
-    return pid != connection.unwrap(PGConnection.class).getBackendPID();
-  }
-
   /**
-   * Ends the snapshot of the last query, for which CREATE INDEX CONCURRENTLY in a migration would
-   * wait.
+   * Lifts the limit of an idle transaction, which holds the lock while Flyway migrates. As the last
+   * statement it also ends the snapshot of the query before, for which CREATE INDEX CONCURRENTLY in
+   * a migration would wait.
    */
-  private static void release(Connection connection) throws SQLException {
+  private static void prepareToBeIdle(Connection connection) throws SQLException {
     try (Statement statement = connection.createStatement()) {
       statement.execute("SET LOCAL idle_in_transaction_session_timeout = 0");
     }

@@ -13,7 +13,6 @@ import javax.sql.DataSource;
 import org.jdbi.v3.core.ConnectionException;
 import org.jdbi.v3.core.Handle;
 import org.jdbi.v3.core.JdbiException;
-import org.postgresql.PGConnection;
 import org.postgresql.ds.PGSimpleDataSource;
 
 /**
@@ -124,7 +123,7 @@ public final class ReadOnlyDatabase implements AutoCloseable {
   /** Returns true if there is a pooler in between. */
   boolean isBehindPooler() {
     try {
-      return Database.isBehindPooler(handle, connection.unwrap(PGConnection.class));
+      return Database.isBehindPooler(connection);
     } catch (SQLException e) {
       throw new ConnectionException(e);
     }

@@ -34,7 +34,11 @@ final class RowSecurity extends BaseCallback {
   private static final String HAS_API_ROLES =
       "SELECT to_regrole('anon') IS NOT NULL OR to_regrole('authenticated') IS NOT NULL";
 
-  private static final String OWN_TABLES =
+  /** Selects the table of users. */
+  static final String USERS = RELATIONS + "AND relname = 'users'";
+
+  /** Selects the server's own tables. */
+  static final String OWN_TABLES =
       RELATIONS + "AND relname IN ('users', '" + Migrations.HISTORY + "')";
 
   /**
@@ -141,9 +145,11 @@ final class RowSecurity extends BaseCallback {
   /**
    * Returns a sentence for each of the server's tables whose rows the current role cannot see, with
    * the statement that makes them visible.
+   *
+   * @param tables {@link #USERS} or {@link #OWN_TABLES}
    */
-  static List<String> hiddenTables(Connection connection) throws SQLException {
-    return texts(connection, HIDDEN, oids(connection, OWN_TABLES));
+  static List<String> hiddenTables(Connection connection, String tables) throws SQLException {
+    return texts(connection, HIDDEN, oids(connection, tables));
   }
 
   private static void secure(Connection connection, List<Long> relations) throws SQLException {
@@ -205,7 +211,7 @@ final class RowSecurity extends BaseCallback {
       if (event == Event.AFTER_EACH_MIGRATE) {
         List<Long> made = new ArrayList<>(relations);
         made.removeAll(before);
-        made.addAll(oids(connection, RELATIONS + "AND relname = 'users'")); // 1.0.0 made it
+        made.addAll(oids(connection, USERS)); // 1.0.0 made it
         secure(connection, made);
       }
       before = relations;
