@@ -8,7 +8,6 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.realmeet.server.clerk.ClerkApi;
 import com.realmeet.server.clerk.ClerkCheck;
-import com.realmeet.server.clerk.SetupWarnings;
 import com.realmeet.server.core.CheckLine;
 import com.realmeet.server.core.CheckLine.Level;
 import com.realmeet.server.core.Deadline;
@@ -24,7 +23,6 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
-import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.ExecutionException;
@@ -216,14 +214,8 @@ final class Check {
   // Checks that call Clerk and the database
 
   private Optional<ClerkApi> clerk(Config config) {
-    String url = config.clerkApiUrl();
-    String key = config.clerkSecretKey();
-    SetupWarnings warnings = new SetupWarnings();
-    ClerkApi api = new ClerkApi(url, key, Set.of(), Metrics.noMeters(), warnings, () -> {});
-    boolean development = key.startsWith("sk_test_");
-    return new ClerkCheck(api, warnings, url, development, clerk::add).run(config.clerkJwtKey())
-        ? Optional.of(api)
-        : Optional.empty();
+    return new ClerkCheck(config.clerkApiUrl(), config.clerkSecretKey(), clerk::add)
+        .run(config.clerkJwtKey());
   }
 
   private void database(Config config, CompletableFuture<Optional<ClerkApi>> clerkApi) {

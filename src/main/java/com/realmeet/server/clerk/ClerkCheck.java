@@ -8,9 +8,11 @@ import com.realmeet.server.core.CheckLine;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
+import io.micrometer.core.instrument.composite.CompositeMeterRegistry;
 import java.security.interfaces.RSAPublicKey;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Consumer;
 
 /** Checks Clerk for the command {@code check}: reachability, secret key, signing keys and clock. */
@@ -18,37 +20,31 @@ public final class ClerkCheck {
   /** Limits the key set's part of the check's 9 s, so that the comparison of the rows has time. */
   private static final Duration TIMEOUT = Duration.ofSeconds(4);
 
+  private final SetupWarnings warnings = new SetupWarnings();
   private final ClerkApi clerk;
-  private final SetupWarnings warnings;
   private final String url;
   private final boolean development;
   private final Consumer<CheckLine> lines;
 
   /**
-   * @param warnings those of the client
    * @param lines receives the results
    */
-  public ClerkCheck(
-      ClerkApi clerk,
-      SetupWarnings warnings,
-      String url,
-      boolean development,
-      Consumer<CheckLine> lines) {
-    this.clerk = clerk;
-    this.warnings = warnings;
+  public ClerkCheck(String url, String secretKey, Consumer<CheckLine> lines) {
     this.url = url;
-    this.development = development;
+    this.development = secretKey.startsWith("sk_test_");
     this.lines = lines;
+    clerk =
+        new ClerkApi(url, secretKey, Set.of(), new CompositeMeterRegistry(), warnings, () -> {});
   }
 
   /**
    * Fetches the key set, within 4 s, and adds the lines about it.
    *
    * @param jwtKey CLERK_JWT_KEY, or null
-   * @return true unless Clerk is unreachable or rejects the secret key, so that further calls make
-   *     sense
+   * @return the client, for further checks with the same key; empty if Clerk is unreachable or
+   *     rejects the key, so that they make no sense
    */
-  public boolean run(RSAPublicKey jwtKey) {
+  public Optional<ClerkApi> run(RSAPublicKey jwtKey) {
     JwkSet keys = null;
     boolean accepted = true;
     try {
@@ -62,7 +58,7 @@ public final class ClerkCheck {
       lines.accept(jwtKey(jwtKey, Optional.ofNullable(keys)));
     }
     lines.accept(clock());
-    return accepted;
+    return accepted ? Optional.of(clerk) : Optional.empty();
   }
 
   private String accepted(JwkSet keys) {
