@@ -199,6 +199,14 @@ public final class UserDao {
       WHERE old.deleted_at IS NULL
       """;
 
+  private static final String FIND_TOMBSTONES =
+      """
+      SELECT id
+      FROM <schema>users
+      WHERE id = ANY (:ids)
+        AND deleted_at IS NOT NULL
+      """;
+
   /**
    * Makes a live row of a tombstone, with a placeholder: another row may have the address by now.
    * The row becomes no newer than Clerk's version, so that {@link #UPSERT} accepts that.
@@ -388,14 +396,15 @@ public final class UserDao {
 
   /** Returns those of the given ids whose rows are tombstones. */
   List<String> findTombstones(List<String> ids) {
-    return database.read(handle -> findAll(handle, ids)).values().stream()
-        .filter(row -> row.deletedAt() != null)
-        .map(User::id)
-        .toList();
+    return database.read(handle -> findTombstones(handle, ids));
   }
 
-  private static boolean isTombstone(Handle handle, String id) {
-    return find(handle, id).filter(row -> row.deletedAt() != null).isPresent();
+  private static List<String> findTombstones(Handle handle, List<String> ids) {
+    return handle
+        .createQuery(FIND_TOMBSTONES)
+        .bind("ids", ids.toArray(String[]::new))
+        .mapTo(String.class)
+        .list();
   }
 
   /**
@@ -410,7 +419,7 @@ public final class UserDao {
 
   private static boolean revive(Handle handle, ClerkUser user) {
     boolean revived = bind(handle.createUpdate(REVIVE), user).execute() == 1;
-    if (!revived && isTombstone(handle, user.id())) {
+    if (!revived && !findTombstones(handle, List.of(user.id())).isEmpty()) {
       throw new RowSuppressed();
     }
     return revived;
@@ -554,7 +563,7 @@ public final class UserDao {
 
   private static boolean markDeleted(Handle handle, String id) {
     boolean marked = handle.createUpdate(MARK_DELETED).bind("id", id).execute() == 1;
-    if (!marked && !isTombstone(handle, id)) {
+    if (!marked && findTombstones(handle, List.of(id)).isEmpty()) {
       throw new RowSuppressed();
     }
     return marked;
