@@ -179,20 +179,22 @@ public final class Main implements AutoCloseable {
   /** Serves until the process receives a signal such as SIGTERM. */
   private static void serve(Config config) {
     Main server = start(config);
-    // A database that hangs does not hold up the end: the process ends when this hook returns.
-    Runtime.getRuntime()
-        .addShutdownHook(
-            new Thread(
-                () ->
-                    Threads.run(server::close)
-                        .completeOnTimeout(null, CLOSE_TIMEOUT.toMillis(), TimeUnit.MILLISECONDS)
-                        .join(),
-                "stop"));
+    Runtime.getRuntime().addShutdownHook(new Thread(() -> stop(server), "stop"));
     try {
       server.app.jettyServer().server().join();
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }
+  }
+
+  /**
+   * Closes the server within {@link #CLOSE_TIMEOUT} even if a database hangs: the process ends when
+   * this shutdown hook returns.
+   */
+  private static void stop(Main server) {
+    Threads.run(server::close)
+        .completeOnTimeout(null, CLOSE_TIMEOUT.toMillis(), TimeUnit.MILLISECONDS)
+        .join();
   }
 
   /** Starts the server alone, see {@link #start(Config, Application)}. */

@@ -350,7 +350,7 @@ public final class JettyWorkarounds {
      * incomplete heads together are too large.
      */
     private int fillHead(ByteBuffer buffer, int bytes) {
-      int lines = 0;
+      int lines = 0; // of a body too, if that is in the same packet: at most MAX_HEADERS count
       for (int i = buffer.limit() - bytes; i < buffer.limit(); i++) {
         lines += buffer.get(i) == '\n' ? 1 : 0;
       }

@@ -26,8 +26,7 @@ public final class InstanceCheck {
 
   private final UserDao users;
   private final ClerkApi clerk;
-  private final LogRateLimiter errors = new LogRateLimiter();
-  private final LogRateLimiter reminders = new LogRateLimiter();
+  private final LogRateLimiter limiter = new LogRateLimiter();
 
   /** True once a check has not found the key wrong: users may be inserted. */
   private volatile boolean keyAccepted;
@@ -99,7 +98,7 @@ public final class InstanceCheck {
    * Clerk says nothing about a user. Once a minute it checks again.
    */
   boolean isKnownToBeWrong(Deadline deadline) {
-    if (missing > 0 && reminders.allows("")) {
+    if (missing > 0 && limiter.allows("another check")) {
       try {
         isWrong(Instant.now(), deadline);
       } catch (Failure e) {
@@ -126,7 +125,7 @@ public final class InstanceCheck {
       return false;
     }
     missing = ids.size();
-    if (errors.allows("")) {
+    if (limiter.allows("error")) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"
               + " none of {} sampled users. No user is {}marked deleted meanwhile. Set the key of the"

@@ -221,8 +221,7 @@ public final class UserSync implements AutoCloseable {
                     user.id(),
                     "Clerk's version of "
                         + holder
-                        + ", whose row has the"
-                        + " same address, is older than the row"))
+                        + ", whose row has the same address, is older than the row"))
         .orElseGet(() -> Failure.of(Kind.EMAIL_IN_USE));
   }
 
