@@ -40,7 +40,7 @@ public final class ServerProcess implements AutoCloseable {
     static final Path COPY = HOME.resolve(JAR.getFileName());
     static final Path OPTIONS = HOME.resolve("archive.options");
 
-    /** What make-archive has printed. */
+    /** Output of make-archive. */
     public static final String MADE = make();
 
     private static String make() {
