@@ -15,9 +15,13 @@ import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPgBouncer;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
+import java.sql.Connection;
 import java.sql.SQLException;
+import java.sql.Statement;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.regex.Pattern;
 import org.junit.jupiter.api.AfterAll;
@@ -91,6 +95,48 @@ class PoolerTest {
             () -> Migrations.migrate(DatabaseUrl.parse(pgbouncer.url + "?schema=other")));
 
     assertTrue(failure.getMessage().contains("set DIRECT_URL"), failure.getMessage());
+  }
+
+  /** A lock of the session would stay with a connection of the pooler that another client gets. */
+  @Test
+  void migrationThroughItLeavesNoLockThoughOthersUseItToo() throws Exception {
+    DatabaseUrl url = DatabaseUrl.parse(pgbouncer.url);
+    AtomicBoolean ended = new AtomicBoolean();
+    CompletableFuture<List<Integer>> others =
+        CompletableFuture.supplyAsync(
+            () ->
+                TestServer.atOnce(
+                    3,
+                    () -> {
+                      int queries = 0;
+                      try (Connection connection = url.dataSource(5).getConnection();
+                          Statement statement = connection.createStatement()) {
+                        for (; !ended.get(); queries++) {
+                          statement.execute("SELECT 1");
+                        }
+                        return queries;
+                      } catch (SQLException e) {
+                        throw new IllegalStateException(e);
+                      }
+                    }));
+    try {
+      for (int i = 0; i < 5; i++) {
+        Migrations.migrate(url);
+      }
+    } finally {
+      ended.set(true);
+      others.get();
+    }
+
+    assertEquals(
+        List.of("0"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT count(*) FROM pg_locks
+            WHERE locktype = 'advisory'
+              AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+            """));
   }
 
   @Test

@@ -155,7 +155,11 @@ public final class Migrations {
   private static Migrated migrateAlone(DataSource source, DatabaseUrl url, String... locations)
       throws SQLException {
     try (Connection connection = source.getConnection()) {
-      requireNoPooler(connection, url);
+      boolean isPooled =
+          url.isPooled() || !url.isPoolingKnown() && Database.isBehindPooler(connection);
+      if (isPooled) {
+        requireNoSchema(url);
+      }
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
       query(connection, NO_TIMEOUTS);
       query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")");
@@ -169,7 +173,7 @@ public final class Migrations {
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
       prepareToBeIdle(connection);
       MigrateResult result =
-          flyway(source, url, locations).callbacks(new RowSecurity()).load().migrate();
+          flyway(source, url, isPooled, locations).callbacks(new RowSecurity()).load().migrate();
       query(connection, "SELECT set_config('lock_timeout', '10s', true)");
       RowSecurity.secureOwnTables(connection);
       String timeZone = prisma ? timeZoneProblem(connection) : "";
@@ -187,12 +191,11 @@ public final class Migrations {
   }
 
   /**
-   * Requires a URL with a schema to lead past poolers: Flyway sets the search path of its session,
-   * and may restore it on another connection of the pooler, which other clients use.
+   * Requires a URL that leads through a pooler to have no schema: Flyway sets the search path of
+   * its session, and may restore it on another connection of the pooler, which other clients use.
    */
-  private static void requireNoPooler(Connection connection, DatabaseUrl url) throws SQLException {
-    if (url.schema() != null
-        && (url.isPooled() || !url.isPoolingKnown() && Database.isBehindPooler(connection))) {
+  private static void requireNoSchema(DatabaseUrl url) {
+    if (url.schema() != null) {
       throw new StartupException(
           "Migrations through a pooler would leave the schema of the URL to its other clients: set"
               + " DIRECT_URL to the direct host, or add pgbouncer=false if there is no pooler");
@@ -211,12 +214,13 @@ public final class Migrations {
   }
 
   private static FluentConfiguration flyway(
-      DataSource source, DatabaseUrl url, String... locations) {
+      DataSource source, DatabaseUrl url, boolean isPooled, String... locations) {
     FluentConfiguration flyway = Flyway.configure();
     flyway
         .getConfigurationExtension(PostgreSQLConfigurationExtension.class)
-        // A lock in a transaction is for poolers: CREATE INDEX CONCURRENTLY would wait for it.
-        .setTransactionalLock(url.isPooled());
+        // Through a pooler, a lock of the session would stay on one of its connections. Otherwise
+        // CREATE INDEX CONCURRENTLY would wait for the end of a lock's transaction.
+        .setTransactionalLock(isPooled);
     return flyway
         .dataSource(escapingRoles(source))
         .locations(locations("classpath:db/migration", locations))
@@ -239,7 +243,7 @@ public final class Migrations {
    * @param readOnly data source whose connections are read-only
    */
   static MigrationInfo[] compare(DataSource readOnly, DatabaseUrl url) {
-    return flyway(readOnly, url).load().info().all();
+    return flyway(readOnly, url, true).load().info().all();
   }
 
   /**
