@@ -90,6 +90,22 @@ ALTER TABLE users
 
 CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (email); -- Prisma made it, or the constraint did
 
+-- A copy of a table may have lost its primary key, without which no row can be upserted.
+DO $$
+BEGIN
+  IF NOT EXISTS (
+    SELECT FROM pg_index
+    WHERE indrelid = 'users'::regclass
+      AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL
+      AND indkey::text = (SELECT attnum::text FROM pg_attribute WHERE attrelid = indrelid AND attname = 'id')) THEN
+    IF EXISTS (SELECT FROM pg_index WHERE indrelid = 'users'::regclass AND indisprimary) THEN
+      ALTER TABLE users ADD UNIQUE (id);
+    ELSE
+      ALTER TABLE users ADD PRIMARY KEY (id);
+    END IF;
+  END IF;
+END $$;
+
 -- A function of ours is replaced; another one of that name cannot be.
 DO $$
 BEGIN

@@ -113,6 +113,48 @@ class PrismaTableTest {
     }
   }
 
+  /** A copy by CREATE TABLE AS, or of a dump without what pg_dump writes after the rows. */
+  @ParameterizedTest
+  @CsvSource({"'', f", "ALTER TABLE users ADD number serial PRIMARY KEY, t"})
+  void tableWithoutAKeyGetsOne(String change, String hasOther) {
+    String database = TestPostgres.emptyDatabase();
+    TestPostgres.execute(database, snake("original"));
+    TestPostgres.execute(database, ROW.formatted("original"));
+    TestPostgres.execute(database, "CREATE TABLE users AS TABLE original;" + change);
+
+    try (StandInClerk clerk = new StandInClerk();
+        TestServer server = TestServer.start(clerk, database)) {
+      assertEquals(200, server.sync(clerk.signUp("fresh")).statusCode());
+      assertEquals(200, server.sync(clerk.token("user_old")).statusCode());
+    }
+    Migrations.migrate(DatabaseUrl.parse(database));
+    assertEquals(
+        List.of("1|" + hasOther),
+        TestPostgres.query(
+            database,
+            """
+            SELECT count(*) FILTER (WHERE indkey::text = '1'), bool_or(indisprimary AND indkey::text != '1')
+            FROM pg_index WHERE indrelid = 'users'::regclass AND indisunique
+            """));
+  }
+
+  @Test
+  void tableWhoseIdsAreThereTwiceIsRefused() {
+    String database = TestPostgres.emptyDatabase();
+    TestPostgres.execute(database, snake("original"));
+    TestPostgres.execute(database, ROW.formatted("original"));
+    TestPostgres.execute(
+        database,
+        """
+        CREATE TABLE users AS TABLE original;
+        INSERT INTO users SELECT id, 'other@example.com' FROM original;
+        """);
+
+    String message = refusal(database);
+
+    assertTrue(message.contains("could not create unique index \"users_pkey\""), message);
+  }
+
   @ParameterizedTest
   @CsvSource(
       delimiter = '|',

@@ -79,11 +79,11 @@ class RepeatedMigrationTest {
         TestPostgres.query(
             database,
             """
-            SELECT relrowsecurity = EXISTS (
+            SELECT NOT relrowsecurity OR EXISTS (
               SELECT FROM pg_roles WHERE rolname IN ('anon', 'authenticated'))
             FROM pg_class WHERE relname IN ('users', 'real_meet_server_migrations')
             """),
-        "row level security is on where a public API's roles are, and only there");
+        "row level security is on only where a public API's roles are");
     TestPostgres.execute(database, "UPDATE users SET clerk_fields = '{\"a\": 1}'");
     assertEquals(before, rowsWithout(database, "user_new"));
     TestServer.start(clerk, database).close();
@@ -148,7 +148,8 @@ class RepeatedMigrationTest {
   /** After a change of V1, its checksum is appended here, and the previous one to TO_REPEAT. */
   @Test
   void everyVersionOfTheFirstMigrationIsBroughtUpToDate() {
-    List<String> checksums = List.of("1412849516", "1694028560", "690228550", "-2041042412");
+    List<String> checksums =
+        List.of("1412849516", "1694028560", "690228550", "-2041042412", "377189454");
     String database = TestPostgres.newDatabase();
     TestPostgres.execute(database, "CREATE VIEW recent AS SELECT id, created_at FROM users");
     for (String checksum : checksums) {
