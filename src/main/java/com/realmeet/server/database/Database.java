@@ -23,12 +23,12 @@ import java.sql.SQLException;
 import java.sql.SQLTransientConnectionException;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.function.Predicate;
 import org.jdbi.v3.core.ConnectionException;
 import org.jdbi.v3.core.ConnectionFactory;
 import org.jdbi.v3.core.Handle;
@@ -54,9 +54,9 @@ import org.slf4j.LoggerFactory;
  * <p>An application's DAO calls {@link #read}, {@link #write} or {@link #writeIdempotent}. In its
  * SQL, {@code <schema>} before a table's name is replaced by the schema of the URL. Rows map to
  * records, a column {@code host_id} to the component {@code hostId}. Calls may be nested: the inner
- * one runs on the connection, in the transaction and by the deadline of the outer. All its DAOs
- * together use at most the pool's size less two connections, but one at least (a bulkhead), so that
- * their slow queries block neither sync nor readiness.
+ * one runs on the connection, in the transaction and by the deadline of the outer, which goes on if
+ * the inner one fails. All its DAOs together use at most the pool's size less two connections, but
+ * one at least (a bulkhead), so that their slow queries block neither sync nor readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
@@ -99,8 +99,8 @@ public final class Database implements AutoCloseable {
   private final RetryingDataSource source;
   private final HikariDataSource pool;
 
-  /** Deadline of the work for which a thread opens a connection: JDBI does not pass one on. */
-  private final ThreadLocal<Deadline> opening;
+  /** Call that a thread is making, for its nested calls and for {@link #openConnection}. */
+  private final ThreadLocal<Call> current;
 
   private final Jdbi jdbi;
   private final StatementCanceller canceller;
@@ -150,7 +150,7 @@ public final class Database implements AutoCloseable {
     pool = new HikariDataSource(config);
     source.retryWhile(
         () -> !pool.isClosed() && pool.getHikariPoolMXBean().getThreadsAwaitingConnection() > 0);
-    opening = new ThreadLocal<>();
+    current = new ThreadLocal<>();
     jdbi = jdbi(this::openConnection, url);
     jdbi.getConfig(RowMappers.class).register(Database::recordMapper);
     canceller = new StatementCanceller();
@@ -189,7 +189,7 @@ public final class Database implements AutoCloseable {
   private Database(Database shared) {
     source = shared.source;
     pool = shared.pool;
-    opening = shared.opening;
+    current = shared.current;
     jdbi = shared.jdbi;
     canceller = shared.canceller;
     outage = shared.outage;
@@ -226,7 +226,7 @@ public final class Database implements AutoCloseable {
    * @throws JdbiException if a statement itself is at fault, see {@link SqlErrors}
    */
   public <T> T read(Deadline deadline, HandleCallback<T, RuntimeException> work) {
-    return withRetry(deadline, work, e -> true);
+    return withRetry(deadline, work);
   }
 
   /**
@@ -247,20 +247,7 @@ public final class Database implements AutoCloseable {
    * @throws JdbiException as {@link #read}
    */
   public <T> T write(Deadline deadline, HandleCallback<T, RuntimeException> work) {
-    AtomicBoolean committing = new AtomicBoolean();
-    T result =
-        withRetry(
-            deadline,
-            handle -> {
-              committing.set(false);
-              return handle.inTransaction(
-                  (Handle same) -> {
-                    T value = work.withHandle(same);
-                    committing.set(true);
-                    return value;
-                  });
-            },
-            e -> !committing.get() || SqlErrors.isRolledBack(e));
+    T result = withRetry(deadline, handle -> inTransaction(handle, work));
     readOnly.succeeded();
     return result;
   }
@@ -286,17 +273,33 @@ public final class Database implements AutoCloseable {
     return result;
   }
 
-  private <T> T withRetry(
-      Deadline deadline, HandleCallback<T, RuntimeException> work, Predicate<SQLException> isSafe) {
-    if (opening.get() != null) { // nested: JDBI lends the outer call's handle
-      return jdbi.withHandle(work);
+  private <T> T inTransaction(Handle handle, HandleCallback<T, RuntimeException> work) {
+    if (handle.isInTransaction()) {
+      return work.withHandle(handle);
+    }
+    Call call = current.get();
+    call.isCommitting = false;
+    T result =
+        handle.inTransaction(
+            (Handle same) -> {
+              T value = work.withHandle(same);
+              call.isCommitting = true;
+              return value;
+            });
+    call.hasCommitted = true;
+    return result;
+  }
+
+  private <T> T withRetry(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    if (current.get() != null) {
+      return jdbi.withHandle(handle -> nested(handle, work)); // JDBI lends the outer call's handle
     }
     if (isReserved()) {
-      return tryTwice(deadline, work, isSafe);
+      return tryTwice(deadline, work);
     }
     acquirePermit(deadline);
     try {
-      return tryTwice(deadline, work, isSafe);
+      return tryTwice(deadline, work);
     } finally {
       applicationPermits.release();
     }
@@ -321,11 +324,47 @@ public final class Database implements AutoCloseable {
     throw Failure.of(Failure.Kind.OVERLOADED, reason);
   }
 
-  private <T> T tryTwice(
-      Deadline deadline, HandleCallback<T, RuntimeException> work, Predicate<SQLException> isSafe) {
-    Deadline retry = Deadline.in(RETRY_WINDOW);
+  /** Runs work so that, if it fails, a transaction of the outer call can go on. */
+  private static <T> T nested(Handle handle, HandleCallback<T, RuntimeException> work) {
+    if (!handle.isInTransaction()) {
+      return work.withHandle(handle);
+    }
+    String savepoint = "nested_" + UUID.randomUUID();
+    handle.savepoint(savepoint);
     try {
-      return tryOnce(work, deadline);
+      T result = work.withHandle(handle);
+      handle.releaseSavepoint(savepoint);
+      return result;
+    } catch (RuntimeException e) {
+      handle.rollbackToSavepoint(savepoint);
+      throw e;
+    }
+  }
+
+  /** A try of some work, and of the calls that are nested in it. */
+  private static final class Call {
+    final Deadline deadline;
+
+    /** Becomes true when a commit begins. */
+    boolean isCommitting;
+
+    boolean hasCommitted;
+
+    Call(Deadline deadline) {
+      this.deadline = deadline;
+    }
+
+    /** Returns true if nothing was written that a second try would write again. */
+    boolean isRepeatable(SQLException e) {
+      return !hasCommitted && (!isCommitting || SqlErrors.isRolledBack(e));
+    }
+  }
+
+  private <T> T tryTwice(Deadline deadline, HandleCallback<T, RuntimeException> work) {
+    Deadline retry = Deadline.in(RETRY_WINDOW);
+    Call call = new Call(deadline);
+    try {
+      return tryOnce(work, call);
     } catch (JdbiException e) {
       SQLException cause = sqlException(e);
       if (SqlErrors.isPreparedStatementLost(cause)) {
@@ -334,12 +373,12 @@ public final class Database implements AutoCloseable {
         // the same event has cut, outdated or made read-only the other pooled connections
         pool.getHikariPoolMXBean().softEvictConnections();
       }
-      if (!isTransient(cause) || retry.remaining().isZero() || !isSafe.test(cause)) {
+      if (!isTransient(cause) || retry.remaining().isZero() || !call.isRepeatable(cause)) {
         throw toException(e, cause);
       }
     }
     try {
-      return tryOnce(work, deadline);
+      return tryOnce(work, new Call(deadline));
     } catch (JdbiException e) {
       throw toException(e, sqlException(e));
     }
@@ -351,7 +390,7 @@ public final class Database implements AutoCloseable {
    * has.
    */
   private Connection openConnection() throws SQLException {
-    long millis = Math.max(1, opening.get().remaining().toMillis());
+    long millis = Math.max(1, current.get().deadline.remaining().toMillis());
     HikariPool connections = (HikariPool) pool.getHikariPoolMXBean();
     try {
       return connections.getConnection(Math.min(pool.getConnectionTimeout(), millis));
@@ -363,7 +402,8 @@ public final class Database implements AutoCloseable {
     }
   }
 
-  private <T> T tryOnce(HandleCallback<T, RuntimeException> work, Deadline deadline) {
+  private <T> T tryOnce(HandleCallback<T, RuntimeException> work, Call call) {
+    Deadline deadline = call.deadline;
     // during an outage, getting a connection probably takes the whole connection timeout
     boolean down = outage.isDown();
     if (deadline.remaining().toMillis() <= (down ? pool.getConnectionTimeout() : 0)) {
@@ -373,14 +413,14 @@ public final class Database implements AutoCloseable {
     }
     AtomicBoolean evicted = new AtomicBoolean();
     T result = null;
-    opening.set(deadline);
+    current.set(call);
     try {
       result =
           jdbi.withHandle(
               handle -> {
-                PGConnection postgres = prepare(handle, deadline);
+                Connection connection = prepare(handle, deadline);
                 StatementCanceller.Watch watch =
-                    canceller.watch(postgres, networkTimeout(deadline).minus(CANCEL_MARGIN));
+                    canceller.watch(connection, networkTimeout(deadline).minus(CANCEL_MARGIN));
                 try {
                   return work.withHandle(handle);
                 } finally {
@@ -397,7 +437,7 @@ public final class Database implements AutoCloseable {
         throw e;
       }
     } finally {
-      opening.remove();
+      current.remove();
     }
     if (evicted.get()) {
       throw cancelledWithSuccess();
@@ -441,7 +481,7 @@ public final class Database implements AutoCloseable {
     return left.compareTo(REQUEST_TIMEOUT) > 0 ? Deadline.in(REQUEST_TIMEOUT) : deadline;
   }
 
-  private PGConnection prepare(Handle handle, Deadline deadline) {
+  private Connection prepare(Handle handle, Deadline deadline) {
     Connection connection = handle.getConnection();
     try {
       // the pool resets it when the connection is returned
@@ -455,7 +495,7 @@ public final class Database implements AutoCloseable {
         postgres.setPrepareThreshold(
             0); // the connection was being opened when they were turned off
       }
-      return postgres;
+      return connection;
     } catch (SQLException e) {
       throw new ConnectionException(e);
     }

@@ -2,6 +2,7 @@ package com.realmeet.server.database;
 
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Threads;
+import java.sql.Connection;
 import java.sql.SQLException;
 import java.time.Duration;
 import java.util.Set;
@@ -25,6 +26,12 @@ final class StatementCanceller implements AutoCloseable {
   /** Interval of the check, and so the precision of the timeouts. */
   private static final Duration TICK = Duration.ofMillis(100);
 
+  /**
+   * Time after which a connection that is still in use is closed. The network timeout does that for
+   * one statement, but begins anew with the next one.
+   */
+  private static final Duration ABORT_DELAY = Duration.ofMillis(300);
+
   private final Set<Watch> watches = ConcurrentHashMap.newKeySet();
   private final ScheduledExecutorService ticks =
       Executors.newSingleThreadScheduledExecutor(Threads.named("statement-timeouts"));
@@ -44,7 +51,7 @@ final class StatementCanceller implements AutoCloseable {
   /**
    * Cancels the statements on a connection from a deadline on, repeatedly, until {@link Watch#end}.
    */
-  Watch watch(PGConnection connection, Deadline deadline) {
+  Watch watch(Connection connection, Deadline deadline) {
     Watch watch = new Watch(connection, deadline);
     watches.add(watch);
     return watch;
@@ -52,7 +59,7 @@ final class StatementCanceller implements AutoCloseable {
 
   /** Use of a connection for one call. */
   final class Watch {
-    private final PGConnection connection;
+    private final Connection connection;
     private final Deadline deadline;
 
     // Guarded by this:
@@ -60,7 +67,7 @@ final class StatementCanceller implements AutoCloseable {
     private boolean cancelled;
     private boolean ended;
 
-    private Watch(PGConnection connection, Deadline deadline) {
+    private Watch(Connection connection, Deadline deadline) {
       this.connection = connection;
       this.deadline = deadline;
     }
@@ -84,11 +91,22 @@ final class StatementCanceller implements AutoCloseable {
         cancelled = true;
         cancels.execute(this::cancel);
       }
+      if (!ended && deadline.plus(ABORT_DELAY).remaining().isZero()) {
+        abort();
+      }
+    }
+
+    private void abort() {
+      try {
+        connection.abort(cancels);
+      } catch (SQLException e) {
+        // It has been closed meanwhile.
+      }
     }
 
     private void cancel() {
       try {
-        connection.cancelQuery();
+        connection.unwrap(PGConnection.class).cancelQuery();
       } catch (SQLException e) {
         // The connection has been closed meanwhile, or Postgres cannot be reached.
       } finally {

@@ -10,6 +10,7 @@ import com.realmeet.server.Metrics;
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.TcpProxy;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import java.sql.Connection;
@@ -247,6 +248,40 @@ class DatabaseTest {
   }
 
   @Test
+  void workWithinATransactionMayFailWithoutEndingIt() {
+    database.write(
+        outer -> {
+          insert(outer, "one");
+          assertThrows(
+              JdbiException.class,
+              () ->
+                  database.write(
+                      inner -> {
+                        insert(inner, "two");
+                        return database.writeIdempotent(innermost -> insert(innermost, "one"));
+                      }));
+          return database.write(inner -> insert(inner, "three"));
+        });
+
+    assertEquals("one,three", notes());
+  }
+
+  @Test
+  void readIsNotRepeatedAfterAWriteWithinIt() {
+    AtomicInteger runs = new AtomicInteger();
+
+    assertThrows(
+        Failure.class,
+        () ->
+            database.read(
+                outer ->
+                    database.write(inner -> insert(inner, "once" + runs))
+                        + killOnFirst(runs, outer)));
+
+    assertEquals("once0", notes());
+  }
+
+  @Test
   void slowQueryOfAnApplicationIsCancelledAndIsNoOutage() {
     try (Database fresh = new Database(DatabaseUrl.parse(url), 4, Metrics.noMeters())) {
       fresh.read(handle -> handle.execute("SELECT 1")); // connecting may take longer than 700 ms
@@ -284,6 +319,31 @@ class DatabaseTest {
                 }));
 
     assertTrue(Duration.ofNanos(System.nanoTime() - began).toSeconds() < 10);
+  }
+
+  /** The timeout of a socket begins anew with each statement. */
+  @Test
+  void statementAfterASlowOneEndsByTheDeadlineThoughTheDatabaseIsFrozen() throws Exception {
+    try (TcpProxy proxy = TcpProxy.before(url);
+        Database frozen =
+            new Database(
+                DatabaseUrl.parse(TestPostgres.withPort(url, proxy.port())),
+                1,
+                Metrics.noMeters())) {
+      frozen.read(handle -> handle.execute("SELECT 1"));
+      long began = System.nanoTime();
+      assertThrows(
+          Failure.class,
+          () ->
+              frozen.read(
+                  Deadline.in(Duration.ofSeconds(2)),
+                  handle -> {
+                    handle.execute("SELECT pg_sleep(1.5)");
+                    proxy.freeze();
+                    return handle.execute("SELECT 1");
+                  }));
+      assertTrue(Duration.ofNanos(System.nanoTime() - began).toMillis() < 3000);
+    }
   }
 
   @ParameterizedTest
