@@ -1,5 +1,6 @@
 package com.realmeet.server;
 
+import static java.util.stream.Collectors.joining;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -13,6 +14,7 @@ import java.net.http.HttpResponse;
 import java.util.List;
 import java.util.function.Supplier;
 import java.util.regex.Pattern;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -132,6 +134,8 @@ class ConstraintTest {
             + "|an exception was raised in PL/pgSQL function fail() line 1 at RAISE; a trigger or function of the application raised it (42501)",
         "RAISE EXCEPTION 'not %', NEW.email USING ERRCODE = 'check_violation'"
             + "|an exception was raised in PL/pgSQL function fail() line 1 at RAISE; a trigger or function of the application raised it (23514)",
+        "RAISE EXCEPTION 'not %', NEW.email USING ERRCODE = 'unique_violation', TABLE = 'users'"
+            + "|table users; a trigger or function of the application raised it (23505)",
         "RAISE EXCEPTION 'not %', NEW.email USING ERRCODE = 'MY001'"
             + "|an exception was raised in PL/pgSQL function fail() line 1 at RAISE; a trigger or function of the application raised it (MY001)",
       })
@@ -305,6 +309,54 @@ class ConstraintTest {
       execute("DROP TRIGGER z_redundant ON users; DROP TRIGGER skip ON users");
     }
     assertFalse(Log.text().contains("Skipped: " + id), Log.text());
+  }
+
+  /** The row that is inserted for the lock has the placeholder that the release would write. */
+  @Test
+  void redundantUpdateThatATriggerSkipsDoesNotHoldUpAnAddress() {
+    String holder = newUser();
+    String heir = newUser();
+    servers.putRow(holder, servers.newAddress());
+    servers.put(heir, servers.emailOf(holder));
+    servers.put(holder, servers.newAddress());
+    execute(
+        """
+        CREATE TRIGGER z_redundant BEFORE UPDATE ON users
+          FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()
+        """);
+    try {
+      assertEquals(200, servers.sync(heir).statusCode());
+      assertEquals(200, servers.sync(holder).statusCode());
+    } finally {
+      execute("DROP TRIGGER z_redundant ON users");
+    }
+  }
+
+  @Test
+  void valueThatIsTooLongForAnIndexHoldsUpNobodyElse() {
+    execute("DELETE FROM users");
+    servers.clerk.users().clear();
+    String known = newUser();
+    String tooLong = newUser();
+    servers.putRow(known, servers.newAddress());
+    servers.put(known, servers.newAddress());
+    servers.put(tooLong, servers.newAddress());
+    String incompressible =
+        IntStream.range(0, 120).mapToObj("md5(id || '%d')"::formatted).collect(joining(" || "));
+    execute(
+        "CREATE INDEX long_index ON users ((CASE WHEN id = '%s' THEN %s END))"
+            .formatted(tooLong, incompressible));
+    try {
+      assertEquals(500, servers.sync(tooLong).statusCode());
+      assertTrue(servers.one.poll());
+    } finally {
+      execute("DROP INDEX long_index");
+    }
+    String reason = "constraint long_index of table users; a value is too long for an index";
+    assertEquals(1, count("ERROR Errors - The database refuses a statement: " + reason));
+    assertEquals(1, count("Not stored: " + tooLong), Log.text());
+    assertEquals(1, count("Caught up with Clerk: 0 inserted, 1 updated, 0 deleted"), Log.text());
+    assertEquals(0, count("\tat "), Log.text());
   }
 
   @ParameterizedTest

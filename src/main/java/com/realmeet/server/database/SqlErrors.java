@@ -163,7 +163,7 @@ public final class SqlErrors {
   public static boolean isOfData(JdbiException e) {
     SQLException cause = sqlException(e);
     return e instanceof RowSuppressed
-        || state(cause).matches("(22|23|P0).*")
+        || state(cause).matches("(22|23|54|P0).*")
         || cause instanceof PSQLException postgres && isRaised(postgres);
   }
 
@@ -308,6 +308,7 @@ public final class SqlErrors {
           case "23505", "23P01" -> "another row has that value";
           case "23514" -> "the CHECK must allow what Clerk's users have";
           case "22001" -> "a column is too short: make it text";
+          case "54000" -> "a value is too long for an index: make the index on md5(...) of it";
           case "P0001" -> "a trigger or function of the application raised it";
           case "42501" ->
               message(cause).contains("row-level security")
@@ -395,6 +396,7 @@ public final class SqlErrors {
     String detail = cause.getServerErrorMessage().getDetail();
     Matcher key = KEY.matcher(detail == null ? "" : detail);
     String names = key.find() ? key.group(1) : cause.getServerErrorMessage().getConstraint();
-    return Pattern.compile("(?<![a-zA-Z0-9])" + column + "(?![a-zA-Z0-9])").matcher(names).find();
+    return names != null // a function of the application may raise the error without names
+        && Pattern.compile("(?<![a-zA-Z0-9])" + column + "(?![a-zA-Z0-9])").matcher(names).find();
   }
 }

@@ -168,6 +168,7 @@ public final class UserDao {
         FROM <schema>users
         WHERE id = :id
           AND deleted_at IS NULL
+          AND email != id || '@moved.invalid'
           AND %s
       ), released AS (
         UPDATE <schema>users
@@ -309,6 +310,9 @@ public final class UserDao {
     DELETE,
     REVIVE
   }
+
+  /** Name of a savepoint. */
+  private static final String UNCHANGED = "unchanged";
 
   private static final RowMapper<User> USER = (row, ctx) -> user(row);
 
@@ -468,7 +472,7 @@ public final class UserDao {
                   if (users.stream()
                       .filter(user -> user.email() != null)
                       .anyMatch(user -> upsert(handle, user).isEmpty())) {
-                    handle.rollback();
+                    handle.rollbackToSavepoint(UNCHANGED);
                     return Optional.empty();
                   }
                   return find(handle, users.get(0).id());
@@ -492,7 +496,7 @@ public final class UserDao {
                       bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list();
                   if (changes.size() < users.size()
                       && isTrue(bind(handle.createQuery(BATCH_IS_SUPPRESSED), users))) {
-                    handle.rollback();
+                    handle.rollbackToSavepoint(UNCHANGED);
                     return Optional.empty();
                   }
                   Map<Change, Integer> counts = new EnumMap<>(Change.class);
@@ -569,10 +573,19 @@ public final class UserDao {
     return marked;
   }
 
-  /** Runs work in a transaction, and retries it like {@link Database#writeIdempotent}. */
+  /**
+   * Runs work in a transaction, and retries it like {@link Database#writeIdempotent}. The work may
+   * undo its changes by a rollback to {@link #UNCHANGED}; the transaction may be an application's.
+   */
   private <T> T inTransaction(Deadline deadline, HandleCallback<T, RuntimeException> work) {
     return database.writeIdempotent(
-        deadline, handle -> handle.inTransaction((Handle same) -> work.withHandle(same)));
+        deadline,
+        handle ->
+            handle.inTransaction(
+                (Handle same) -> {
+                  same.savepoint(UNCHANGED);
+                  return work.withHandle(same);
+                }));
   }
 
   private static Optional<User> find(Handle handle, String id) {
