@@ -10,6 +10,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.realmeet.server.database.Database;
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.example.ExampleApplication;
+import com.realmeet.server.http.Json;
 import com.realmeet.server.http.Success;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.RawHttp;
@@ -20,12 +21,15 @@ import com.realmeet.server.testing.TestServer;
 import com.realmeet.server.users.UserSync;
 import io.javalin.http.Context;
 import io.javalin.router.JavalinDefaultRoutingApi;
+import java.net.URLEncoder;
 import java.net.http.HttpResponse;
+import java.nio.charset.StandardCharsets;
 import java.sql.Connection;
 import java.sql.Statement;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -195,6 +199,96 @@ class ApplicationTest {
     assertOthersAreServed(server);
     assertEquals(201, server.post(token, MEETINGS, NEW).statusCode());
     clients.forEach(RawHttp::close);
+  }
+
+  @Test
+  void clientsThatDoNotReadLargeResponsesHoldNobodyUp() {
+    AtomicInteger large = new AtomicInteger();
+    List<RawHttp> clients = new ArrayList<>();
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              if (ctx.queryParam("large") == null) {
+                ctx.json(Success.of(List.of()));
+                return;
+              }
+              large.incrementAndGet();
+              while (true) { // until the connection is closed
+                ctx.outputStream().write(new byte[1 << 20]);
+              }
+            })) {
+      for (int i = 0; i < 100; i++) {
+        String request = request("GET", MEETINGS + "?large", bearer());
+        clients.add(new RawHttp(server.port()).send(request));
+      }
+      TestServer.await("all are under way", () -> large.get() == 100);
+
+      assertEquals(200, server.get(token, MEETINGS).statusCode());
+      assertOthersAreServed(server);
+    } finally {
+      clients.forEach(RawHttp::close);
+    }
+    assertEquals(0, occurrences(" ERROR "));
+  }
+
+  @Test
+  void parameterThatJavalinRefusesIsA400() {
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              ctx.queryParamAsClass("limit", Integer.class).get();
+              ctx.json(Success.of(List.of()));
+            })) {
+      assertEquals(200, server.get(token, MEETINGS + "?limit=1").statusCode());
+      for (String limit : List.of("?limit=abc", "?limit=3000000000", "?limit=", "")) {
+        assertError(400, "limit is not valid", server.get(token, MEETINGS + limit));
+      }
+    }
+  }
+
+  /** Parts of a body of which the example has none. */
+  private record Invitation(Role role, int seats, Seat seat) {
+    enum Role {
+      HOST,
+      GUEST
+    }
+  }
+
+  private record Seat(int number) {
+    Seat {
+      if (number == 0) {
+        throw new IllegalArgumentException("private");
+      }
+    }
+  }
+
+  @Test
+  void bodyIsReadWithoutGuesses() {
+    Map<String, String> messages =
+        Map.of(
+            "{'role':'GUEST','seats':2,'seat':{'number':1}}", "",
+            "{'role':'guest','seats':2}", "role is not one of HOST, GUEST",
+            "{'role':0,'seats':2}", "role is not one of HOST, GUEST",
+            "{'role':'GUEST','seats':3000000000}", "seats is out of range",
+            "{'role':'GUEST','seats':1,'seat':{'number':0}}", "seat is not valid");
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              String body = ctx.queryParam("body").replace('\'', '"');
+              Json.javalin().fromJsonString(body, Invitation.class);
+              ctx.json(Success.of(List.of()));
+            })) {
+      messages.forEach(
+          (body, message) -> {
+            String query = "?body=" + URLEncoder.encode(body, StandardCharsets.UTF_8);
+            HttpResponse<String> response = server.get(token, MEETINGS + query);
+            if (message.isEmpty()) {
+              assertEquals(200, response.statusCode(), response.body());
+            } else {
+              assertError(400, message, response);
+            }
+          });
+    }
   }
 
   @Test

@@ -8,6 +8,7 @@ import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
 import io.javalin.http.HttpResponseException;
 import io.javalin.http.MethodNotAllowedResponse;
+import io.javalin.validation.ValidationException;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -77,6 +78,7 @@ public final class Errors {
     javalin.routes.exception(EofException.class, (e, ctx) -> log.debug("The client has gone"));
     javalin.routes.exception(UnsupportedCharsetException.class, this::unknownCharset);
     javalin.routes.exception(IllegalCharsetNameException.class, this::unknownCharset);
+    javalin.routes.exception(ValidationException.class, this::invalidParameter);
     javalin.routes.exception(JdbiException.class, this::refusedStatement);
     javalin.routes.exception(Exception.class, this::bug);
     javalin.router.javaLangErrorHandler(this::error);
@@ -111,6 +113,11 @@ public final class Errors {
    */
   private void unknownCharset(IllegalArgumentException e, Context ctx) {
     respond(ctx, 400, "The charset of the body is unknown");
+  }
+
+  /** Responds 400 to a parameter that Javalin's validators refuse, such as those of a query. */
+  private void invalidParameter(ValidationException e, Context ctx) {
+    respond(ctx, 400, String.join(", ", e.getErrors().keySet()) + " is not valid");
   }
 
   /**

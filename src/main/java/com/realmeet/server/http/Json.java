@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.StreamReadFeature;
+import com.fasterxml.jackson.core.exc.InputCoercionException;
 import com.fasterxml.jackson.databind.DeserializationContext;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonMappingException;
@@ -47,6 +48,7 @@ public final class Json {
           .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
           .enable(DeserializationFeature.FAIL_ON_NULL_FOR_PRIMITIVES)
+          .enable(DeserializationFeature.FAIL_ON_NUMBERS_FOR_ENUMS)
           .disable(DeserializationFeature.ACCEPT_FLOAT_AS_INT)
           .disable(MapperFeature.ALLOW_COERCION_OF_SCALARS)
           .withCoercionConfig(
@@ -105,10 +107,14 @@ public final class Json {
       return new IllegalStateException(e);
     }
     if (e instanceof MismatchedInputException mismatch && mismatch.getTargetType() != null) {
-      String name = path(mismatch);
-      String expected = expected(mismatch.getTargetType());
-      return Failure.badRequest(
-          name.isEmpty() ? "The body is not " + expected : name + " is not " + expected);
+      return Failure.badRequest(named(mismatch) + " is not " + expected(mismatch.getTargetType()));
+    }
+    if (e instanceof JsonMappingException number
+        && number.getCause() instanceof InputCoercionException) {
+      return Failure.badRequest(named(number) + " is out of range");
+    }
+    if (e instanceof ValueInstantiationException refused) {
+      return Failure.badRequest(named(refused) + " is not valid");
     }
     if (e.getOriginalMessage().startsWith("Duplicate field")
         && e.getProcessor() instanceof JsonParser parser) {
@@ -119,17 +125,20 @@ public final class Json {
   }
 
   /**
-   * Returns the path of a value, such as {@code guests[1].name}; it quotes no value of the client.
+   * Returns the path of a value, such as {@code guests[1].name}, or "The body"; it quotes no value
+   * of the client.
    */
-  private static String path(JsonMappingException e) {
-    return e.getPath().stream()
-        .map(
-            step ->
-                step.getFieldName() == null
-                    ? "[" + step.getIndex() + "]"
-                    : "." + step.getFieldName())
-        .collect(Collectors.joining())
-        .replaceFirst("^\\.", "");
+  private static String named(JsonMappingException e) {
+    String path =
+        e.getPath().stream()
+            .map(
+                step ->
+                    step.getFieldName() == null
+                        ? "[" + step.getIndex() + "]"
+                        : "." + step.getFieldName())
+            .collect(Collectors.joining())
+            .replaceFirst("^\\.", "");
+    return path.isEmpty() ? "The body" : path;
   }
 
   private static String expected(Class<?> type) {
