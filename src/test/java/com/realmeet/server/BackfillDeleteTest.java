@@ -82,6 +82,10 @@ class BackfillDeleteTest {
     assertEquals(100, backfill.living().size());
     assertEquals(0, clerk.userCalls());
 
+    backfill.expect(1, "94 unchanged, 6 deleted", "--delete-missing", "--dry-run");
+    assertEquals(6, backfill.printed().lines().filter(line -> line.startsWith("delete ")).count());
+    assertEquals(100, backfill.living().size());
+
     backfill.expect(0, "94 unchanged, 6 deleted", "--delete-missing", "--force");
     assertEquals(clerk.users().keySet(), backfill.living());
   }

@@ -23,11 +23,6 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.Supplier;
-import me.tongfei.progressbar.ConsoleProgressBarConsumer;
-import me.tongfei.progressbar.DelegatingProgressBarConsumer;
-import me.tongfei.progressbar.ProgressBar;
-import me.tongfei.progressbar.ProgressBarBuilder;
-import me.tongfei.progressbar.ProgressBarStyle;
 import org.jdbi.v3.core.JdbiException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -167,17 +162,15 @@ public final class Backfill {
     int total = withRetries(() -> clerk.userCount(Deadline.in(CALL_TIMEOUT)));
     Set<String> cursors = new HashSet<>();
     List<ClerkUser> before = List.of();
-    try (ProgressBar bar = bar("Users", total)) {
-      CompletableFuture<List<ClerkUser>> next = fetch("");
-      while (next != null) {
-        List<ClerkUser> page = Threads.join(next);
-        List<ClerkUser> confirmed = page.size() < PAGE_SIZE ? dropDeletedTail(before) : page;
-        boolean last = confirmed == before;
-        next = last ? null : fetch(cursor(confirmed, cursors)); // while this page is stored
-        before = confirmed;
-        store(page);
-        bar.stepBy(page.size());
-      }
+    CompletableFuture<List<ClerkUser>> next = fetch("");
+    while (next != null) {
+      List<ClerkUser> page = Threads.join(next);
+      List<ClerkUser> confirmed = page.size() < PAGE_SIZE ? dropDeletedTail(before) : page;
+      boolean last = confirmed == before;
+      next = last ? null : fetch(cursor(confirmed, cursors)); // while this page is stored
+      before = confirmed;
+      store(page);
+      log.info("{} of {} users", listed.size(), total);
     }
   }
 
@@ -298,21 +291,20 @@ public final class Backfill {
       return true;
     }
     requireInstance(began);
-    if (!options.force && (listed.isEmpty() || missing.size() > rows * MAX_DELETE_RATIO)) {
+    boolean tooMany =
+        !options.force && (listed.isEmpty() || missing.size() > rows * MAX_DELETE_RATIO);
+    if (tooMany) {
       log.error(
           "Clerk does not have {} of {} rows: nothing is deleted. Is CLERK_SECRET_KEY of this"
               + " instance? If so, add --force",
           missing.size(),
           rows);
+    }
+    if (tooMany && !options.dryRun) {
       return false;
     }
-    try (ProgressBar bar = bar("Missing", missing.size())) {
-      for (String id : missing) {
-        markDeletedIfMissing(id);
-        bar.step();
-      }
-    }
-    return true;
+    missing.forEach(this::markDeletedIfMissing);
+    return !tooMany;
   }
 
   private void markDeletedIfMissing(String id) {
@@ -377,25 +369,6 @@ public final class Backfill {
       case CLERK_BAD_RESPONSE -> 2;
       default -> 1;
     };
-  }
-
-  /**
-   * Returns a progress bar on a terminal; with a dry run or without a terminal, a log line every 5
-   * s.
-   */
-  private ProgressBar bar(String name, int total) {
-    ProgressBarBuilder builder =
-        new ProgressBarBuilder()
-            .setTaskName(name)
-            .setInitialMax(total)
-            .setStyle(ProgressBarStyle.ASCII)
-            .showSpeed();
-    return System.console() != null && !options.dryRun
-        ? builder.setConsumer(new ConsoleProgressBarConsumer(System.err)).build()
-        : builder
-            .setUpdateIntervalMillis(5000)
-            .setConsumer(new DelegatingProgressBarConsumer(log::info, 100))
-            .build();
   }
 
   /** Sliding-window rate limiter. */
