@@ -121,8 +121,8 @@ final class Check {
               "could not be looked at to the end within "
                   + timeout.toSeconds()
                   + " s: it is slow, or this machine is busy; check again"));
-    } catch (ExecutionException e) {
-      throw new IllegalStateException(e.getCause());
+    } catch (ExecutionException e) { // a bug: what was found so far is printed nevertheless
+      lines.add(fail(subject, "could not be looked at to the end: " + e.getCause()));
     } catch (InterruptedException e) {
       Thread.currentThread().interrupt();
     }

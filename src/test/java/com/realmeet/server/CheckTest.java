@@ -570,6 +570,8 @@ class CheckTest {
     assertLine(
         "ok direct migrations go straight to 127.0.0.1:",
         check("DATABASE_URL", asApp(database), "DIRECT_URL", database));
+    String tls = database + (database.contains("?") ? "&" : "?") + "sslmode=require";
+    assertLine("fail direct the database at 127.0.0.1:", check("DIRECT_URL", tls));
     List<String> refused =
         check("DIRECT_URL", database.replaceFirst("://[^@]*@", "://nobody_here:x@"));
     assertLine("fail direct the database at 127.0.0.1:", refused);

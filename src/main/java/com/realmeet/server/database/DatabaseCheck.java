@@ -175,6 +175,8 @@ public final class DatabaseCheck implements AutoCloseable {
         url.hosts().equals(directUrl.hosts())
             && url.database().equals(directUrl.database())
             && url.user().equals(directUrl.user())
+            && url.password().equals(directUrl.password())
+            && url.properties().equals(directUrl.properties())
             && Objects.equals(url.schema(), directUrl.schema());
     CompletableFuture<ReadOnlyDatabase> other =
         same ? null : Threads.supply(() -> connect("direct", "DIRECT_URL", directUrl));
