@@ -11,6 +11,7 @@ import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
@@ -105,6 +106,21 @@ class CommandsTest {
       assertEquals(0, clerk.keyCalls());
       assertEquals(List.of("null"), TestPostgres.query(database, TABLE));
     }
+  }
+
+  /** With a CA file there, psql verifies for {@code sslmode=require}, by a revocation list too. */
+  @Test
+  void revocationListOfTheHomeDirectoryIsNotOverlooked() throws IOException {
+    Path files = Files.createDirectories(directory.resolve(".postgresql"));
+    Files.copy(Path.of("src/test/resources/tls/ca.pem"), files.resolve("root.crt"));
+    Files.createFile(files.resolve("root.crl"));
+    Map<String, String> settings =
+        Map.of(
+            "CLERK_SECRET_KEY", "sk_test_x",
+            "DATABASE_URL", "postgresql://ada@127.0.0.1:1/app?sslmode=require",
+            "JDK_JAVA_OPTIONS", "-Duser.home=" + directory);
+    String output = jar(2, settings, "migrate");
+    assertTrue(output.contains("DATABASE_URL would be checked against the revocation"), output);
   }
 
   @Test

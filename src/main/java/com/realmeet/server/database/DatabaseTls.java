@@ -78,6 +78,13 @@ final class DatabaseTls {
           "has an sslmode that is too weak for sslrootcert=system: use verify-full");
     }
     mode = verifying(mode, ca);
+    if (mode.startsWith("verify")
+        && !"system".equals(ca)
+        && Files.exists(defaultFile("root.crl"))) { // which libpq checks
+      throw new IllegalArgumentException(
+          "would be checked against the revocation list ~/.postgresql/root.crl by psql, which is not"
+              + " done here: remove that file, or use sslrootcert=system");
+    }
     if ("direct".equals(parameters.get("sslnegotiation"))
         && MODES.indexOf(mode) < MODES.indexOf("require")) {
       throw new IllegalArgumentException(
@@ -111,7 +118,7 @@ final class DatabaseTls {
       certificates("CA file (sslrootcert)", ca);
       return mode.equals("disable") ? mode : stricter(mode, "verify-ca");
     }
-    if (Files.exists(defaultCaFile())) {
+    if (Files.exists(defaultFile("root.crt"))) {
       return mode.equals("require") ? "verify-ca" : mode;
     }
     if (mode.startsWith("verify")) {
@@ -123,11 +130,11 @@ final class DatabaseTls {
     return mode;
   }
 
-  /** Returns the default location of the CA file in libpq and pgjdbc. */
-  private static Path defaultCaFile() {
+  /** Returns a file in the default location of libpq and pgjdbc. */
+  private static Path defaultFile(String name) {
     return System.getProperty("os.name").startsWith("Windows")
-        ? Path.of(String.valueOf(System.getenv("APPDATA")), "postgresql", "root.crt")
-        : Path.of(System.getProperty("user.home"), ".postgresql", "root.crt");
+        ? Path.of(String.valueOf(System.getenv("APPDATA")), "postgresql", name)
+        : Path.of(System.getProperty("user.home"), ".postgresql", name);
   }
 
   private static String sslmode(String value) {

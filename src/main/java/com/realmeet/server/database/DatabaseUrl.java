@@ -1,6 +1,8 @@
 package com.realmeet.server.database;
 
+import java.net.InetAddress;
 import java.net.URLDecoder;
+import java.net.UnknownHostException;
 import java.nio.charset.StandardCharsets;
 import java.sql.SQLException;
 import java.util.ArrayList;
@@ -112,6 +114,20 @@ public record DatabaseUrl(
     /** Returns the host in the form of a URL. */
     String inUrl() {
       return name.contains(":") ? "[" + name + "]" : name;
+    }
+
+    /**
+     * Returns the host in the form that pgjdbc compares, as text, with the names of a certificate:
+     * it reads {@code ::1} there as {@code 0:0:0:0:0:0:0:1}.
+     */
+    String asInCertificate() {
+      try {
+        return name.contains(":")
+            ? new Host(InetAddress.getByName(name).getHostAddress(), port).inUrl()
+            : name;
+      } catch (UnknownHostException e) { // a network interface that is not there
+        return inUrl();
+      }
     }
 
     @Override
@@ -329,7 +345,11 @@ public record DatabaseUrl(
 
   /** Configures a data source like {@link #dataSource}. */
   <T extends PGSimpleDataSource> T configure(T source, int socketTimeout) {
-    source.setServerNames(hosts.stream().map(Host::inUrl).toArray(String[]::new));
+    boolean verifiesHost = "verify-full".equals(properties.get("sslmode"));
+    source.setServerNames(
+        hosts.stream()
+            .map(verifiesHost ? Host::asInCertificate : Host::inUrl)
+            .toArray(String[]::new));
     source.setPortNumbers(hosts.stream().mapToInt(Host::port).toArray());
     source.setUser(user.isEmpty() ? null : user);
     source.setPassword(password.isEmpty() ? null : password);
