@@ -54,7 +54,9 @@ final class Launcher {
     // Object references per 64-byte cache line; set so that Jetty does not start JMX to find out
     // (0.1 s).
     System.setProperty("org.eclipse.jetty.util.referencesPerCacheLine", "16");
-    // The JLine console, the default of Java 22 to 24, treats pipes as terminals.
-    System.setProperty("jdk.console", "java.base");
+    // Seconds after which the JDK's HTTP server, of the metrics, closes the connection of a client
+    // that has not sent its request or not read the response, since each takes a thread.
+    System.setProperty("sun.net.httpserver.maxReqTime", "5");
+    System.setProperty("sun.net.httpserver.maxRspTime", "5");
   }
 }

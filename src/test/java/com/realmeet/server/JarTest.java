@@ -22,6 +22,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import jdk.jfr.consumer.RecordedEvent;
 import jdk.jfr.consumer.RecordingFile;
 import org.junit.jupiter.api.AfterEach;
@@ -191,9 +193,15 @@ class JarTest {
   }
 
   @Test
-  void stopDoesNotWaitForClientsThatNeverEnd() {
+  void stopDoesNotWaitForClientsThatNeverEndAndMetricsDoNotEither() {
     clerk.onUser(exchange -> await(new CountDownLatch(1)));
+    settings.put("METRICS_PORT", "0");
     try (ServerProcess jar = new ServerProcess(directory, settings)) {
+      jar.port();
+      Matcher metrics = Pattern.compile("Metrics on http://\\S+:(\\d+)/").matcher(jar.output());
+      assertTrue(metrics.find(), jar::output);
+      RawHttp scrape = new RawHttp(Integer.parseInt(metrics.group(1))).send("GET /metr");
+      assertTrue(scrape.isClosed());
       List<RawHttp> clients = new ArrayList<>();
       for (String text : List.of("", "GET /api/", request("GET", "/api/health"), sync("user_1"))) {
         clients.add(new RawHttp(jar.port()).send(text));
