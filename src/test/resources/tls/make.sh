@@ -18,7 +18,7 @@ leaf() { # name, common name, subject alternative name
 
 authority ca
 authority other-ca
-leaf server localhost DNS:localhost
+leaf server localhost DNS:localhost,IP:::1
 leaf client postgres DNS:postgres
 openssl ec -in client.key -out client-sec1.key # the older form of a key
 openssl pkcs12 -export -inkey server.key -in server.pem -out server.p12 -passout pass:server

@@ -31,6 +31,7 @@ import javax.net.ssl.SSLContext;
 import javax.net.ssl.SSLSocket;
 import javax.net.ssl.TrustManagerFactory;
 import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -40,12 +41,13 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * The TLS that a URL asks for, at a Postgres behind a TLS server whose certificate is of {@code
- * tls/ca.pem} and for {@code localhost}. In a URL, a name of a file stands for a copy of the file
- * in {@code tls/}.
+ * tls/ca.pem}, for {@code localhost} and {@code ::1}. In a URL, a name of a file stands for a copy
+ * of the file in {@code tls/}.
  */
 class DatabaseTlsTest {
   @TempDir private static Path files;
 
+  private static String url;
   private static TlsServer tls;
   private static TlsServer tlsWithClientCertificate;
 
@@ -62,9 +64,9 @@ class DatabaseTlsTest {
     Files.copy(files.resolve("client.key"), files.resolve("readable.key"));
     Files.setPosixFilePermissions(
         files.resolve("readable.key"), PosixFilePermissions.fromString("rw-r--r--"));
-    String database = TestPostgres.newDatabase();
-    tls = new TlsServer(database, false);
-    tlsWithClientCertificate = new TlsServer(database, true);
+    url = TestPostgres.newDatabase();
+    tls = new TlsServer(url, "127.0.0.1", false);
+    tlsWithClientCertificate = new TlsServer(url, "127.0.0.1", true);
   }
 
   @AfterAll
@@ -119,6 +121,23 @@ class DatabaseTlsTest {
       })
   void otherServerIsRefused(String url) {
     assertThrows(SQLException.class, () -> isConnectedByTls(tls, url));
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"[::1]", "[0:0::1]"})
+  void addressOfIpVersion6IsComparedWithTheCertificate(String host) throws Exception {
+    Assumptions.assumeTrue(hasIpVersion6(), "This machine has no IPv6");
+    try (TlsServer own = new TlsServer(url, "::1", false)) {
+      assertTrue(isConnectedByTls(own, host + "?sslmode=verify-full&sslrootcert=ca.pem"));
+    }
+  }
+
+  private static boolean hasIpVersion6() {
+    try (ServerSocket probe = new ServerSocket(0, 1, InetAddress.getByName("::1"))) {
+      return probe.isBound();
+    } catch (IOException e) {
+      return false;
+    }
   }
 
   @Test
@@ -243,11 +262,11 @@ class DatabaseTlsTest {
     private final String[] target;
     private final boolean wantsClientCertificate;
     private final SSLContext context = SSLContext.getInstance("TLS");
-    private final ServerSocket listener =
-        new ServerSocket(0, 50, InetAddress.getByName("127.0.0.1"));
+    private final ServerSocket listener;
 
-    TlsServer(String url, boolean wantsClientCertificate)
+    TlsServer(String url, String address, boolean wantsClientCertificate)
         throws IOException, GeneralSecurityException {
+      listener = new ServerSocket(0, 50, InetAddress.getByName(address));
       String[] parts = url.split("://|@|/|\\?");
       credentials = parts[1];
       database = parts[3];
