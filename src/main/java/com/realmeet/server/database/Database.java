@@ -61,9 +61,6 @@ import org.slf4j.LoggerFactory;
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);
 
-  /** Timeout for getting a connection, in which a suspended Neon database can resume. */
-  private static final Duration CONNECTION_TIMEOUT = Duration.ofSeconds(3);
-
   /** HikariCP's validation timeout: the time in which an idle connection proves to be alive. */
   private static final Duration VALIDATION_TIMEOUT = Duration.ofMillis(500);
 
@@ -74,8 +71,8 @@ public final class Database implements AutoCloseable {
   private static final Duration MIN_STATEMENT_TIMEOUT = VALIDATION_TIMEOUT;
 
   /**
-   * Time within which a failure is retried: the second try has {@link #CONNECTION_TIMEOUT} left of
-   * a request's 4.5 s. It includes the deadlocks that Postgres detects after 1 s.
+   * Time within which a failure is retried: the second try has 3 s, the time to get a connection,
+   * left of a request's 4.5 s. It includes the deadlocks that Postgres detects after 1 s.
    */
   private static final Duration RETRY_WINDOW = Duration.ofMillis(1500);
 
@@ -144,7 +141,7 @@ public final class Database implements AutoCloseable {
     config.setMinimumIdle(0);
     config.setKeepaliveTime(0);
     config.setIdleTimeout(Duration.ofMinutes(1).toMillis());
-    config.setConnectionTimeout(url.poolTimeoutMillis(CONNECTION_TIMEOUT.toMillis()));
+    config.setConnectionTimeout(url.poolTimeoutMillis());
     config.setValidationTimeout(VALIDATION_TIMEOUT.toMillis());
     config.setMetricRegistry(meters);
     pool = new HikariDataSource(config);

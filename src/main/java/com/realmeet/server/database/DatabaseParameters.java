@@ -54,7 +54,7 @@ final class DatabaseParameters {
    * Advice for a parameter that is not supported, and without which the connection would be a
    * different or a less secure one.
    *
-   * @param harmless pattern of the values that have no effect; neither has an empty value
+   * @param harmless pattern of the values that have no effect; an empty value has none, too
    * @param advice what to do instead
    */
   private record Refusal(String harmless, String advice) {}
@@ -159,7 +159,9 @@ final class DatabaseParameters {
     }
     String timeout = values.remove("connect_timeout");
     if (timeout != null) {
-      properties.put("connectTimeout", seconds("connect_timeout", timeout, warnings).toString());
+      properties.put(
+          "connectTimeout",
+          seconds("connect_timeout", timeout, DatabaseUrl.LOGIN_TIMEOUT, warnings).toString());
     }
     return Map.copyOf(properties);
   }
@@ -179,21 +181,18 @@ final class DatabaseParameters {
   }
 
   /**
-   * Parses a timeout in seconds, limited to {@link DatabaseUrl#LOGIN_TIMEOUT}; 0 means no timeout
-   * in libpq and Prisma.
+   * Parses a timeout in seconds; 0 means no timeout in libpq and Prisma.
+   *
+   * @param max in seconds, to which it is limited
    */
-  static Integer seconds(String name, String text, List<String> warnings) {
+  static Integer seconds(String name, String text, int max, List<String> warnings) {
     if (!text.matches("\\d{1,9}")) {
       throw new IllegalArgumentException("has a value for " + name + " that is not a number");
     }
     int seconds = Integer.parseInt(text);
-    if (seconds == 0 || seconds > DatabaseUrl.LOGIN_TIMEOUT) {
-      warnings.add(
-          name
-              + " is taken as "
-              + DatabaseUrl.LOGIN_TIMEOUT
-              + " s, the longest that a request waits");
-      return DatabaseUrl.LOGIN_TIMEOUT;
+    if (seconds == 0 || seconds > max) {
+      warnings.add(name + " is taken as " + max + " s, the longest that a request waits");
+      return max;
     }
     return seconds;
   }

@@ -54,6 +54,12 @@ public record DatabaseUrl(
   static final int LOGIN_TIMEOUT = 5;
 
   /**
+   * Maximum seconds to wait for a connection of the pool, in which a suspended Neon database can
+   * resume.
+   */
+  private static final int POOL_TIMEOUT = 3;
+
+  /**
    * Seconds for the TCP connection to one of several hosts, so that a request, which waits 3 s for
    * a connection, gets one to the next host if a machine is lost and does not even refuse.
    */
@@ -162,7 +168,7 @@ public record DatabaseUrl(
         optional(
             values,
             "pool_timeout",
-            text -> DatabaseParameters.seconds("pool_timeout", text, warnings)),
+            text -> DatabaseParameters.seconds("pool_timeout", text, POOL_TIMEOUT, warnings)),
         optional(values, "pgbouncer", DatabaseUrl::trueOrFalse),
         DatabaseParameters.requireHarmless(values, warnings));
   }
@@ -286,9 +292,9 @@ public record DatabaseUrl(
     return connectionLimit == null ? otherwise : connectionLimit;
   }
 
-  /** Returns Prisma's {@code pool_timeout} in milliseconds, at most the given limit. */
-  long poolTimeoutMillis(long limit) {
-    return poolTimeout == null ? limit : Math.min(limit, poolTimeout * 1000L);
+  /** Returns Prisma's {@code pool_timeout} in milliseconds, or the default. */
+  long poolTimeoutMillis() {
+    return 1000L * (poolTimeout == null ? POOL_TIMEOUT : poolTimeout);
   }
 
   /**
@@ -343,7 +349,7 @@ public record DatabaseUrl(
     return configure(new PGSimpleDataSource(), socketTimeout);
   }
 
-  /** Configures a data source like {@link #dataSource}. */
+  /** Sets what {@link #dataSource} returns, on a data source of any class. */
   <T extends PGSimpleDataSource> T configure(T source, int socketTimeout) {
     boolean verifiesHost = "verify-full".equals(properties.get("sslmode"));
     source.setServerNames(

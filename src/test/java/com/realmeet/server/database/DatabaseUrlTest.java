@@ -269,7 +269,7 @@ class DatabaseUrlTest {
             "postgresql://ada:QQ@h/app?schema=my-app&connection_limit=7&pool_timeout=1&pgbouncer=true");
 
     assertEquals(7, url.poolSize(10));
-    assertEquals(1000, url.poolTimeoutMillis(3000));
+    assertEquals(1000, url.poolTimeoutMillis());
     assertEquals("my-app", url.schema());
     assertEquals("\"my-app\".users", url.qualified("users"));
     assertNull(url.dataSource(2).getCurrentSchema(), "PgBouncer refuses it");
@@ -282,7 +282,7 @@ class DatabaseUrlTest {
     DatabaseUrl url = DatabaseUrl.parse("postgresql://ada:QQ@h/app");
 
     assertEquals(10, url.poolSize(10));
-    assertEquals(3000, url.poolTimeoutMillis(3000));
+    assertEquals(3000, url.poolTimeoutMillis());
     assertNull(url.schema());
     assertEquals("users", url.qualified("users"));
   }
@@ -386,7 +386,7 @@ class DatabaseUrlTest {
           client_encoding=UTF8,      the parameter client_encoding is ignored
           connect_timeout=10,        'connect_timeout is taken as 5 s, the longest that a request waits'
           connect_timeout=0,         'connect_timeout is taken as 5 s, the longest that a request waits'
-          pool_timeout=30,           'pool_timeout is taken as 5 s, the longest that a request waits'
+          pool_timeout=30,           'pool_timeout is taken as 3 s, the longest that a request waits'
           """)
   void whatIsNotTakenIsNamedOnceAndChangesNothing(String query, String warning) {
     DatabaseUrl url = DatabaseUrl.parse("postgresql://ada:QQ@h/app?" + query + "&sslmode=require");
