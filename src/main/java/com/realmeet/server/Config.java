@@ -116,16 +116,6 @@ public record Config(
     }
   }
 
-  /**
-   * Returns the variables of a {@code .env} in the working directory, overridden by the
-   * environment.
-   *
-   * @throws StartupException if the file is there but cannot be read
-   */
-  public static Map<String, String> variables() {
-    return merge(System.getenv(), envFile());
-  }
-
   private static DotEnv envFile() {
     try {
       return DotEnv.read(Path.of(".env"));

@@ -72,7 +72,8 @@ public final class JettyServer {
 
   /**
    * Concurrency limit of the server's own routes on platform threads. While Clerk hangs, up to 32
-   * calls and 60 requests that share them take a thread for long (see ClerkApi, SingleFlight).
+   * calls and 60 requests that share them take a thread for long; 80 that wait for a call take one
+   * for 0.5 s, until the outage is known (see ClerkApi, SingleFlight).
    */
   private static final int MAX_OWN_REQUESTS = 125;
 

@@ -190,14 +190,15 @@ public final class ClerkWebhook {
     switch (type) {
       case "user.created", "user.updated" -> {
         String id = userId(user);
-        runForSvix(name, id, user, () -> userSync.refresh(id, deadline));
+        runForSvix(name, id, user, deadline, () -> userSync.refresh(id, deadline));
       }
       case "user.deleted" -> {
         if (user.path("id").asText("").isEmpty()) { // Clerk's API declares the id as optional
           log.warn("{} has no user id: run backfill --delete-missing", name);
         } else {
           String id = userId(user);
-          runForSvix(name, id, user, () -> userSync.markDeletedIfMissing(id, name, deadline));
+          runForSvix(
+              name, id, user, deadline, () -> userSync.markDeletedIfMissing(id, name, deadline));
         }
       }
       default -> log.debug("{} is ignored", name);
@@ -238,7 +239,7 @@ public final class ClerkWebhook {
    * @param user as the event contains the user
    * @throws Failure of a kind that makes Svix send the event again
    */
-  private void runForSvix(String name, String id, JsonNode user, Runnable work) {
+  private void runForSvix(String name, String id, JsonNode user, Deadline deadline, Runnable work) {
     try {
       work.run();
     } catch (Failure e) {
@@ -246,7 +247,7 @@ public final class ClerkWebhook {
         case USER_DELETED -> log.debug("{}: {} is a tombstone", name, id);
         case USER_NOT_AT_CLERK -> {
           if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
-            if (instanceCheck.isKnownToBeWrong(Deadline.current())) {
+            if (instanceCheck.isKnownToBeWrong(deadline)) {
               throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
             }
             log.warn("{}: Clerk does not have {}, the row is left unchanged", name, id);

@@ -29,13 +29,13 @@ public final class InstanceCheck {
   private final LogRateLimiter limiter = new LogRateLimiter();
 
   /** True once a check has not found the key wrong: users may be inserted. */
-  private volatile boolean keyAccepted;
+  private volatile boolean insertsAllowed;
 
   /**
    * Size of the last check's sample if Clerk had none of it, otherwise 0. While it is not 0, fewer
    * users than {@link #MIN_SAMPLE} are enough for the next check.
    */
-  private volatile int missing;
+  private volatile int missingSampleSize;
 
   /** Creates a check, which calls Clerk only when it is used. */
   public InstanceCheck(UserDao users, ClerkApi clerk) {
@@ -49,7 +49,7 @@ public final class InstanceCheck {
    */
   public void atStart() {
     try {
-      keyAccepted = !isWrong(Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
+      insertsAllowed = !isWrong(Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
     } catch (Failure e) {
       log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.reason());
     }
@@ -63,7 +63,7 @@ public final class InstanceCheck {
    * @throws Failure as {@link #require}
    */
   void requireBeforeInsert(Deadline deadline) {
-    if (keyAccepted) {
+    if (insertsAllowed) {
       return;
     }
     try {
@@ -74,7 +74,7 @@ public final class InstanceCheck {
       }
       log.warn("The instance of CLERK_SECRET_KEY is not known, users are inserted: {}", e.reason());
     }
-    keyAccepted = true;
+    insertsAllowed = true;
   }
 
   /**
@@ -98,33 +98,33 @@ public final class InstanceCheck {
    * Clerk says nothing about a user. Once a minute it checks again.
    */
   boolean isKnownToBeWrong(Deadline deadline) {
-    if (missing > 0 && limiter.allows("another check")) {
+    if (missingSampleSize > 0 && limiter.allows("another check")) {
       try {
         isWrong(Instant.now(), deadline);
       } catch (Failure e) {
         log.debug("The instance of CLERK_SECRET_KEY is not known now: {}", e.reason());
       }
     }
-    return missing > 0;
+    return missingSampleSize > 0;
   }
 
   /** Looks up a sample of up to {@link #SAMPLE_SIZE} users; returns true if Clerk has no one. */
   private boolean isWrong(Instant before, Deadline deadline) {
     List<String> ids = users.sample(SAMPLE_SIZE, before, deadline);
-    boolean wasWrong = missing > 0;
+    boolean wasWrong = missingSampleSize > 0;
     if (ids.size() < (wasWrong ? 1 : MIN_SAMPLE)) {
-      missing = 0;
+      missingSampleSize = 0;
       return false;
     }
     if (!clerk.lookup(ids, UserSync.clerkDeadline(deadline)).isEmpty()) {
       if (wasWrong) {
         log.info("CLERK_SECRET_KEY is of the same Clerk instance as the users in the table");
       }
-      missing = 0;
-      keyAccepted = true;
+      missingSampleSize = 0;
+      insertsAllowed = true;
       return false;
     }
-    missing = ids.size();
+    missingSampleSize = ids.size();
     if (limiter.allows("error")) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"
@@ -132,7 +132,7 @@ public final class InstanceCheck {
               + " instance that the users come from, and restart; or, if the key is right, and the"
               + " users were deleted at Clerk or came by another key, delete their rows",
           ids.size(),
-          keyAccepted ? "" : "inserted or ");
+          insertsAllowed ? "" : "inserted or ");
     }
     return true;
   }

@@ -179,11 +179,11 @@ public final class UserDao {
       SELECT EXISTS (SELECT FROM due) AND NOT EXISTS (SELECT FROM released)
       """;
 
-  /** Is used before {@link #UPSERT} writes the new address of the row. */
+  /** For a row of which {@link #UPSERT} writes the new address afterwards. */
   private static final String RELEASE_EMAIL =
       RELEASE.formatted("email IS DISTINCT FROM :email AND clerk_updated_at <= :clerkUpdatedAt");
 
-  /** Is used because Clerk does not have the user of the row. */
+  /** For a row whose user Clerk does not have. */
   private static final String RELEASE_EMAIL_OF_MISSING_USER =
       RELEASE.formatted("lower(email) = lower(:email)");
 

@@ -3,6 +3,7 @@ package com.realmeet.server.dev;
 import static java.nio.charset.StandardCharsets.UTF_8;
 
 import com.realmeet.server.Config;
+import com.realmeet.server.DotEnv;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
 import com.sun.net.httpserver.HttpExchange;
@@ -61,7 +62,9 @@ public final class Studio implements AutoCloseable {
   public static void main(String[] args) throws Exception {
     LogManager.getLogManager().reset(); // pgjdbc's own log
     try {
-      DatabaseUrl database = database(Config.variables());
+      Map<String, String> variables = new HashMap<>(DotEnv.read(Path.of(".env")).values());
+      variables.putAll(System.getenv());
+      DatabaseUrl database = database(variables);
       URI url = new Studio(database).url();
       System.out.printf("%nDatabase  %s%nStudio    %s%n%nCtrl-C stops it.%n", database, url);
       if (!GraphicsEnvironment.isHeadless()) {
