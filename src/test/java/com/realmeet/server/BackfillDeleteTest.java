@@ -21,7 +21,7 @@ class BackfillDeleteTest {
   private static Backfilling filled;
 
   private final StandInClerk clerk = new StandInClerk();
-  private final Backfilling backfill = filled.copy(clerk);
+  private final Backfilling backfill = filled.restored(clerk);
   private final String database = backfill.database();
 
   @BeforeAll
@@ -30,6 +30,7 @@ class BackfillDeleteTest {
       filled = new Backfilling(clerk, TestPostgres.newDatabase());
       filled.putUsers(0, 100);
       filled.expect(0, "Backfill done: 100 inserted");
+      filled.save();
     }
   }
 

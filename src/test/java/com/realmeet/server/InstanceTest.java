@@ -40,7 +40,7 @@ class InstanceTest {
   private final StandInClerk development =
       new StandInClerk(
           0, new SigningKey("ins_dev", SigningKey.usual().pair()), "sk_test_stand_in_dev");
-  private final String database = filled.copy(production).database();
+  private final String database = filled.restored(production).database();
 
   @BeforeAll
   static void fill() {
@@ -50,6 +50,7 @@ class InstanceTest {
       }
       filled = new Backfilling(clerk, TestPostgres.newDatabase());
       assertEquals(0, filled.run());
+      filled.save();
     }
   }
 
@@ -317,23 +318,23 @@ class InstanceTest {
   /** The oldest rows are the first of a scan of the table. */
   @Test
   void manyOldUsersWhomClerkNoLongerHasProveNothing() {
-    String emptied = TestPostgres.newDatabase();
     TestPostgres.execute(
-        emptied,
+        database,
         """
+        TRUNCATE users;
         INSERT INTO users (id, email, created_at)
         SELECT 'user_old' || i, i || '@example.com', now() - interval '1 day'
         FROM generate_series(1, 10100) i
         """);
     for (String id : IDS) {
       TestPostgres.execute(
-          emptied,
+          database,
           "INSERT INTO users (id, email, clerk_updated_at) VALUES ('%s', '%1$s@x', now())"
               .formatted(id));
     }
     production.putUser("user_new", "new@example.com", null, null);
 
-    try (TestServer server = TestServer.start(production, emptied)) {
+    try (TestServer server = server(production)) {
       assertEquals(200, server.sync(production.token("user_new")).statusCode());
       assertFalse(Log.text().contains(WRONG_KEY), Log.text());
     }

@@ -34,7 +34,7 @@ class PollTest {
   private static Backfilling filled;
 
   private final StandInClerk clerk = new StandInClerk();
-  private final Backfilling backfill = filled.copy(clerk);
+  private final Backfilling backfill = filled.restored(clerk);
   private final String database = backfill.database();
   private TestServer server;
 
@@ -44,6 +44,7 @@ class PollTest {
       filled = new Backfilling(clerk, TestPostgres.newDatabase());
       filled.putUsers(0, 3);
       assertEquals(0, filled.run());
+      filled.save();
     }
   }
 

@@ -15,6 +15,29 @@ import java.util.stream.Collectors;
 
 /** The backfill command, run as the command line does, on one database and one stand-in Clerk. */
 public final class Backfilling {
+  /** Puts the saved rows back, and drops what a test has added: functions, triggers, checks. */
+  private static final String RESTORE =
+      """
+      DO $$
+      DECLARE
+        command text;
+      BEGIN
+        FOR command IN
+          SELECT format('DROP FUNCTION %s CASCADE', oid::regprocedure)
+          FROM pg_proc
+          WHERE pronamespace = 'public'::regnamespace AND proname !~ '^real_meet_server_'
+          UNION ALL
+          SELECT format('ALTER TABLE users DROP CONSTRAINT %I', conname)
+          FROM pg_constraint
+          WHERE conrelid = 'users'::regclass AND contype = 'c'
+        LOOP
+          EXECUTE command;
+        END LOOP;
+      END $$;
+      TRUNCATE users;
+      INSERT INTO users SELECT * FROM saved.users
+      """;
+
   private final StandInClerk clerk;
   private final String database;
   private final Map<String, String> settings;
@@ -36,10 +59,16 @@ public final class Backfilling {
     }
   }
 
-  /** The same users, and a copy of the database, at another stand-in for Clerk. */
-  public Backfilling copy(StandInClerk clerk) {
+  /** Keeps the rows as they are now, for {@link #restored}. */
+  public void save() {
+    TestPostgres.execute(database, "CREATE SCHEMA saved; CREATE TABLE saved.users AS TABLE users");
+  }
+
+  /** The same users at another stand-in for Clerk, and in the database the rows of then. */
+  public Backfilling restored(StandInClerk clerk) {
     this.clerk.users().forEach((id, user) -> clerk.users().put(id, user.deepCopy()));
-    return new Backfilling(clerk, TestPostgres.copyOf(database));
+    TestPostgres.execute(database, RESTORE);
+    return new Backfilling(clerk, database);
   }
 
   public String database() {
