@@ -32,6 +32,7 @@ class FirstSyncTest {
   @BeforeAll
   static void start() {
     servers = new TwoServers();
+    servers.two();
   }
 
   @AfterAll
@@ -225,7 +226,7 @@ class FirstSyncTest {
     servers.clerk.putUser(id, id + "-new@example.com", "Newer", null);
     servers.clerk.users().get(id).put("updated_at", System.currentTimeMillis() + 1000);
 
-    HttpResponse<String> faster = servers.two.sync(servers.clerk.token(id));
+    HttpResponse<String> faster = servers.two().sync(servers.clerk.token(id));
     allowed.countDown();
 
     assertEquals(faster.body(), slower.join().body());
@@ -243,7 +244,7 @@ class FirstSyncTest {
     servers.clerk.heal();
     servers.clerk.deleteUser(id);
 
-    assertEquals(200, servers.webhook(servers.two, "user.deleted", id).statusCode());
+    assertEquals(200, servers.webhook(servers.two(), "user.deleted", id).statusCode());
     allowed.countDown();
 
     assertEquals(401, late.join().statusCode());

@@ -32,6 +32,7 @@ class SwapTest {
   @BeforeAll
   static void start() {
     servers = new TwoServers();
+    servers.two();
   }
 
   @AfterAll

@@ -13,12 +13,20 @@ public final class TwoServers implements AutoCloseable {
   public final String database = TestPostgres.newDatabase();
   public final StandInClerk clerk = new StandInClerk();
   public final TestServer one = start();
-  public final TestServer two = start();
   private final AtomicInteger turn = new AtomicInteger();
   private final AtomicInteger addresses = new AtomicInteger();
+  private TestServer two;
 
   private TestServer start() {
     return TestServer.start(clerk, database, "CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET);
+  }
+
+  /** The other one, which is started when it is first used: many tests do with one. */
+  public synchronized TestServer two() {
+    if (two == null) {
+      two = start();
+    }
+    return two;
   }
 
   public String newAddress() {
@@ -38,7 +46,7 @@ public final class TwoServers implements AutoCloseable {
 
   /** The two servers in turn. */
   public TestServer either() {
-    return turn.getAndIncrement() % 2 == 0 ? one : two;
+    return turn.getAndIncrement() % 2 == 0 ? one : two();
   }
 
   public HttpResponse<String> sync(String id) {
@@ -72,9 +80,11 @@ public final class TwoServers implements AutoCloseable {
   }
 
   @Override
-  public void close() {
+  public synchronized void close() {
     one.close();
-    two.close();
+    if (two != null) {
+      two.close();
+    }
     clerk.close();
   }
 }
