@@ -43,6 +43,7 @@ class MetricsTest {
 
   private static final Path README = Path.of("README.md");
 
+  private static final String DATABASE = TestPostgres.newDatabase();
   private static StandInClerk clerk;
   private static TestServer server;
   private static int port;
@@ -70,7 +71,7 @@ class MetricsTest {
     String[] all =
         Stream.concat(Stream.of("CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET), Stream.of(settings))
             .toArray(String[]::new);
-    return TestServer.start(new WithOddRoute(), clerk, TestPostgres.newDatabase(), all);
+    return TestServer.start(new WithOddRoute(), clerk, DATABASE, all);
   }
 
   private static final class WithOddRoute implements Application {

@@ -31,13 +31,14 @@ class SlowClientTest {
   private static final Duration IDLE = Duration.ofMillis(500);
 
   private final ScheduledExecutorService drips = Executors.newSingleThreadScheduledExecutor();
+  private static final String DATABASE = TestPostgres.newDatabase();
   private static StandInClerk clerk;
   private static TestServer server;
 
   @BeforeAll
   static void start() {
     clerk = new StandInClerk();
-    server = TestServer.start(clerk, TestPostgres.newDatabase());
+    server = TestServer.start(clerk, DATABASE);
   }
 
   @AfterAll
@@ -121,7 +122,7 @@ class SlowClientTest {
 
   @Test
   void connectionWhoseResponsesAreNotReadIsClosed() {
-    try (TestServer own = TestServer.start(clerk, TestPostgres.newDatabase())) {
+    try (TestServer own = TestServer.start(clerk, DATABASE)) {
       own.setIdleTime(IDLE);
       RawHttp connection = new RawHttp(own.port());
       Thread sender = // until the server closes
@@ -136,7 +137,7 @@ class SlowClientTest {
 
   @Test
   void stopDoesNotWaitForIdleConnections() {
-    TestServer stopping = TestServer.start(clerk, TestPostgres.newDatabase());
+    TestServer stopping = TestServer.start(clerk, DATABASE);
     List<RawHttp> connections = new ArrayList<>();
     for (int i = 0; i < 50; i++) {
       connections.add(new RawHttp(stopping.port()).send(request("GET", "/api/health")));

@@ -13,6 +13,7 @@ import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestServer;
 import java.io.IOException;
 import java.net.Socket;
+import java.net.URI;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
@@ -88,18 +89,21 @@ class WebhookBodyTest {
 
   @Test
   void stopWaitsForABodyThatIsStillComing() throws Exception {
-    try (Fleet stopping = new Fleet(1)) {
-      String event = stopping.clerk().event("user.deleted", "user_late");
+    try (TestServer stopping =
+        TestServer.start(
+            fleet.clerk(), fleet.database(), "CLERK_WEBHOOK_SIGNING_SECRET", Fleet.SECRET)) {
+      URI url = stopping.uri("/api/webhooks/clerk");
+      String event = fleet.clerk().event("user.deleted", "user_late");
       StringBuilder head = new StringBuilder("POST /api/webhooks/clerk HTTP/1.1\r\nHost: x\r\n");
-      StandInClerk.webhook(stopping.webhookUrl(), Fleet.SECRET, Instant.now(), event)
+      StandInClerk.webhook(url, Fleet.SECRET, Instant.now(), event)
           .build()
           .headers()
           .map()
           .forEach((name, values) -> head.append(name + ": " + values.get(0) + "\r\n"));
       head.append("Expect: 100-continue\r\nContent-Length: " + event.length() + "\r\n\r\n");
-      try (RawHttp connection = new RawHttp(stopping.server(0).port())) {
+      try (RawHttp connection = new RawHttp(stopping.port())) {
         connection.send(head.toString()).awaitContinue();
-        CompletableFuture<Void> stop = Threads.run(stopping.server(0)::stop);
+        CompletableFuture<Void> stop = Threads.run(stopping::stop);
         TestServer.await("the server stops", () -> Log.text().contains("Stopping"));
         Thread.sleep(1500); // longer than Jetty lets a connection be idle during a stop
         connection.send(event);
@@ -107,7 +111,7 @@ class WebhookBodyTest {
         assertEquals(200, connection.answer().status());
         stop.join();
       }
-      assertEquals("tombstone", stopping.row("user_late"));
+      assertEquals("tombstone", fleet.row("user_late"));
     }
   }
 
