@@ -35,7 +35,9 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Order;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestInfo;
 
 /** What clients and the log see while the database is ill, and that it heals by itself. */
 @Order(1)
@@ -43,11 +45,15 @@ class DatabaseFaultsTest {
   /** The contract says 5; a loaded machine may take its time to notice. */
   private static final Duration LIMIT = Duration.ofSeconds(6);
 
+  /** Marks tests on one server: they leave it well, and do not ask what it has not logged. */
+  private static final String SHARES = "shared-server";
+
   private static final AtomicInteger newUsers = new AtomicInteger();
   private static String database;
   private static TcpProxy proxy;
   private static StandInClerk clerk;
   private static TestServer server;
+  private static TestServer shared;
   private static ExecutorService threads;
 
   private record Answer(HttpResponse<String> response, Duration time) {
@@ -67,16 +73,28 @@ class DatabaseFaultsTest {
 
   @AfterAll
   static void stop() {
+    if (shared != null) {
+      shared.close();
+    }
     proxy.close();
     clerk.close();
     threads.shutdownNow();
   }
 
-  /** A new one for each test, since it is silent about a second outage within a minute. */
+  /** A new one for each test of the log, since it says only once a minute what is wrong. */
   @BeforeEach
-  void startServer() {
-    server = TestServer.start(clerk, TestPostgres.withPort(database, proxy.port()));
+  void startServer(TestInfo test) {
+    boolean own = !test.getTags().contains(SHARES);
+    server = own ? newServer() : shared;
+    if (server == null) {
+      server = newServer();
+      shared = server;
+    }
     assertEquals(200, syncKnown().status());
+  }
+
+  private static TestServer newServer() {
+    return TestServer.start(clerk, TestPostgres.withPort(database, proxy.port()));
   }
 
   @AfterEach
@@ -84,7 +102,9 @@ class DatabaseFaultsTest {
     clerk.heal();
     proxy.thaw();
     TestServer.await("the database is back", () -> syncKnown().status() == 200);
-    server.close();
+    if (server != shared) {
+      server.close();
+    }
   }
 
   @Test
@@ -104,6 +124,7 @@ class DatabaseFaultsTest {
 
   /** They share a statement, which runs until the last of their deadlines. */
   @Test
+  @Tag(SHARES)
   void requestDoesNotFailTogetherWithOneThatHasLessTime() throws Exception {
     List<CompletableFuture<Answer>> earlier = new ArrayList<>();
     CompletableFuture<Answer> last;
@@ -161,6 +182,7 @@ class DatabaseFaultsTest {
   }
 
   @Test
+  @Tag(SHARES)
   void restartUnderLoadHealsByItself() {
     Load load = new Load();
     load.awaitMore(50);
@@ -181,6 +203,7 @@ class DatabaseFaultsTest {
   }
 
   @Test
+  @Tag(SHARES)
   void connectionThatTakesLongIsWaitedFor() throws Exception {
     proxy.refuse();
     proxy.restore();
@@ -305,6 +328,7 @@ class DatabaseFaultsTest {
   }
 
   @Test
+  @Tag(SHARES)
   void healthNeverTouchesTheDatabase() {
     String empty = TestPostgres.emptyDatabase();
     try (TestServer idle = TestServer.start(clerk, empty)) {
