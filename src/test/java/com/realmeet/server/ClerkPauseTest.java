@@ -19,9 +19,13 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.IntStream;
+import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestInfo;
 import org.junit.jupiter.api.condition.EnabledForJreRange;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -32,19 +36,50 @@ class ClerkPauseTest {
   private static final StandInClerk KEYS = new StandInClerk();
   private static final AtomicInteger users = new AtomicInteger();
 
-  private final FaultyClerk clerk = new FaultyClerk();
+  /** Marks tests on one server: they cause no pause, which would outlive them. */
+  private static final String SHARES = "shared-server";
+
+  private static Pair shared;
+
+  private FaultyClerk clerk;
   private TestServer server;
 
-  /** A pause outlives a test, and so each has its own server. */
+  /** A Clerk, and a server that takes its users from there. */
+  private record Pair(FaultyClerk clerk, TestServer server) implements AutoCloseable {
+    static Pair start() {
+      FaultyClerk clerk = new FaultyClerk();
+      return new Pair(clerk, clerk.server(KEYS, DATABASE));
+    }
+
+    @Override
+    public void close() {
+      server.close();
+      clerk.close();
+    }
+  }
+
+  @BeforeAll
+  static void startShared() {
+    shared = Pair.start();
+  }
+
   @BeforeEach
-  void start() {
-    server = clerk.server(KEYS, DATABASE);
+  void start(TestInfo test) {
+    Pair pair = test.getTags().contains(SHARES) ? shared : Pair.start();
+    clerk = pair.clerk;
+    server = pair.server;
   }
 
   @AfterEach
   void stop() {
-    server.close();
-    clerk.close();
+    if (server != shared.server) {
+      new Pair(clerk, server).close();
+    }
+  }
+
+  @AfterAll
+  static void stopShared() {
+    shared.close();
   }
 
   private static String newUser() {
@@ -167,6 +202,7 @@ class ClerkPauseTest {
   }
 
   @Test
+  @Tag(SHARES)
   void surplusCallsAreRefusedAtOnceAndKnownUsersAreServed() {
     String known = newUser();
     sync(known);
@@ -206,6 +242,7 @@ class ClerkPauseTest {
 
   /** Before Java 24, more than the threads of the server's own routes. */
   @Test
+  @Tag(SHARES)
   void usersWhoRepeatTheirRequestsWhileClerkHangsDoNotHoldUpKnownOnes() {
     String known = newUser();
     sync(known);
@@ -234,6 +271,7 @@ class ClerkPauseTest {
   }
 
   @Test
+  @Tag(SHARES)
   void callsThatTimeOutMakeRoomForOthers() {
     List<String> silent = newUsers(32);
     silent.forEach(id -> clerk.put(id, stall("")));
