@@ -25,6 +25,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.regex.Pattern;
 import org.eclipse.jetty.http.HttpStatus;
 
 /**
@@ -44,16 +45,25 @@ public final class Contract {
       Set.of("connection", "content-length", "content-type", "date", "transfer-encoding");
 
   /** Patterns of headers that every answer carries, whatever it is. */
-  private static final Map<String, String> COMMON_HEADERS =
+  private static final Map<String, Pattern> COMMON_HEADERS =
       Map.of(
-          "Cache-Control", "no-store",
-          "Vary", "Origin",
-          "X-Content-Type-Options", "nosniff",
-          "X-Request-Id", "[A-Za-z0-9._-]{1,64}");
+          "Cache-Control", Pattern.compile("no-store"),
+          "Vary", Pattern.compile("Origin"),
+          "X-Content-Type-Options", Pattern.compile("nosniff"),
+          "X-Request-Id", Pattern.compile("[A-Za-z0-9._-]{1,64}"));
 
   /** Patterns of headers that a preflight's answer carries beside its methods. */
-  private static final Map<String, String> PREFLIGHT_HEADERS =
-      Map.of("Access-Control-Allow-Headers", ".+", "Access-Control-Max-Age", "7200");
+  private static final Map<String, Pattern> PREFLIGHT_HEADERS =
+      Map.of(
+          "Access-Control-Allow-Headers", Pattern.compile(".+"),
+          "Access-Control-Max-Age", Pattern.compile("7200"));
+
+  /** Those of an answer of a server that is overloaded, or stops. */
+  private static final Map<String, Pattern> HEADERS_OF_503 =
+      Map.of("Retry-After", Pattern.compile("[1-9]|[1-5]\\d|60"));
+
+  private static final Pattern ORIGIN = Pattern.compile("[a-z][a-z0-9+.-]*://[^/,]+");
+  private static final Pattern QUERY = Pattern.compile("[?#].*");
 
   private static final String ERROR_SCHEMA = "/components/schemas/Error";
   private static final String REFUSED = "/components/responses/Refused";
@@ -76,6 +86,25 @@ public final class Contract {
 
   /** That of the README's example too. */
   public static final JsonNode DOCUMENT = merge(parse(TEXT), parse(read(EXAMPLE)));
+
+  /** A path of the document, as targets of requests match it. */
+  private record DescribedPath(Pattern pattern, String pointer) {
+    static DescribedPath of(String path) {
+      return new DescribedPath(
+          Pattern.compile(path.replaceAll("\\{[^}]*}", "[^/]+")),
+          "/paths/" + path.replace("~", "~0").replace("/", "~1"));
+    }
+  }
+
+  /** Those without a name first: a target that matches literally means no other. */
+  private static final List<DescribedPath> PATHS =
+      DOCUMENT
+          .get("paths")
+          .propertyStream()
+          .map(Map.Entry::getKey)
+          .sorted((a, b) -> Boolean.compare(a.contains("{"), b.contains("{")))
+          .map(DescribedPath::of)
+          .toList();
 
   private static final SchemaRegistry SCHEMAS =
       SchemaRegistry.withDialect(
@@ -162,16 +191,14 @@ public final class Contract {
     require(named.isEmpty(), answer + named);
   }
 
-  /** A pointer to the path that a target of a request matches: literally, rather than by a name. */
+  /** A pointer to the path that a target of a request matches. */
   private static Optional<String> path(String target) {
-    String path = target.replaceFirst("[?#].*", "").replaceFirst("/$", "");
-    return DOCUMENT
-        .get("paths")
-        .propertyStream()
-        .map(Map.Entry::getKey)
-        .filter(pattern -> path.matches(pattern.replaceAll("\\{[^}]*}", "[^/]+")))
-        .min((a, b) -> Boolean.compare(a.contains("{"), b.contains("{")))
-        .map(pattern -> "/paths/" + pattern.replace("~", "~0").replace("/", "~1"));
+    String whole = QUERY.matcher(target).replaceFirst("");
+    String path = whole.endsWith("/") ? whole.substring(0, whole.length() - 1) : whole;
+    return PATHS.stream()
+        .filter(each -> each.pattern.matcher(path).matches())
+        .map(DescribedPath::pointer)
+        .findFirst();
   }
 
   private static boolean has(String pointer) {
@@ -180,9 +207,7 @@ public final class Contract {
 
   private static void checkCors(Map<String, List<String>> headers, String answer) {
     List<String> origin = headers.remove("Access-Control-Allow-Origin");
-    require(
-        origin == null || String.join(",", origin).matches("[a-z][a-z0-9+.-]*://[^/,]+"),
-        answer + origin);
+    require(origin == null || ORIGIN.matcher(String.join(",", origin)).matches(), answer + origin);
     List<String> exposed = headers.remove("Access-Control-Expose-Headers");
     List<String> readable = origin == null ? null : List.of("Retry-After, X-Request-Id");
     require(Objects.equals(exposed, readable), answer + exposed);
@@ -290,7 +315,7 @@ public final class Contract {
       String answer) {
     require(status >= 400, request + " is not described in openapi.yaml");
     if (status == 503) {
-      checkPatterns(Map.of("Retry-After", "[1-9]|[1-5]\\d|60"), headers, answer);
+      checkPatterns(HEADERS_OF_503, headers, answer);
     }
     if (status == 405) {
       require(path.isPresent(), answer + "no such path");
@@ -306,12 +331,12 @@ public final class Contract {
   }
 
   private static void checkPatterns(
-      Map<String, String> patterns, Map<String, List<String>> headers, String answer) {
+      Map<String, Pattern> patterns, Map<String, List<String>> headers, String answer) {
     patterns.forEach(
         (name, pattern) -> {
           List<String> values = headers.remove(name);
           require(
-              values != null && String.join(", ", values).matches(pattern),
+              values != null && pattern.matcher(String.join(", ", values)).matches(),
               answer + name + ": " + values);
         });
   }

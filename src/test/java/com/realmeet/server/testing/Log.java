@@ -29,7 +29,8 @@ public final class Log
     implements BeforeAllCallback, BeforeEachCallback, AfterEachCallback, AfterAllCallback {
   private static final Pattern SECRET =
       Pattern.compile(
-          "sk_(test|live)_\\w+|whsec_\\w+|\\beyJ[\\w-]{10,}|[\\w.+-]+@example\\.com|postgres:postgres@");
+          "sk_(test|live)_\\w+|whsec_\\w+|\\beyJ[\\w-]{10,}"
+              + "|(?<![\\w.+-])[\\w.+-]++@example\\.com|postgres:postgres@");
 
   private static final Map<Class<?>, Captured> LOGS = new ConcurrentHashMap<>();
 

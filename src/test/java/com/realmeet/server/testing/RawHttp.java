@@ -22,7 +22,9 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 
@@ -38,6 +40,10 @@ public final class RawHttp implements AutoCloseable {
           "Content-Type: application/json",
           "Vary: Origin",
           "X-Content-Type-Options: nosniff");
+
+  /** Those that are not promised: the time, the id and those that delimit the message. */
+  private static final Pattern FREE_HEADER =
+      Pattern.compile("(Date|X-Request-Id|Content-Length|Connection): .*");
 
   /** Milliseconds after which a test gives up on an answer. */
   private static final int PATIENCE = 10_000;
@@ -59,7 +65,7 @@ public final class RawHttp implements AutoCloseable {
      */
     public List<String> contractHeaders() {
       return headers.stream()
-          .filter(line -> !line.matches("(Date|X-Request-Id|Content-Length|Connection): .*"))
+          .filter(line -> !FREE_HEADER.matcher(line).matches())
           .sorted()
           .toList();
     }
@@ -76,11 +82,12 @@ public final class RawHttp implements AutoCloseable {
     }
   }
 
-  private static final Pattern REQUEST = Pattern.compile("([\\w-]{1,20} [^ \r\n]+) HTTP/1\\.1\r\n");
+  private static final Pattern REQUEST =
+      Pattern.compile("(?<![\\w-])([\\w-]{1,20} [^ \r\n]+) HTTP/1\\.1\r\n");
 
   private final Socket socket;
   private final InputStream in;
-  private final StringBuffer sent = new StringBuffer();
+  private final Queue<String> sent = new ConcurrentLinkedQueue<>();
   private int answers;
 
   public RawHttp(int port) {
@@ -113,7 +120,7 @@ public final class RawHttp implements AutoCloseable {
 
   /** Sends a text, one byte for each character; less of it if the server has closed meanwhile. */
   public RawHttp send(String text) {
-    sent.append(text);
+    sent.add(text);
     try {
       socket.getOutputStream().write(text.getBytes(StandardCharsets.ISO_8859_1));
     } catch (SocketException closed) {
@@ -159,7 +166,7 @@ public final class RawHttp implements AutoCloseable {
   private Answer checked(Answer answer, Optional<String> body) {
     String request =
         REQUEST
-            .matcher(sent)
+            .matcher(String.join("", sent))
             .results()
             .skip(answers++)
             .map(match -> match.group(1))
