@@ -215,8 +215,29 @@ class RoutesTest {
       "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
     };
 
-    assertEquals(200, ask(request("GET", "/api/health", upgrade)).status());
-    assertEquals(401, ask(request("POST", SYNC, upgrade)).status());
-    assertEquals(404, ask(request("GET", "/nope", upgrade)).status());
+    assertAnswered(upgrade);
+  }
+
+  /** As Java's client asks for it in its first request on a connection. */
+  @Test
+  void connectionIsNotUpgradedToHttp2() {
+    String[] upgrade = {
+      "Connection: Upgrade, HTTP2-Settings",
+      "Upgrade: h2c",
+      "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAAAAQBAAAAAAUAAEAABgAGAAA"
+    };
+
+    assertAnswered(upgrade);
+    assertEquals(200, ask(request("POST", SYNC, with(upgrade, bearer("user_known")))).status());
+  }
+
+  private static String[] with(String[] headers, String more) {
+    return Stream.concat(Stream.of(headers), Stream.of(more)).toArray(String[]::new);
+  }
+
+  private static void assertAnswered(String... headers) {
+    assertEquals(200, ask(request("GET", "/api/health", headers)).status());
+    assertEquals(401, ask(request("POST", SYNC, headers)).status());
+    assertEquals(404, ask(request("GET", "/nope", headers)).status());
   }
 }

@@ -40,7 +40,10 @@ import org.eclipse.jetty.server.ServerConnector;
 
 /** The real server on a free port, and a client that speaks to it as a front end would. */
 public final class TestServer implements AutoCloseable {
-  private static final HttpClient HTTP = HttpClient.newHttpClient();
+  /** Of HTTP/1.1, or else it would ask in each request for HTTP/2, which is not to be had. */
+  private static final HttpClient HTTP =
+      HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
+
   private static final ObjectMapper JSON = new ObjectMapper();
 
   private final Main main;
