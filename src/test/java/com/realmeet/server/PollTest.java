@@ -143,14 +143,14 @@ class PollTest {
 
   @Test
   void dayOfDowntimeIsCaughtUpByOnePoll() {
-    backfill.putUsers(3, 1000);
+    backfill.putUsers(3, 500);
     assertEquals(0, backfill.run());
     TestPostgres.execute(
         database, "UPDATE users SET clerk_updated_at = clerk_updated_at - interval '1 day'");
-    backfill.putUsers(1000, 2000);
-    change(0, 1000);
-    long same = clerk.users().get("user_500").get("updated_at").asLong();
-    for (int i = 400; i < 600; i++) { // in one millisecond, and on several pages
+    backfill.putUsers(500, 1000);
+    change(0, 500);
+    long same = clerk.users().get("user_250").get("updated_at").asLong();
+    for (int i = 150; i < 350; i++) { // in one millisecond, and on several pages
       clerk.users().get("user_" + i).put("updated_at", same);
     }
     int calls = clerk.listCalls();
@@ -159,8 +159,8 @@ class PollTest {
     assertTrue(server.poll());
 
     assertTableIsAsClerk();
-    assertEquals(1, count(HEALED + "1000 inserted, 1000 updated"), Log.text());
-    assertEquals(23, clerk.listCalls() - calls, "pages of 100 that overlap by 10");
+    assertEquals(1, count(HEALED + "500 inserted, 500 updated"), Log.text());
+    assertEquals(12, clerk.listCalls() - calls, "pages of 100 that overlap by 10");
   }
 
   @Test
