@@ -491,11 +491,11 @@ public final class StandInClerk implements AutoCloseable {
       return;
     }
     String after = query.get("starting_after");
-    long from = after == null ? -1 : createdAt(users.get(after));
+    long from = after == null ? 0 : createdAt(users.get(after));
     Comparator<Timed> oldestFirst = Comparator.comparingLong(Timed::time);
     var page = JSON.createArrayNode();
     users.values().stream()
-        .filter(user -> createdAt(user) > from)
+        .filter(user -> after == null || createdAt(user) > from)
         .map(user -> new Timed(user, user.get(key).asLong()))
         .sorted(order.startsWith("-") ? oldestFirst.reversed() : oldestFirst)
         .skip(offset)
