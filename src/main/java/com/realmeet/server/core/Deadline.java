@@ -68,11 +68,6 @@ public record Deadline(long nanoTime) {
     return new Deadline(nanoTime - time.toNanos());
   }
 
-  /** Returns a deadline that is later by {@code time}. */
-  public Deadline plus(Duration time) {
-    return new Deadline(nanoTime + time.toNanos());
-  }
-
   /** Returns the time that remains; zero if the deadline has passed. */
   public Duration remaining() {
     return Duration.ofNanos(Math.max(0, nanoTime - System.nanoTime()));

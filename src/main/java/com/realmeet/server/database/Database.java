@@ -43,6 +43,8 @@ import org.jdbi.v3.core.statement.StatementException;
 import org.jdbi.v3.core.statement.StatementExceptions;
 import org.jdbi.v3.postgres.PostgresPlugin;
 import org.postgresql.PGConnection;
+import org.postgresql.core.BaseConnection;
+import org.postgresql.core.TransactionState;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -65,10 +67,10 @@ public final class Database implements AutoCloseable {
   private static final Duration VALIDATION_TIMEOUT = Duration.ofMillis(500);
 
   /**
-   * Minimum time until the network timeout of a statement whose deadline is nearer: a shorter one
-   * would close a healthy connection because of a late request.
+   * Minimum time until a call is cancelled: with a nearer deadline, a late request would close a
+   * healthy connection.
    */
-  private static final Duration MIN_STATEMENT_TIMEOUT = VALIDATION_TIMEOUT;
+  private static final Duration MIN_CALL_TIME = Duration.ofMillis(300);
 
   /**
    * Time within which a failure is retried: the second try has 3 s, the time to get a connection,
@@ -76,11 +78,11 @@ public final class Database implements AutoCloseable {
    */
   private static final Duration RETRY_WINDOW = Duration.ofMillis(1500);
 
-  /**
-   * Time between the cancellation of a statement and the network timeout, which closes the
-   * connection.
-   */
+  /** Time that remains for the response when a statement is cancelled or, after that, aborted. */
   private static final Duration CANCEL_MARGIN = Duration.ofMillis(200);
+
+  /** Seconds to wait for any response: more than a call takes, which StatementCanceller ends. */
+  private static final int SOCKET_TIMEOUT = 6;
 
   /** Connections of the pool that are reserved for sync and readiness. */
   private static final int RESERVED_CONNECTIONS = 2;
@@ -128,7 +130,7 @@ public final class Database implements AutoCloseable {
    * @param poolSize maximum number of connections
    */
   public Database(DatabaseUrl url, int poolSize, MeterRegistry meters) {
-    source = url.configure(new RetryingDataSource(), (int) REQUEST_TIMEOUT.toSeconds());
+    source = url.configure(new RetryingDataSource(), SOCKET_TIMEOUT);
     source.setCancelSignalTimeout(2); // seconds
     preparedStatements = new AtomicBoolean(!url.isPooled());
     poolerChecked = new AtomicBoolean(url.isPoolingKnown());
@@ -280,11 +282,29 @@ public final class Database implements AutoCloseable {
         handle.inTransaction(
             (Handle same) -> {
               T value = work.withHandle(same);
+              requireCommittable(same);
               call.isCommitting = true;
               return value;
             });
     call.hasCommitted = true;
     return result;
+  }
+
+  /**
+   * Requires a transaction in which no statement has failed: Postgres answers a commit of another
+   * one with a rollback, which pgjdbc does not report.
+   */
+  private static void requireCommittable(Handle handle) {
+    try {
+      if (handle.getConnection().unwrap(BaseConnection.class).getTransactionState()
+          == TransactionState.FAILED) {
+        throw new IllegalStateException(
+            "a statement of this transaction has failed: catch its exception outside, or make it in"
+                + " a nested call");
+      }
+    } catch (SQLException e) {
+      throw new ConnectionException(e);
+    }
   }
 
   private <T> T withRetry(Deadline deadline, HandleCallback<T, RuntimeException> work) {
@@ -333,7 +353,11 @@ public final class Database implements AutoCloseable {
       handle.releaseSavepoint(savepoint);
       return result;
     } catch (RuntimeException e) {
-      handle.rollbackToSavepoint(savepoint);
+      try {
+        handle.rollbackToSavepoint(savepoint);
+      } catch (RuntimeException lost) { // with the connection, of which e tells
+        e.addSuppressed(lost);
+      }
       throw e;
     }
   }
@@ -347,13 +371,16 @@ public final class Database implements AutoCloseable {
 
     boolean hasCommitted;
 
+    /** True if a statement was cancelled, since it took too long. */
+    boolean isCancelled;
+
     Call(Deadline deadline) {
       this.deadline = deadline;
     }
 
-    /** Returns true if nothing was written that a second try would write again. */
+    /** Returns true if there may be time for a second try, and it writes nothing twice. */
     boolean isRepeatable(SQLException e) {
-      return !hasCommitted && (!isCommitting || SqlErrors.isRolledBack(e));
+      return !isCancelled && !hasCommitted && (!isCommitting || SqlErrors.isRolledBack(e));
     }
   }
 
@@ -408,40 +435,34 @@ public final class Database implements AutoCloseable {
           down ? Failure.Kind.DATABASE_UNAVAILABLE : Failure.Kind.OVERLOADED,
           "no time is left for the database");
     }
-    AtomicBoolean evicted = new AtomicBoolean();
-    T result = null;
     current.set(call);
+    T result;
     try {
-      result =
-          jdbi.withHandle(
-              handle -> {
-                Connection connection = prepare(handle, deadline);
-                StatementCanceller.Watch watch =
-                    canceller.watch(connection, networkTimeout(deadline).minus(CANCEL_MARGIN));
-                try {
-                  return work.withHandle(handle);
-                } finally {
-                  if (watch.end()) {
-                    evicted.set(true);
-                    pool.evictConnection(handle.getConnection());
-                  }
-                }
-              });
-    } catch (NullPointerException e) {
-      // HikariCP 7.1 fails to close an evicted connection whose network timeout was set. Delete
-      // when it does not.
-      if (!evicted.get()) {
-        throw e;
-      }
+      result = jdbi.withHandle(handle -> watched(handle, work, call));
     } finally {
       current.remove();
     }
-    if (evicted.get()) {
+    if (call.isCancelled) {
       throw cancelledWithSuccess();
     }
     outage.succeeded();
     lastUseNanos.set(System.nanoTime());
     return result;
+  }
+
+  /** Runs work on a connection, which is closed afterwards if a statement had to be cancelled. */
+  private <T> T watched(Handle handle, HandleCallback<T, RuntimeException> work, Call call) {
+    Connection connection = handle.getConnection();
+    StatementCanceller.Watch watch = canceller.watch(connection, cancelTime(call.deadline));
+    try {
+      prepare(connection);
+      return work.withHandle(handle);
+    } finally {
+      if (watch.end()) {
+        call.isCancelled = true;
+        pool.evictConnection(connection);
+      }
+    }
   }
 
   /**
@@ -469,30 +490,20 @@ public final class Database implements AutoCloseable {
     return lastUseNanos.get();
   }
 
-  /** Returns when the network timeout ends a statement that begins now. */
-  private static Deadline networkTimeout(Deadline deadline) {
-    Duration left = deadline.remaining();
-    if (left.compareTo(MIN_STATEMENT_TIMEOUT) < 0) {
-      return Deadline.in(MIN_STATEMENT_TIMEOUT);
-    }
-    return left.compareTo(REQUEST_TIMEOUT) > 0 ? Deadline.in(REQUEST_TIMEOUT) : deadline;
+  /** Returns when a call that begins now is cancelled. */
+  private static Deadline cancelTime(Deadline deadline) {
+    Deadline latest = Deadline.earlier(deadline, Deadline.in(REQUEST_TIMEOUT));
+    return Deadline.later(latest.minus(CANCEL_MARGIN), Deadline.in(MIN_CALL_TIME));
   }
 
-  private Connection prepare(Handle handle, Deadline deadline) {
-    Connection connection = handle.getConnection();
+  private void prepare(Connection connection) {
     try {
-      // the pool resets it when the connection is returned
-      connection.setNetworkTimeout(
-          Runnable::run, (int) networkTimeout(deadline).remaining().toMillis());
-      PGConnection postgres = connection.unwrap(PGConnection.class);
       if (poolerChecked.compareAndSet(false, true)) {
         detectPooler(connection);
       }
-      if (!preparedStatements.get()) {
-        postgres.setPrepareThreshold(
-            0); // the connection was being opened when they were turned off
+      if (!preparedStatements.get()) { // it was being opened when they were turned off
+        connection.unwrap(PGConnection.class).setPrepareThreshold(0);
       }
-      return connection;
     } catch (SQLException e) {
       throw new ConnectionException(e);
     }

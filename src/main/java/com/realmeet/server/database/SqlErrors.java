@@ -65,6 +65,9 @@ public final class SqlErrors {
   private static final Pattern STATIC_SQL =
       Pattern.compile(" at (SQL statement|PERFORM|assignment)$");
 
+  private static final String NO_RESPONSE =
+      "no response within the time limit: it is stopped, overloaded, or the network is cut";
+
   /** SQLSTATEs whose messages quote names and types only. */
   private static final Set<String> QUOTABLE =
       Set.of("22001", "42501", "42P01", "42703", "42883", NOT_SUPPORTED);
@@ -248,6 +251,9 @@ public final class SqlErrors {
           || message.contains("Session setup failed")) {
         return "what listens there is not Postgres";
       }
+      if (message.contains("Socket closed")) { // by StatementCanceller
+        return NO_RESPONSE;
+      }
       if (cause instanceof SSLException) {
         return "TLS failed: " + oneLine(message);
       }
@@ -255,7 +261,7 @@ public final class SqlErrors {
         return message.toLowerCase().contains("connect")
             ? "no connection within the time limit: a firewall, a wrong host or port, or it is "
                 + "still starting"
-            : "no response within the time limit: it is stopped, overloaded, or the network is cut";
+            : NO_RESPONSE;
       }
       if (cause instanceof java.net.ConnectException && message.contains("refused")) {
         return "nothing listens on that host and port (connection refused)";

@@ -27,10 +27,11 @@ final class StatementCanceller implements AutoCloseable {
   private static final Duration TICK = Duration.ofMillis(100);
 
   /**
-   * Time after which a connection that is still in use is closed. The network timeout does that for
-   * one statement, but begins anew with the next one.
+   * Time after a cancel request in which a call ends; otherwise its connection is closed, since the
+   * database or the network is probably frozen. A network timeout would begin anew with each
+   * statement.
    */
-  private static final Duration ABORT_DELAY = Duration.ofMillis(300);
+  private static final Duration ABORT_DELAY = Duration.ofMillis(200);
 
   private final Set<Watch> watches = ConcurrentHashMap.newKeySet();
   private final ScheduledExecutorService ticks =
@@ -64,7 +65,7 @@ final class StatementCanceller implements AutoCloseable {
 
     // Guarded by this:
     private boolean sending;
-    private boolean cancelled;
+    private Deadline abortTime; // null: nothing was cancelled
     private boolean ended;
 
     private Watch(Connection connection, Deadline deadline) {
@@ -81,18 +82,22 @@ final class StatementCanceller implements AutoCloseable {
       watches.remove(this);
       synchronized (this) {
         ended = true;
-        return cancelled;
+        return abortTime != null;
       }
     }
 
     private synchronized void cancelIfOverdue() {
-      if (!ended && !sending && deadline.remaining().isZero()) {
-        sending = true;
-        cancelled = true;
-        cancels.execute(this::cancel);
+      if (ended || !deadline.remaining().isZero()) {
+        return;
       }
-      if (!ended && deadline.plus(ABORT_DELAY).remaining().isZero()) {
+      if (abortTime == null) {
+        abortTime = Deadline.in(ABORT_DELAY);
+      } else if (abortTime.remaining().isZero()) {
         abort();
+      }
+      if (!sending) {
+        sending = true;
+        cancels.execute(this::cancel);
       }
     }
 

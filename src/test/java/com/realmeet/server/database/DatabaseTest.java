@@ -266,6 +266,33 @@ class DatabaseTest {
     assertEquals("one,three", notes());
   }
 
+  /** Postgres rolls it back at the commit, and pgjdbc does not tell. */
+  @Test
+  void transactionWithAFailedStatementIsNoSuccess() {
+    database.write(handle -> insert(handle, "taken"));
+
+    assertThrows(
+        IllegalStateException.class,
+        () ->
+            database.write(
+                handle -> {
+                  insert(handle, "lost");
+                  assertThrows(JdbiException.class, () -> insert(handle, "taken"));
+                  return "created";
+                }));
+
+    assertEquals("taken", notes());
+  }
+
+  @Test
+  void nestedWriteIsRepeatedAfterAFailoverToo() {
+    AtomicInteger runs = new AtomicInteger();
+
+    database.write(outer -> database.write(inner -> killOnFirst(runs, inner)));
+
+    assertEquals(2, runs.get());
+  }
+
   @Test
   void readIsNotRepeatedAfterAWriteWithinIt() {
     AtomicInteger runs = new AtomicInteger();
