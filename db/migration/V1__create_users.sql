@@ -52,7 +52,7 @@ END $$;
 
 CREATE TABLE IF NOT EXISTS users (
   id               text        PRIMARY KEY,                 -- Clerk's user id
-  email            text        NOT NULL CONSTRAINT users_email_key UNIQUE, -- a tombstone holds <id>@deleted.invalid
+  email            text        NOT NULL,                    -- unique, see below; a tombstone holds <id>@deleted.invalid
   name             text,
   image_url        text,
   created_at       timestamptz NOT NULL DEFAULT now(),
@@ -82,28 +82,49 @@ EXCEPTION WHEN feature_not_supported OR invalid_object_definition OR invalid_tab
     concat_ws(', ', message, nullif(detail, ''));
 END $$;
 
+-- A soft delete of the application, for example, whose rows would become tombstones.
+DO $$
+DECLARE
+  others text := (
+    SELECT string_agg(quote_ident(attname), ', ')
+    FROM pg_attribute
+    WHERE attrelid = 'users'::regclass AND NOT attisdropped
+      AND (attname IN ('clerk_updated_at', 'deleted_at') AND (atttypid <> 'timestamptz'::regtype
+          OR 2 <> (SELECT count(*) FROM pg_attribute
+            WHERE attrelid = 'users'::regclass AND NOT attisdropped AND attname IN ('clerk_updated_at', 'deleted_at')))
+        OR attname = 'clerk_fields' AND atttypid <> 'jsonb'::regtype));
+BEGIN
+  IF others IS NOT NULL THEN
+    RAISE EXCEPTION 'the table "users" has columns of its own with names of the server''s: rename %', others;
+  END IF;
+END $$;
+
 ALTER TABLE users
   ADD COLUMN IF NOT EXISTS clerk_updated_at timestamptz NOT NULL DEFAULT 'epoch',
   ADD COLUMN IF NOT EXISTS deleted_at timestamptz,
   ALTER COLUMN created_at SET DEFAULT now(),
   ALTER COLUMN updated_at SET DEFAULT now();
 
-CREATE UNIQUE INDEX IF NOT EXISTS users_email_key ON users (email); -- Prisma made it, or the constraint did
-
--- A copy of a table may have lost its primary key, without which no row can be upserted.
+-- An adopted table may lack them: Prisma makes an index for the address, and a copy of a table has none at all.
 DO $$
+DECLARE
+  missing name;
 BEGIN
-  IF NOT EXISTS (
-    SELECT FROM pg_index
-    WHERE indrelid = 'users'::regclass
-      AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL
-      AND indkey::text = (SELECT attnum::text FROM pg_attribute WHERE attrelid = indrelid AND attname = 'id')) THEN
-    IF EXISTS (SELECT FROM pg_index WHERE indrelid = 'users'::regclass AND indisprimary) THEN
-      ALTER TABLE users ADD UNIQUE (id);
-    ELSE
+  FOR missing IN
+    SELECT attname
+    FROM pg_attribute
+    WHERE attrelid = 'users'::regclass AND attname IN ('id', 'email')
+      AND NOT EXISTS (
+        SELECT FROM pg_index
+        WHERE indrelid = attrelid AND indnkeyatts = 1 AND indkey[0] = attnum
+          AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL)
+  LOOP
+    IF missing = 'id' AND NOT EXISTS (SELECT FROM pg_index WHERE indrelid = 'users'::regclass AND indisprimary) THEN
       ALTER TABLE users ADD PRIMARY KEY (id);
+    ELSE
+      EXECUTE format('ALTER TABLE users ADD UNIQUE (%I)', missing);
     END IF;
-  END IF;
+  END LOOP;
 END $$;
 
 -- A function of ours is replaced; another one of that name cannot be.

@@ -138,6 +138,45 @@ class PrismaTableTest {
             """));
   }
 
+  /** "Rename it", as the refusal of such a table says, leaves the name of its index. */
+  @ParameterizedTest
+  @ValueSource(booleans = {true, false})
+  void addressIsUniqueThoughAnotherTableHasTheNameOfTheIndex(boolean adopted) {
+    String database = TestPostgres.emptyDatabase();
+    TestPostgres.execute(
+        database, "CREATE TABLE old (email text CONSTRAINT users_email_key UNIQUE)");
+    if (adopted) {
+      TestPostgres.execute(database, snake("users").replaceFirst("CREATE UNIQUE INDEX .*", ""));
+    }
+
+    assertEquals(0, migrate(database));
+
+    assertEquals(
+        List.of("UNIQUE (email)"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE conrelid = 'users'::regclass AND contype = 'u'
+            """));
+  }
+
+  @ParameterizedTest
+  @CsvSource({
+    "deleted_at timestamptz, deleted_at",
+    "clerk_updated_at bigint, clerk_updated_at",
+    "clerk_fields text, clerk_fields"
+  })
+  void columnsOfAnApplicationAreNotTakenForOurs(String column, String name) {
+    String database = TestPostgres.emptyDatabase();
+    TestPostgres.execute(database, snake("users"));
+    TestPostgres.execute(database, "ALTER TABLE users ADD " + column);
+
+    String message = refusal(database);
+
+    assertTrue(message.contains("columns of its own with names of the server's: rename " + name));
+  }
+
   @Test
   void tableWhoseIdsAreThereTwiceIsRefused() {
     String database = TestPostgres.emptyDatabase();
