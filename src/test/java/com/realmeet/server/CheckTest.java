@@ -446,6 +446,11 @@ class CheckTest {
           own, "CREATE VIEW more AS SELECT email FROM emails; GRANT SELECT ON more TO anon");
     }
     assertLine("ok row security ", check("DATABASE_URL", own));
+
+    TestPostgres.execute(own, "CREATE TABLE rooms (id int); GRANT SELECT (id) ON rooms TO anon");
+    assertLine(
+        "warn row security whoever has the public key of the project can use tables without row level security (rooms): ",
+        check("DATABASE_URL", own));
   }
 
   @Test

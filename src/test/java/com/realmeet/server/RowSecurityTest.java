@@ -236,6 +236,13 @@ class RowSecurityTest {
         CREATE POLICY everybody ON notes TO authenticated WITH CHECK (true);
         ALTER TABLE old ADD COLUMN name text;
         INSERT INTO old VALUES (1, '${text}');
+        CREATE SCHEMA other;
+        GRANT USAGE ON SCHEMA other TO anon, authenticated;
+        CREATE TABLE other.notes (id int);
+        GRANT ALL ON other.notes TO anon, authenticated;
+        -- as in each file of pg_dump
+        SELECT set_config('search_path', '', false);
+        CREATE TABLE public.dumped (id int);
         """);
 
     try (Connection connection = connect(database)) {
@@ -243,6 +250,8 @@ class RowSecurityTest {
         assertDenied(connection, role, "SELECT FROM meetings");
         assertDenied(connection, role, "SELECT FROM hosts");
         assertDenied(connection, role, "SELECT nextval('meetings_id_seq')");
+        assertDenied(connection, role, "SELECT FROM other.notes");
+        assertDenied(connection, role, "SELECT FROM dumped");
         assertTrue(can(connection, role, "SELECT FROM old"));
       }
       assertTrue(can(connection, "authenticated", "INSERT INTO notes (note) VALUES ('new')"));
@@ -255,6 +264,7 @@ class RowSecurityTest {
             """
             SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
             WHERE relname IN ('meetings', 'notes', 'old', 'real_meet_server_migrations', 'users')
+              AND relnamespace = 'public'::regnamespace
             ORDER BY 1
             """));
   }

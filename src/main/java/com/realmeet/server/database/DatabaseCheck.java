@@ -87,6 +87,25 @@ public final class DatabaseCheck implements AutoCloseable {
           .replace("@HISTORY@", Migrations.HISTORY);
 
   /**
+   * Finds tables of the application that roles of the public API may use without row level
+   * security, such as those of a dump of another host.
+   */
+  private static final String OPEN_TABLES =
+      """
+      SELECT c.oid::regclass
+      FROM pg_class c
+      WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+        AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND pg_has_role(c.relowner, 'USAGE')
+        AND EXISTS (
+          SELECT
+          FROM pg_roles r
+          WHERE r.rolname IN ('anon', 'authenticated')
+            AND (has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
+              OR has_table_privilege(r.oid, c.oid, 'DELETE, TRUNCATE')))
+      ORDER BY 1
+      """;
+
+  /**
    * Finds views that access {@code users}, directly or through other views, by the rights of their
    * owner, although roles of the public API or all roles may use them; with the statement that ends
    * that. A view with {@code security_invoker} (Postgres 15), and one that reads only such views,
@@ -323,6 +342,14 @@ public final class DatabaseCheck implements AutoCloseable {
           "people who are not signed in have rights that somebody gave them ("
               + join(anonymous)
               + "): drop the policy unless its rows are for everybody");
+    }
+    List<String> tables = handle.createQuery(OPEN_TABLES).mapTo(String.class).list();
+    if (!tables.isEmpty()) {
+      return warn(
+          "row security",
+          "whoever has the public key of the project can use tables without row level security ("
+              + join(tables)
+              + "): unless they are for everybody, run ALTER TABLE ... ENABLE ROW LEVEL SECURITY");
     }
     Map<String, String> views = new LinkedHashMap<>();
     handle

@@ -23,23 +23,31 @@ import org.flywaydb.core.api.callback.Event;
  * grants and policies of an application persist.
  */
 final class RowSecurity extends BaseCallback {
+  /** Selects all relations, since a migration may name another schema than the current one. */
   private static final String RELATIONS =
       """
-      SELECT oid
-      FROM pg_class
-      WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
-        AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+      SELECT c.oid
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE n.nspname !~ '^(pg_|information_schema$)'
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        AND pg_has_role(c.relowner, 'USAGE')
       """;
 
   private static final String HAS_API_ROLES =
       "SELECT to_regrole('anon') IS NOT NULL OR to_regrole('authenticated') IS NOT NULL";
 
   /** Selects the table of users. */
-  static final String USERS = RELATIONS + "AND relname = 'users'";
+  static final String USERS =
+      """
+      SELECT oid
+      FROM pg_class
+      WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
+        AND relname = 'users'
+      """;
 
   /** Selects the server's own tables. */
   static final String OWN_TABLES =
-      RELATIONS + "AND relname IN ('users', '" + Migrations.HISTORY + "')";
+      USERS.replace("= 'users'", "IN ('users', '" + Migrations.HISTORY + "')");
 
   /**
    * Generates statements that revoke the privileges of the API's roles on relations, and policies
