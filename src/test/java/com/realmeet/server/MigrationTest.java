@@ -19,6 +19,8 @@ import java.io.IOException;
 import java.net.http.HttpResponse;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.sql.Connection;
+import java.sql.Statement;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -32,6 +34,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
+import org.postgresql.PGConnection;
 
 class MigrationTest {
   private static final String COLUMNS =
@@ -234,12 +237,46 @@ class MigrationTest {
         database,
         """
         INSERT INTO real_meet_server_migrations
-        VALUES (999, '999', 'more', 'SQL', 'V999__more.sql', 1, 'x', now(), 1, true)
+        VALUES (999, '999', 'more', 'SQL', 'V999__more.sql', 1, 'x', now(), 1, true),
+          -- of a branch with a lower number
+          (1000, '1.5', 'merged later', 'SQL', 'V1.5__merged_later.sql', 1, 'x', now(), 1, true)
         """);
 
     TestServer.start(clerk, database).close();
 
     assertTrue(Log.text().contains("is at version 999, 0 migrations applied"), Log.text());
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"V1001_rooms.sql", "v1001__rooms.sql"})
+  void migrationWithAMistakeInItsNameIsNotOverlooked(String name, @TempDir Path directory)
+      throws IOException {
+    Files.writeString(directory.resolve(name), "CREATE TABLE rooms (id int)");
+
+    StartupException failure =
+        assertThrows(
+            StartupException.class,
+            () ->
+                Migrations.migrate(
+                    DatabaseUrl.parse(Migrated.DATABASE), "filesystem:" + directory));
+
+    assertTrue(failure.getMessage().contains(name), failure.getMessage());
+  }
+
+  @Test
+  void waitForAnotherServersMigrationIsTold() throws Exception {
+    DatabaseUrl url = DatabaseUrl.parse(TestPostgres.newDatabase());
+    CompletableFuture<Void> waiting;
+    try (Connection other = url.dataSource(30).getConnection();
+        Statement statement = other.createStatement()) {
+      other.setAutoCommit(false);
+      statement.execute("SELECT pg_advisory_xact_lock(" + 0x7265616c6d656574L + ")");
+      int pid = other.unwrap(PGConnection.class).getBackendPID();
+      waiting = Threads.run(() -> Migrations.migrate(url));
+      String line = "Another server migrates the database: process " + pid;
+      TestServer.await("the log says so", () -> Log.text().contains(line));
+    }
+    waiting.join();
   }
 
   @Test

@@ -1,6 +1,7 @@
 package com.realmeet.server.database;
 
 import com.realmeet.server.core.Deadline;
+import com.realmeet.server.core.LogRateLimiter;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.core.Threads;
 import java.lang.reflect.InvocationHandler;
@@ -41,6 +42,20 @@ public final class Migrations {
 
   /** Id of the advisory lock, which no other application in the same database should use. */
   private static final long MIGRATION_LOCK_ID = 0x7265616c6d656574L; // "realmeet"
+
+  /** Interval of the attempts to get the lock. */
+  private static final Duration LOCK_INTERVAL = Duration.ofMillis(200);
+
+  /** Finds the process that has the lock. */
+  private static final String LOCK_HOLDER =
+      """
+      SELECT pid
+      FROM pg_locks
+      WHERE locktype = 'advisory' AND granted
+        AND classid = %d AND objid = %d
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      """
+          .formatted(MIGRATION_LOCK_ID >>> 32, MIGRATION_LOCK_ID & 0xFFFFFFFFL);
 
   /**
    * Flyway's schema history table; not the default name, since an application may use Flyway, too.
@@ -162,7 +177,8 @@ public final class Migrations {
       }
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
       query(connection, NO_TIMEOUTS);
-      query(connection, "SELECT pg_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")");
+      prepareToBeIdle(connection);
+      lock(connection);
       setSchema(connection, url);
       List<String> hidden = RowSecurity.hiddenTables(connection, RowSecurity.OWN_TABLES);
       if (!hidden.isEmpty()) {
@@ -191,6 +207,31 @@ public final class Migrations {
   }
 
   /**
+   * Waits for the lock while other servers migrate, as long as one statement of them may take.
+   *
+   * @throws StartupException if it is not free by then
+   */
+  private static void lock(Connection connection) throws SQLException {
+    Deadline deadline = Deadline.in(Duration.ofSeconds(STATEMENT_TIMEOUT_SECONDS));
+    Deadline shortWait = Deadline.in(Duration.ofSeconds(5));
+    LogRateLimiter limiter = new LogRateLimiter();
+    while (query(connection, "SELECT pg_try_advisory_xact_lock(" + MIGRATION_LOCK_ID + ")")
+        .equals("f")) {
+      if (shortWait.remaining().isZero() && limiter.allows("wait")) {
+        log.info(
+            "Another server migrates the database: process {}", query(connection, LOCK_HOLDER));
+      }
+      if (deadline.remaining().isZero()) {
+        throw new StartupException(
+            "Another server has been migrating the database for too long: process "
+                + query(connection, LOCK_HOLDER)
+                + ", see pg_stat_activity");
+      }
+      Threads.sleep(LOCK_INTERVAL);
+    }
+  }
+
+  /**
    * Requires a URL that leads through a pooler to have no schema: Flyway sets the search path of
    * its session, and may restore it on another connection of the pooler, which other clients use.
    */
@@ -203,9 +244,9 @@ public final class Migrations {
   }
 
   /**
-   * Lifts the limit of an idle transaction, which holds the lock while Flyway migrates. As the last
-   * statement it also ends the snapshot of the query before, for which CREATE INDEX CONCURRENTLY in
-   * a migration would wait.
+   * Lifts the limit of an idle transaction, which waits for the lock, or holds it while Flyway
+   * migrates. As the last statement it also ends the snapshot of the query before, for which CREATE
+   * INDEX CONCURRENTLY in a migration would wait.
    */
   private static void prepareToBeIdle(Connection connection) throws SQLException {
     try (Statement statement = connection.createStatement()) {
@@ -230,7 +271,9 @@ public final class Migrations {
         .placeholderReplacement(false) // ${x} is text, also in the name of a schema
         .baselineOnMigrate(true) // the Node server's tables may be there
         .baselineVersion("0")
-        .outOfOrder(true); // a branch with a lower number may be merged later
+        .outOfOrder(true) // a branch with a lower number may be merged later
+        .ignoreMigrationPatterns("*:missing", "*:future") // an older release may start again
+        .validateMigrationNaming(true);
   }
 
   private static String[] locations(String own, String... others) {
