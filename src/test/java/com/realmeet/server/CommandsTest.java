@@ -109,10 +109,14 @@ class CommandsTest {
   }
 
   /** With a CA file there, psql verifies for {@code sslmode=require}, by a revocation list too. */
-  @Test
-  void revocationListOfTheHomeDirectoryIsNotOverlooked() throws IOException {
+  @ParameterizedTest
+  @CsvSource({
+    "ca.pem, would be checked against the revocation list",
+    "expired-ca.pem, names a CA file (~/.postgresql/root.crt) with a certificate that has expired"
+  })
+  void filesOfTheHomeDirectoryAreNotOverlooked(String ca, String problem) throws IOException {
     Path files = Files.createDirectories(directory.resolve(".postgresql"));
-    Files.copy(Path.of("src/test/resources/tls/ca.pem"), files.resolve("root.crt"));
+    Files.copy(Path.of("src/test/resources/tls", ca), files.resolve("root.crt"));
     Files.createFile(files.resolve("root.crl"));
     Map<String, String> settings =
         Map.of(
@@ -120,7 +124,7 @@ class CommandsTest {
             "DATABASE_URL", "postgresql://ada@127.0.0.1:1/app?sslmode=require",
             "JDK_JAVA_OPTIONS", "-Duser.home=" + directory);
     String output = jar(2, settings, "migrate");
-    assertTrue(output.contains("DATABASE_URL would be checked against the revocation"), output);
+    assertTrue(output.contains("DATABASE_URL " + problem), output);
   }
 
   @Test

@@ -119,7 +119,11 @@ final class DatabaseTls {
       return mode.equals("disable") ? mode : stricter(mode, "verify-ca");
     }
     if (Files.exists(defaultFile("root.crt"))) {
-      return mode.equals("require") ? "verify-ca" : mode;
+      String verifying = mode.equals("require") ? "verify-ca" : mode;
+      if (verifying.startsWith("verify")) {
+        certificates("CA file (~/.postgresql/root.crt)", defaultFile("root.crt").toString());
+      }
+      return verifying;
     }
     if (mode.startsWith("verify")) {
       throw new IllegalArgumentException(
@@ -195,9 +199,11 @@ final class DatabaseTls {
     if (certificates.isEmpty()) {
       throw new IllegalArgumentException("names a " + what + " that has no certificate (PEM)");
     }
-    if (certificates.stream().noneMatch(DatabaseTls::isValidNow)) {
+    if (!certificates.stream().allMatch(DatabaseTls::isValidNow)) {
       throw new IllegalArgumentException(
-          "names a " + what + " that has expired, or is not valid yet");
+          "names a "
+              + what
+              + " with a certificate that has expired, or is not valid yet: remove that from it");
     }
     return certificates;
   }

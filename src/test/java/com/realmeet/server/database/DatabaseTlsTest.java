@@ -56,6 +56,10 @@ class DatabaseTlsTest {
     for (String file : List.of("ca.pem", "other-ca.pem", "expired-ca.pem", "client.pem")) {
       Files.copy(Path.of("src/test/resources/tls", file), files.resolve(file));
     }
+    Files.writeString(
+        files.resolve("mixed-ca.pem"),
+        Files.readString(files.resolve("ca.pem"))
+            + Files.readString(files.resolve("expired-ca.pem")));
     for (String key : List.of("client.key", "client-sec1.key", "server.p12")) {
       Files.copy(Path.of("src/test/resources/tls", key), files.resolve(key));
       Files.setPosixFilePermissions(
@@ -175,8 +179,9 @@ class DatabaseTlsTest {
           sslrootcert=/QQ/ca.pem                       | CA file (sslrootcert) that cannot be read
           sslrootcert=/                                | CA file (sslrootcert) that cannot be read
           sslrootcert=client.key                       | CA file (sslrootcert) that has no certificate
-          sslrootcert=expired-ca.pem                   | CA file (sslrootcert) that has expired
-          sslcert=expired-ca.pem&sslaccept=strict      | CA file (sslcert) that has expired
+          sslrootcert=expired-ca.pem                   | CA file (sslrootcert) with a certificate that has expired
+          sslrootcert=mixed-ca.pem                     | CA file (sslrootcert) with a certificate that has expired
+          sslcert=expired-ca.pem&sslaccept=strict      | CA file (sslcert) with a certificate that has expired
           sslcert=QQ.pem&sslaccept=strict              | CA file (sslcert) that cannot be read
           sslcert=client.pem                           | sslcert without sslkey
           sslcert=client.pem&sslrootcert=ca.pem        | sslcert without sslkey
@@ -242,7 +247,8 @@ class DatabaseTlsTest {
     return Arrays.stream(query.split("(?<=[=&])"))
         .map(
             word ->
-                word.matches("(ca|other-ca|expired-ca|client|client-sec1|readable|server)\\.\\w+&?")
+                word.matches(
+                        "(ca|other-ca|expired-ca|mixed-ca|client|client-sec1|readable|server)\\.\\w+&?")
                     ? tls(word)
                     : word)
         .reduce("", String::concat);
