@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.core.Failure;
 import com.realmeet.server.database.Database;
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.example.ExampleApplication;
@@ -21,6 +22,9 @@ import com.realmeet.server.testing.TestServer;
 import com.realmeet.server.users.UserSync;
 import io.javalin.http.Context;
 import io.javalin.router.JavalinDefaultRoutingApi;
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.Socket;
 import java.net.URLEncoder;
 import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
@@ -30,6 +34,8 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -229,6 +235,124 @@ class ApplicationTest {
       clients.forEach(RawHttp::close);
     }
     assertEquals(0, occurrences(" ERROR "));
+  }
+
+  /** Also the last part of a response of a known length. */
+  @Test
+  void clientsThatReadSlowlyAreServedWhileOthersDoNotReadAtAll() throws Exception {
+    byte[] large = new byte[16 << 20];
+    List<RawHttp> clients = new ArrayList<>();
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              if (ctx.queryParam("large") == null) {
+                ctx.json(Success.of(List.of()));
+                return;
+              }
+              ctx.res().setContentLength(large.length);
+              ctx.res().getOutputStream().write(large);
+            })) {
+      String request = request("GET", MEETINGS + "?large", bearer());
+      try (Socket reader = new Socket("127.0.0.1", server.port())) {
+        reader.getOutputStream().write(request.getBytes(StandardCharsets.ISO_8859_1));
+        InputStream response = reader.getInputStream();
+        response.readNBytes(1000);
+        for (int i = 0; i < 80; i++) {
+          clients.add(new RawHttp(server.port()).send(request));
+        }
+        CompletableFuture<HttpResponse<String>> other =
+            CompletableFuture.supplyAsync(() -> server.get(token, MEETINGS));
+        int read = 1000;
+        while (read < large.length) {
+          int bytes = response.readNBytes(Math.min(1 << 20, large.length - read)).length;
+          assertTrue(bytes > 0, "the response is aborted after " + read);
+          read += bytes;
+          Thread.sleep(200);
+        }
+        assertEquals(200, other.get().statusCode());
+      }
+    } finally {
+      clients.forEach(RawHttp::close);
+    }
+    assertEquals(0, occurrences(" ERROR "));
+    assertEquals(1, occurrences("WARN SlowReaderLimit - Responses are aborted: more than 40"));
+  }
+
+  @Test
+  void whatAHandlerHasWrittenBeforeItFailsIsNoResponse() {
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              ctx.header("Content-Length", "1000").header("Content-Encoding", "gzip");
+              ctx.header("ETag", "x").header("Vary", "Accept-Language");
+              ctx.outputStream().write(new byte[Integer.parseInt(ctx.queryParam("bytes"))]);
+              throw Failure.badRequest("There is no such page");
+            })) {
+      HttpResponse<String> response = server.get(token, MEETINGS + "?bytes=100");
+      assertError(400, "There is no such page", response);
+      assertEquals(Optional.empty(), response.headers().firstValue("Content-Encoding"));
+      assertEquals(Optional.empty(), response.headers().firstValue("ETag"));
+    }
+  }
+
+  @Test
+  void headerOfAHandlerDoesNotEndTheDifferenceByOrigin() {
+    try (TestServer server =
+        serverWith((ctx, database) -> ctx.header("Vary", "Accept-Language").result("{}"))) {
+      RawHttp client = new RawHttp(server.port()).send(request("GET", MEETINGS, bearer()));
+
+      assertEquals(List.of("Accept-Language, Origin"), client.unchecked().header("Vary"));
+      client.close();
+    }
+  }
+
+  /** Its end would make it look complete. */
+  @Test
+  void responseWhoseHandlerFailsHalfwayIsAborted() throws Exception {
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              ctx.outputStream().write(new byte[200_000]);
+              throw new IllegalArgumentException("the cause");
+            })) {
+      try (Socket client = new Socket("127.0.0.1", server.port())) {
+        client.setSoTimeout(10_000);
+        String request = request("GET", MEETINGS, bearer());
+        client.getOutputStream().write(request.getBytes(StandardCharsets.ISO_8859_1));
+        String all = read(client.getInputStream());
+        assertFalse(all.endsWith("0\r\n\r\n"));
+        assertFalse(all.contains("\"error\""));
+      }
+      TestServer.await(
+          "the log says so",
+          () -> occurrences("WARN Errors - A response is aborted, since its handler failed") == 1);
+    }
+    assertEquals(1, occurrences("Unhandled exception"));
+  }
+
+  /** Reads until the server closes or resets the connection. */
+  private static String read(InputStream in) {
+    StringBuilder text = new StringBuilder();
+    byte[] buffer = new byte[1 << 16];
+    try {
+      for (int n = in.read(buffer); n >= 0; n = in.read(buffer)) {
+        text.append(new String(buffer, 0, n, StandardCharsets.ISO_8859_1));
+      }
+    } catch (IOException reset) {
+      // as good as its end
+    }
+    return text.toString();
+  }
+
+  @Test
+  void formThatCannotBeReadIsA400() {
+    try (TestServer server = serverWith((ctx, database) -> ctx.result(ctx.formParam("a")))) {
+      String[] headers = {
+        bearer(), "Content-Type: multipart/form-data; boundary=x", "Content-Length: 5"
+      };
+      RawHttp.ask(server.port(), request("GET", MEETINGS, headers) + "-----")
+          .assertError(400, "Bad Request", "The body is not a form that can be read");
+    }
   }
 
   @Test

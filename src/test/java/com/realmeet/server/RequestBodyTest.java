@@ -16,10 +16,12 @@ import com.realmeet.server.testing.TestServer;
 import io.javalin.http.Context;
 import java.io.IOException;
 import java.io.OutputStream;
+import java.io.UncheckedIOException;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CountDownLatch;
 import java.util.function.Consumer;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
@@ -385,6 +387,33 @@ class RequestBodyTest {
     }
     assertEquals(200, inPieces.send(request.substring(100)).answer().status());
     server.setIdleTime(Duration.ofSeconds(25));
+  }
+
+  /** Jetty keeps a head in more than one copy, and one of them until the connection ends. */
+  @Test
+  void largeHeadsOfRequestsUnderWayTakeLittleMemoryToo() {
+    CountDownLatch end = new CountDownLatch(1);
+    server.addRoute("/blocks", ctx -> end.await(), Access.PUBLIC);
+    String large = request("POST", "/blocks", "X: " + "y".repeat(15_000));
+    for (int i = 0; i < 400; i++) {
+      connect(large);
+    }
+
+    TestServer.await("the memory is used up", () -> open.stream().anyMatch(RawHttp::isClosedNow));
+    assertEquals(200, RawHttp.ask(server.port(), request("POST", SYNC, bearer)).status());
+
+    end.countDown();
+    TestServer.await(
+        "it is free again",
+        () -> {
+          RawHttp client = connect(large);
+          try {
+            Answer answer = client.unchecked();
+            return answer.status() == 200 && answer.header("Connection").contains("close");
+          } catch (UncheckedIOException closed) {
+            return false;
+          }
+        });
   }
 
   /** The server keeps no trailers: 64 KB of them would take 1.4 MB of heap. */

@@ -84,6 +84,14 @@ public final class Cors {
     }
   }
 
+  /** Adds to a {@code Vary} of a handler, which has replaced ours. */
+  static void keepVary(Context ctx) {
+    String vary = ctx.res().getHeader("Vary");
+    if (vary != null && !vary.contains("Origin")) {
+      ctx.header("Vary", vary + ", Origin");
+    }
+  }
+
   private static boolean isOwn(String origin, HttpFields request) {
     return origin.endsWith("://" + request.get(HttpHeader.HOST));
   }

@@ -9,18 +9,22 @@ import io.javalin.http.Context;
 import io.javalin.http.HttpResponseException;
 import io.javalin.http.MethodNotAllowedResponse;
 import io.javalin.validation.ValidationException;
+import jakarta.servlet.ServletException;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.IllegalCharsetNameException;
 import java.nio.charset.StandardCharsets;
 import java.nio.charset.UnsupportedCharsetException;
+import java.util.List;
 import java.util.Optional;
 import java.util.function.BooleanSupplier;
 import java.util.function.Function;
+import org.eclipse.jetty.ee10.servlet.ServletContextResponse;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpHeader;
+import org.eclipse.jetty.http.HttpMethod;
 import org.eclipse.jetty.http.HttpStatus;
 import org.eclipse.jetty.io.EofException;
 import org.eclipse.jetty.server.Request;
@@ -43,6 +47,18 @@ public final class Errors {
       return new Body(phrase, message);
     }
   }
+
+  /** Headers of a handler that do not hold for an error. */
+  private static final List<String> CONTENT_HEADERS =
+      List.of(
+          "Content-Length",
+          "Content-Encoding",
+          "Content-Disposition",
+          "Content-Language",
+          "Content-Range",
+          "ETag",
+          "Last-Modified",
+          "Expires");
 
   private final LogRateLimiter refusals = new LogRateLimiter();
   private final boolean production;
@@ -79,6 +95,7 @@ public final class Errors {
     javalin.routes.exception(UnsupportedCharsetException.class, this::unknownCharset);
     javalin.routes.exception(IllegalCharsetNameException.class, this::unknownCharset);
     javalin.routes.exception(ValidationException.class, this::invalidParameter);
+    javalin.routes.exception(ServletException.class, this::unreadableBody);
     javalin.routes.exception(JdbiException.class, this::refusedStatement);
     javalin.routes.exception(Exception.class, this::bug);
     javalin.router.javaLangErrorHandler(this::error);
@@ -93,7 +110,7 @@ public final class Errors {
       ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
     }
     log.debug("{}: {} (request {})", kind, failure.reason(), RequestId.of(ctx));
-    ctx.status(kind.status).json(Body.of(kind.status, failure.sentence()));
+    write(ctx, kind.status, failure.sentence());
   }
 
   /**
@@ -113,6 +130,15 @@ public final class Errors {
    */
   private void unknownCharset(IllegalArgumentException e, Context ctx) {
     respond(ctx, 400, "The charset of the body is unknown");
+  }
+
+  /** Responds 400 to a form that Jetty cannot parse, when a handler reads its parts. */
+  private void unreadableBody(ServletException e, Context ctx) {
+    if (e.getCause() instanceof HttpException) {
+      respond(ctx, 400, "The body is not a form that can be read");
+    } else {
+      bug(e, ctx);
+    }
   }
 
   /** Responds 400 to a parameter that Javalin's validators refuse, such as those of a query. */
@@ -144,6 +170,9 @@ public final class Errors {
   /** Responds 500 to an error of the JVM, such as a full heap. */
   private void error(HttpServletResponse response, Error e) {
     log.error("An error of the JVM (request {})", RequestId.of(response), e);
+    if (!discard(response)) {
+      return;
+    }
     response.setStatus(500);
     response.setContentType("application/json");
     try {
@@ -157,7 +186,38 @@ public final class Errors {
     if (status == 503) {
       ctx.header("Retry-After", "1");
     }
-    ctx.status(status).json(Body.of(status, sentence(status, detail)));
+    write(ctx, status, sentence(status, detail));
+  }
+
+  /** Responds, or lets the client notice that a response which has begun is not complete. */
+  private static void write(Context ctx, int status, String message) {
+    if (discard(ctx.res())) {
+      ctx.status(status).json(Body.of(status, message));
+    }
+  }
+
+  /**
+   * Discards what a handler has written, and its headers that describe it. If a part has been sent,
+   * closes the connection, since the end of the response would make it look complete.
+   *
+   * @return false if the connection is closed
+   */
+  private static boolean discard(HttpServletResponse response) {
+    if (response.isCommitted()) {
+      log.warn(
+          "A response is aborted, since its handler failed (request {})", RequestId.of(response));
+      ServletContextResponse.getServletContextResponse(response)
+          .getRequest()
+          .getConnectionMetaData()
+          .getConnection()
+          .getEndPoint()
+          .close();
+      return false;
+    }
+    response.resetBuffer();
+    CONTENT_HEADERS.forEach(name -> response.setHeader(name, null));
+    response.setHeader("Vary", "Origin");
+    return true;
   }
 
   private static byte[] json(int status, String message) {
@@ -201,6 +261,9 @@ public final class Errors {
       } else if (cause instanceof Throwable bug && status != 503) { // 503: waited too long
         log.error("Unhandled exception (request {})", headers.get(RequestId.HEADER), bug);
         detail = production ? "Internal server error" : bug.getMessage();
+      } else if (status == 500) { // a handler has written less than its Content-Length, for example
+        log.error("{} (request {})", detail, headers.get(RequestId.HEADER));
+        detail = production ? "Internal server error" : detail;
       }
       headers.put(HttpHeader.CONTENT_TYPE, "application/json");
       String message = sentence(status, detail);
@@ -209,7 +272,8 @@ public final class Errors {
         message = stopping.getAsBoolean() ? "Server is stopping" : message;
       }
       response.setStatus(status);
-      response.write(true, ByteBuffer.wrap(json(status, message)), callback);
+      boolean isHead = HttpMethod.HEAD.is(request.getMethod());
+      response.write(true, ByteBuffer.wrap(isHead ? new byte[0] : json(status, message)), callback);
       return true;
     };
   }

@@ -93,10 +93,10 @@ public final class JettyServer {
   private static final int MAX_SUSPENDED_REQUESTS = 4000;
 
   /**
-   * Heap per connection, which limits their number: 4096 with -Xmx128m. A connection that has sent
-   * the beginning of a request takes about half of it.
+   * Heap per connection, which limits their number: 2048 with -Xmx128m. One with a head of 8 KB
+   * takes about half of it; buffers outside of the heap come in addition.
    */
-  private static final int CONNECTION_BYTES = 32 << 10;
+  private static final int CONNECTION_BYTES = 64 << 10;
 
   /** Graceful shutdown timeout: how long a stop waits for requests in flight. */
   public static final Duration STOP_TIMEOUT = Duration.ofSeconds(10);
@@ -160,6 +160,8 @@ public final class JettyServer {
     javalin.http.compressionStrategy = CompressionStrategy.NONE; // responses fit into one packet
     javalin.http.responseBufferSize = 2048; // allocated anew for each response
     javalin.http.maxRequestSize = Long.MAX_VALUE; // RequestBodyLimits has the limit
+    javalin.http.asyncTimeout = Deadline.REQUEST_TIMEOUT.toMillis(); // of a handler's future
+    javalin.routes.after(Cors::keepVary);
     javalin.jetty.threadPool = threadPool();
     javalin.jetty.modifyHttpConfiguration(http -> configure(http, cors));
     javalin.jetty.addConnector(
@@ -204,7 +206,7 @@ public final class JettyServer {
     http.setOutputAggregationSize(RESPONSE_BUFFER_BYTES);
     http.addCustomizer(
         (request, headers) -> {
-          JettyWorkarounds.onHeaders(request);
+          JettyWorkarounds.onHeaders(request, headers);
           refuseLargeHead(request);
           addHeaders(cors, request.getHeaders(), headers);
           closeFaultyFraming(request, headers);

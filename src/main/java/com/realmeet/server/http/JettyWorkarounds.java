@@ -10,6 +10,7 @@ import java.nio.channels.SelectionKey;
 import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import java.util.Comparator;
+import java.util.Optional;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
@@ -162,13 +163,22 @@ public final class JettyWorkarounds {
 
   /**
    * Restarts the idle timeout when the headers of a request are complete, so that its handler has
-   * the full time.
+   * the full time, and limits the memory of large heads.
+   *
+   * @throws HttpException.RuntimeException with status 503 if too many requests have a large head
    */
-  static void onHeaders(Request request) {
+  static void onHeaders(Request request, HttpFields.Mutable response) {
     if (request.getConnectionMetaData().getConnection().getEndPoint() instanceof EndPoint own) {
-      own.onHeaders();
       request.addHttpStreamWrapper(stream -> new LingeringStream(stream, own));
+      own.onHeaders(response);
     }
+  }
+
+  /** Returns when ({@link System#nanoTime}) bytes were last sent on the connection of a request. */
+  static long lastSentNanos(Request request) {
+    return request.getConnectionMetaData().getConnection().getEndPoint() instanceof EndPoint own
+        ? own.lastSentNanos
+        : System.nanoTime();
   }
 
   /**
@@ -204,15 +214,34 @@ public final class JettyWorkarounds {
   }
 
   private static final class Connector extends ServerConnector {
-    /** Maximum memory of incomplete heads, 8 MB. Jetty limits one head, but not their sum. */
-    static final int MAX_INCOMPLETE_HEAD_BYTES = 8 << 20;
+    /** Maximum memory of heads, 8 MB. Jetty limits one head, but not their sum. */
+    static final int MAX_HEAD_MEMORY = 8 << 20;
 
-    /** Memory of request heads that are not complete yet, over all connections. */
-    private final AtomicInteger incompleteHeadBytes = new AtomicInteger();
+    /**
+     * Memory of the heads, over all connections, that are incomplete, and of large ones until the
+     * end of the request.
+     */
+    private final AtomicInteger headMemory = new AtomicInteger();
 
     Connector(Server server, int selectors, HttpConfiguration http) {
       super(server, 1, selectors, new ConnectionFactory(http));
       setIdleTimeout(EndPoint.IDLE_TIMEOUT.toMillis());
+    }
+
+    /** Closes the connections with the largest incomplete heads until the others fit. */
+    private void limitHeadMemory() {
+      while (headMemory.get() > MAX_HEAD_MEMORY) {
+        Optional<EndPoint> largest =
+            getConnectedEndPoints().stream()
+                .map(EndPoint.class::cast)
+                .filter(each -> !each.inRequest && each.headMemory.get() > 0)
+                .max(Comparator.comparingInt(each -> each.headMemory.get()));
+        if (largest.isEmpty()) {
+          return;
+        }
+        largest.get().close();
+        largest.get().releaseHead();
+      }
     }
 
     @Override
@@ -299,12 +328,27 @@ public final class JettyWorkarounds {
     /** Memory that a parsed header field takes in addition to its characters. */
     private static final int HEADER_BYTES = 128;
 
+    /** Copies of a character: in the field, and in a builder of the parser, which doubles. */
+    private static final int COPIES = 3;
+
+    /**
+     * Size of a head in bytes above which it is counted to the end of the request, and the
+     * connection is then closed, since its parser keeps a builder of that size.
+     */
+    private static final int LARGE_HEAD = 8 << 10;
+
+    /** Idle timeouts during a graceful shutdown after which a client is given up. */
+    private static final long EXPIRATIONS_WHILE_STOPPING = JettyServer.STOP_TIMEOUT.toSeconds();
+
     private volatile boolean betweenRequests;
     private volatile boolean inRequest;
     private volatile int expired;
+    private volatile long lastSentNanos;
 
-    /** Memory of the incomplete head; 0 once it is complete. */
-    private final AtomicInteger headBytes = new AtomicInteger();
+    private volatile int headSize;
+
+    /** Memory of the head, as far as it counts. */
+    private final AtomicInteger headMemory = new AtomicInteger();
 
     private final Connector connector;
 
@@ -325,13 +369,21 @@ public final class JettyWorkarounds {
       super.notIdle();
     }
 
-    void onHeaders() {
+    void onHeaders(HttpFields.Mutable response) {
       inRequest = true;
-      releaseHead();
       restartIdleTime();
+      if (headSize <= LARGE_HEAD) {
+        releaseHead();
+        return;
+      }
+      response.put(HttpFields.CONNECTION_CLOSE);
+      if (connector.headMemory.get() > Connector.MAX_HEAD_MEMORY) {
+        throw new HttpException.RuntimeException(503);
+      }
     }
 
     void onCompleted() {
+      releaseHead();
       inRequest = false;
     }
 
@@ -345,23 +397,18 @@ public final class JettyWorkarounds {
       return bytes > 0 && !inRequest && !isOutputShutdown() ? fillHead(buffer, bytes) : bytes;
     }
 
-    /**
-     * Accounts for received bytes of a head, and closes the connection with the largest one if all
-     * incomplete heads together are too large.
-     */
+    /** Accounts for received bytes of a head. */
     private int fillHead(ByteBuffer buffer, int bytes) {
       int lines = 0; // of a body too, if that is in the same packet: at most MAX_HEADERS count
       for (int i = buffer.limit() - bytes; i < buffer.limit(); i++) {
         lines += buffer.get(i) == '\n' ? 1 : 0;
       }
-      int memory = bytes + HEADER_BYTES * Math.min(lines, FieldLimitConnection.MAX_HEADERS);
-      headBytes.addAndGet(memory);
-      if (connector.incompleteHeadBytes.addAndGet(memory) > Connector.MAX_INCOMPLETE_HEAD_BYTES) {
-        connector.getConnectedEndPoints().stream()
-            .map(EndPoint.class::cast)
-            .max(Comparator.comparingInt(each -> each.headBytes.get()))
-            .ifPresent(EndPoint::close);
-      }
+      int memory =
+          COPIES * bytes + HEADER_BYTES * Math.min(lines, FieldLimitConnection.MAX_HEADERS);
+      headSize += bytes;
+      headMemory.addAndGet(memory);
+      connector.headMemory.addAndGet(memory);
+      connector.limitHeadMemory();
       if (!isOpen()) {
         releaseHead();
         BufferUtil.clear(buffer);
@@ -371,7 +418,8 @@ public final class JettyWorkarounds {
     }
 
     private void releaseHead() {
-      connector.incompleteHeadBytes.addAndGet(-headBytes.getAndSet(0));
+      headSize = 0;
+      connector.headMemory.addAndGet(-headMemory.getAndSet(0));
     }
 
     @Override
@@ -384,7 +432,11 @@ public final class JettyWorkarounds {
     public boolean flush(ByteBuffer... buffers) throws IOException {
       restartIdleTime();
       expired = 0;
+      long before = BufferUtil.remaining(buffers);
       boolean sent = super.flush(buffers);
+      if (BufferUtil.remaining(buffers) < before) {
+        lastSentNanos = System.nanoTime();
+      }
       betweenRequests = sent; // else the client is not reading
       return sent;
     }
@@ -392,6 +444,9 @@ public final class JettyWorkarounds {
     @Override
     protected void onIdleExpired(TimeoutException timeout) {
       expired++;
+      if (inRequest && connector.isShutdown() && expired < EXPIRATIONS_WHILE_STOPPING) {
+        return; // Jetty shortens the timeout to 1 s then
+      }
       if (!betweenRequests
           || expired >= IDLE_TIMEOUTS_BETWEEN_REQUESTS
           || isOutputShutdown() // after Connection: close

@@ -1,51 +1,86 @@
 package com.realmeet.server.http;
 
+import com.realmeet.server.core.LogRateLimiter;
 import java.nio.ByteBuffer;
-import java.util.Comparator;
-import java.util.Set;
+import java.time.Duration;
+import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.TimeUnit;
 import org.eclipse.jetty.io.EofException;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
 import org.eclipse.jetty.util.Callback;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /**
- * Limits the number of threads that wait until a slow client has read more of a response. Only a
- * response that does not fit into JettyServer's buffer takes one. Above the limit, the connection
- * of the oldest request is closed.
+ * Limits the number of handlers that wait until a slow client has read more of a response: each
+ * takes a thread. A response that fits into JettyServer's buffer needs none.
  */
 final class SlowReaderLimit extends Handler.Wrapper {
+  private static final Logger log = LoggerFactory.getLogger(SlowReaderLimit.class);
+
   /** Leaves a third of the threads of an application's routes to other clients. */
   private static final int MAX_WAITING = 40;
 
-  /** Requests whose handlers are waiting. */
-  private final Set<Request> waiting = ConcurrentHashMap.newKeySet();
+  /** Time without any progress after which a client may be given up in favour of others. */
+  private static final Duration STALL = Duration.ofSeconds(1);
+
+  /** Requests with a pending write, and when ({@link System#nanoTime}) it began. */
+  private final Map<Request, Long> waiting = new ConcurrentHashMap<>();
+
+  private final LogRateLimiter warnings = new LogRateLimiter();
 
   @Override
   public boolean handle(Request request, Response response, Callback callback) throws Exception {
-    return super.handle(request, new Limited(request, response), callback);
+    try {
+      return super.handle(request, limited(request, response), callback);
+    } finally {
+      waiting.remove(request); // a write that is still pending takes no thread
+    }
   }
 
-  private final class Limited extends Response.Wrapper {
-    Limited(Request request, Response response) {
-      super(request, response);
-    }
+  private Response limited(Request request, Response response) {
+    return new Response.Wrapper(request, response) {
+      @Override
+      public void write(boolean last, ByteBuffer content, Callback callback) {
+        waiting.put(request, System.nanoTime());
+        super.write(last, content, Callback.from(() -> waiting.remove(request), callback));
+        if (waiting.size() > MAX_WAITING) {
+          getServer()
+              .getScheduler()
+              .schedule(
+                  SlowReaderLimit.this::closeStalled, STALL.toMillis(), TimeUnit.MILLISECONDS);
+        }
+      }
+    };
+  }
 
-    @Override
-    public void write(boolean last, ByteBuffer content, Callback callback) {
-      if (last) { // Jetty completes the response without a thread
-        super.write(true, content, callback);
-        return;
-      }
-      waiting.add(getRequest());
-      super.write(false, content, Callback.from(() -> waiting.remove(getRequest()), callback));
-      if (waiting.size() > MAX_WAITING) {
-        waiting.stream()
-            .min(Comparator.comparingLong(Request::getHeadersNanoTime))
-            .map(oldest -> oldest.getConnectionMetaData().getConnection().getEndPoint())
-            .ifPresent(endPoint -> endPoint.close(new EofException("slow client")));
-      }
+  /** Closes the connections that have waited longest, as far as there are too many. */
+  private void closeStalled() {
+    waiting.entrySet().stream()
+        .map(each -> Map.entry(each.getKey(), stall(each.getKey(), each.getValue())))
+        .sorted(Map.Entry.<Request, Long>comparingByValue().reversed())
+        .limit(Math.max(0, waiting.size() - MAX_WAITING))
+        .filter(each -> each.getValue() >= STALL.toNanos())
+        .forEach(each -> close(each.getKey()));
+  }
+
+  /** Returns the time in nanoseconds in which the client has read nothing. */
+  private static long stall(Request request, long beganNanos) {
+    long now = System.nanoTime();
+    return Math.min(now - beganNanos, now - JettyWorkarounds.lastSentNanos(request));
+  }
+
+  private void close(Request request) {
+    if (warnings.allows("close")) {
+      log.warn("Responses are aborted: more than {} clients do not read theirs", MAX_WAITING);
     }
+    request
+        .getConnectionMetaData()
+        .getConnection()
+        .getEndPoint()
+        .close(new EofException("slow client"));
   }
 }
