@@ -21,6 +21,8 @@ import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import com.realmeet.server.users.UserSync;
 import io.javalin.http.Context;
+import io.javalin.http.NotFoundResponse;
+import io.javalin.http.UnauthorizedResponse;
 import io.javalin.router.JavalinDefaultRoutingApi;
 import java.io.IOException;
 import java.io.InputStream;
@@ -342,6 +344,28 @@ class ApplicationTest {
       // as good as its end
     }
     return text.toString();
+  }
+
+  @Test
+  void exceptionsOfJavalinKeepTheirSentence() {
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              throw ctx.queryParam("missing") == null
+                  ? new UnauthorizedResponse("Sign in again")
+                  : new NotFoundResponse("There is no such room");
+            })) {
+      RawHttp client = new RawHttp(server.port());
+      client
+          .send(request("GET", MEETINGS, bearer()))
+          .unchecked()
+          .assertError(401, "Unauthorized", "Sign in again", "WWW-Authenticate: Bearer");
+      client
+          .send(request("GET", MEETINGS + "?missing", bearer()))
+          .unchecked()
+          .assertError(404, "Not Found", "There is no such room");
+      client.close();
+    }
   }
 
   @Test

@@ -8,6 +8,7 @@ import io.javalin.config.JavalinConfig;
 import io.javalin.http.Context;
 import io.javalin.http.HttpResponseException;
 import io.javalin.http.MethodNotAllowedResponse;
+import io.javalin.router.EndpointNotFound;
 import io.javalin.validation.ValidationException;
 import jakarta.servlet.ServletException;
 import jakarta.servlet.http.HttpServletResponse;
@@ -87,6 +88,7 @@ public final class Errors {
     javalin.http.prefer405over404 = true;
     javalin.routes.exception(Failure.class, this::failure);
     javalin.routes.exception(MethodNotAllowedResponse.class, this::methodNotAllowed);
+    javalin.routes.exception(EndpointNotFound.class, (e, ctx) -> respond(ctx, 404, null));
     javalin.routes.exception(
         HttpResponseException.class, (e, ctx) -> respond(ctx, e.getStatus(), e.getMessage()));
     javalin.routes.exception(
@@ -103,9 +105,6 @@ public final class Errors {
 
   private void failure(Failure failure, Context ctx) {
     Kind kind = failure.kind();
-    if (kind.status == 401) {
-      ctx.header("WWW-Authenticate", "Bearer");
-    }
     if (kind.status == 503) {
       ctx.header("Retry-After", String.valueOf(failure.retryAfter()));
     }
@@ -191,9 +190,13 @@ public final class Errors {
 
   /** Responds, or lets the client notice that a response which has begun is not complete. */
   private static void write(Context ctx, int status, String message) {
-    if (discard(ctx.res())) {
-      ctx.status(status).json(Body.of(status, message));
+    if (!discard(ctx.res())) {
+      return;
     }
+    if (status == 401) {
+      ctx.header("WWW-Authenticate", "Bearer");
+    }
+    ctx.status(status).json(Body.of(status, message));
   }
 
   /**
@@ -206,17 +209,15 @@ public final class Errors {
     if (response.isCommitted()) {
       log.warn(
           "A response is aborted, since its handler failed (request {})", RequestId.of(response));
-      ServletContextResponse.getServletContextResponse(response)
-          .getRequest()
-          .getConnectionMetaData()
-          .getConnection()
-          .getEndPoint()
-          .close();
+      JettyWorkarounds.close(
+          ServletContextResponse.getServletContextResponse(response).getRequest(),
+          "the handler failed");
       return false;
     }
     response.resetBuffer();
     CONTENT_HEADERS.forEach(name -> response.setHeader(name, null));
     response.setHeader("Vary", "Origin");
+    response.setHeader("Cache-Control", "no-store");
     return true;
   }
 
@@ -231,7 +232,7 @@ public final class Errors {
           detail == null || detail.equals(HttpStatus.getMessage(400))
               ? "Malformed request line or header"
               : detail;
-      case 404 -> "Not found";
+      case 404 -> detail == null || detail.equals("Not Found") ? "Not found" : detail;
       case 405 -> "Method not allowed";
       case 408 -> "Request body did not arrive in time";
       case 413 -> "Request body is too large";

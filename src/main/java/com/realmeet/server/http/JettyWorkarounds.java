@@ -21,6 +21,7 @@ import org.eclipse.jetty.http.HttpFields;
 import org.eclipse.jetty.http.HttpMethod;
 import org.eclipse.jetty.http.HttpVersion;
 import org.eclipse.jetty.io.Connection;
+import org.eclipse.jetty.io.EofException;
 import org.eclipse.jetty.io.ManagedSelector;
 import org.eclipse.jetty.io.SocketChannelEndPoint;
 import org.eclipse.jetty.server.HttpConfiguration;
@@ -174,6 +175,15 @@ public final class JettyWorkarounds {
     }
   }
 
+  /**
+   * Closes the connection of a request.
+   *
+   * @param reason which a pending write reports
+   */
+  static void close(Request request, String reason) {
+    request.getConnectionMetaData().getConnection().getEndPoint().close(new EofException(reason));
+  }
+
   /** Returns when ({@link System#nanoTime}) bytes were last sent on the connection of a request. */
   static long lastSentNanos(Request request) {
     return request.getConnectionMetaData().getConnection().getEndPoint() instanceof EndPoint own
@@ -214,14 +224,14 @@ public final class JettyWorkarounds {
   }
 
   private static final class Connector extends ServerConnector {
-    /** Maximum memory of heads, 8 MB. Jetty limits one head, but not their sum. */
+    /** Maximum memory of each kind of heads, 8 MB. Jetty limits one head, but not their sum. */
     static final int MAX_HEAD_MEMORY = 8 << 20;
 
-    /**
-     * Memory of the heads, over all connections, that are incomplete, and of large ones until the
-     * end of the request.
-     */
-    private final AtomicInteger headMemory = new AtomicInteger();
+    /** Memory of request heads that are not complete yet, over all connections. */
+    private final AtomicInteger incompleteHeads = new AtomicInteger();
+
+    /** Memory of large heads of requests under way, over all connections. */
+    private final AtomicInteger largeHeads = new AtomicInteger();
 
     Connector(Server server, int selectors, HttpConfiguration http) {
       super(server, 1, selectors, new ConnectionFactory(http));
@@ -229,13 +239,13 @@ public final class JettyWorkarounds {
     }
 
     /** Closes the connections with the largest incomplete heads until the others fit. */
-    private void limitHeadMemory() {
-      while (headMemory.get() > MAX_HEAD_MEMORY) {
+    private void limitIncompleteHeads() {
+      while (incompleteHeads.get() > MAX_HEAD_MEMORY) {
         Optional<EndPoint> largest =
             getConnectedEndPoints().stream()
                 .map(EndPoint.class::cast)
-                .filter(each -> !each.inRequest && each.headMemory.get() > 0)
-                .max(Comparator.comparingInt(each -> each.headMemory.get()));
+                .filter(each -> each.incompleteHead.get() > 0)
+                .max(Comparator.comparingInt(each -> each.incompleteHead.get()));
         if (largest.isEmpty()) {
           return;
         }
@@ -332,8 +342,8 @@ public final class JettyWorkarounds {
     private static final int COPIES = 3;
 
     /**
-     * Size of a head in bytes above which it is counted to the end of the request, and the
-     * connection is then closed, since its parser keeps a builder of that size.
+     * Size in bytes above which a head is counted to the end of its request, and the connection is
+     * closed then, since its parser keeps a builder of that size.
      */
     private static final int LARGE_HEAD = 8 << 10;
 
@@ -345,10 +355,14 @@ public final class JettyWorkarounds {
     private volatile int expired;
     private volatile long lastSentNanos;
 
+    /** Bytes of the head, and of what has arrived with it. */
     private volatile int headSize;
 
-    /** Memory of the head, as far as it counts. */
-    private final AtomicInteger headMemory = new AtomicInteger();
+    /** Memory of the incomplete head; 0 once it is complete. */
+    private final AtomicInteger incompleteHead = new AtomicInteger();
+
+    /** Memory of the large head of a request under way, otherwise 0. */
+    private final AtomicInteger largeHead = new AtomicInteger();
 
     private final Connector connector;
 
@@ -372,12 +386,15 @@ public final class JettyWorkarounds {
     void onHeaders(HttpFields.Mutable response) {
       inRequest = true;
       restartIdleTime();
-      if (headSize <= LARGE_HEAD) {
-        releaseHead();
+      int memory = incompleteHead.get();
+      boolean isLarge = headSize > LARGE_HEAD;
+      releaseHead();
+      if (!isLarge) {
         return;
       }
       response.put(HttpFields.CONNECTION_CLOSE);
-      if (connector.headMemory.get() > Connector.MAX_HEAD_MEMORY) {
+      largeHead.set(memory);
+      if (connector.largeHeads.addAndGet(memory) > Connector.MAX_HEAD_MEMORY) {
         throw new HttpException.RuntimeException(503);
       }
     }
@@ -406,9 +423,9 @@ public final class JettyWorkarounds {
       int memory =
           COPIES * bytes + HEADER_BYTES * Math.min(lines, FieldLimitConnection.MAX_HEADERS);
       headSize += bytes;
-      headMemory.addAndGet(memory);
-      connector.headMemory.addAndGet(memory);
-      connector.limitHeadMemory();
+      incompleteHead.addAndGet(memory);
+      connector.incompleteHeads.addAndGet(memory);
+      connector.limitIncompleteHeads();
       if (!isOpen()) {
         releaseHead();
         BufferUtil.clear(buffer);
@@ -419,7 +436,8 @@ public final class JettyWorkarounds {
 
     private void releaseHead() {
       headSize = 0;
-      connector.headMemory.addAndGet(-headMemory.getAndSet(0));
+      connector.incompleteHeads.addAndGet(-incompleteHead.getAndSet(0));
+      connector.largeHeads.addAndGet(-largeHead.getAndSet(0));
     }
 
     @Override

@@ -113,8 +113,11 @@ public final class Json {
         && number.getCause() instanceof InputCoercionException) {
       return Failure.badRequest(named(number) + " is out of range");
     }
-    if (e instanceof ValueInstantiationException refused) {
-      return Failure.badRequest(named(refused) + " is not valid");
+    if (e instanceof ValueInstantiationException refused) { // also by Objects.requireNonNull
+      return refused.getCause() instanceof IllegalArgumentException
+              || refused.getCause() instanceof NullPointerException
+          ? Failure.badRequest(named(refused) + " is not valid")
+          : new IllegalStateException(refused);
     }
     if (e.getOriginalMessage().startsWith("Duplicate field")
         && e.getProcessor() instanceof JsonParser parser) {

@@ -6,7 +6,7 @@ import java.time.Duration;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
-import org.eclipse.jetty.io.EofException;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
@@ -30,6 +30,9 @@ final class SlowReaderLimit extends Handler.Wrapper {
   /** Requests with a pending write, and when ({@link System#nanoTime}) it began. */
   private final Map<Request, Long> waiting = new ConcurrentHashMap<>();
 
+  /** True while a check is scheduled. */
+  private final AtomicBoolean isScheduled = new AtomicBoolean();
+
   private final LogRateLimiter warnings = new LogRateLimiter();
 
   @Override
@@ -47,24 +50,30 @@ final class SlowReaderLimit extends Handler.Wrapper {
       public void write(boolean last, ByteBuffer content, Callback callback) {
         waiting.put(request, System.nanoTime());
         super.write(last, content, Callback.from(() -> waiting.remove(request), callback));
-        if (waiting.size() > MAX_WAITING) {
-          getServer()
-              .getScheduler()
-              .schedule(
-                  SlowReaderLimit.this::closeStalled, STALL.toMillis(), TimeUnit.MILLISECONDS);
-        }
+        checkLater();
       }
     };
   }
 
+  /** Looks again after the time of a stall, and then again, as long as too many wait. */
+  private void checkLater() {
+    if (waiting.size() > MAX_WAITING && isScheduled.compareAndSet(false, true)) {
+      getServer()
+          .getScheduler()
+          .schedule(this::closeStalled, STALL.toMillis(), TimeUnit.MILLISECONDS);
+    }
+  }
+
   /** Closes the connections that have waited longest, as far as there are too many. */
   private void closeStalled() {
+    isScheduled.set(false);
     waiting.entrySet().stream()
         .map(each -> Map.entry(each.getKey(), stall(each.getKey(), each.getValue())))
         .sorted(Map.Entry.<Request, Long>comparingByValue().reversed())
         .limit(Math.max(0, waiting.size() - MAX_WAITING))
         .filter(each -> each.getValue() >= STALL.toNanos())
         .forEach(each -> close(each.getKey()));
+    checkLater();
   }
 
   /** Returns the time in nanoseconds in which the client has read nothing. */
@@ -77,10 +86,6 @@ final class SlowReaderLimit extends Handler.Wrapper {
     if (warnings.allows("close")) {
       log.warn("Responses are aborted: more than {} clients do not read theirs", MAX_WAITING);
     }
-    request
-        .getConnectionMetaData()
-        .getConnection()
-        .getEndPoint()
-        .close(new EofException("slow client"));
+    JettyWorkarounds.close(request, "the client does not read");
   }
 }
