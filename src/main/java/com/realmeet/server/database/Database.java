@@ -70,7 +70,7 @@ public final class Database implements AutoCloseable {
    * Minimum time until a call is cancelled: with a nearer deadline, a late request would close a
    * healthy connection.
    */
-  private static final Duration MIN_CALL_TIME = Duration.ofMillis(300);
+  private static final Duration MIN_CALL_TIME = Duration.ofMillis(200);
 
   /**
    * Time within which a failure is retried: the second try has 3 s, the time to get a connection,
@@ -350,6 +350,7 @@ public final class Database implements AutoCloseable {
     handle.savepoint(savepoint);
     try {
       T result = work.withHandle(handle);
+      requireCommittable(handle);
       handle.releaseSavepoint(savepoint);
       return result;
     } catch (RuntimeException e) {

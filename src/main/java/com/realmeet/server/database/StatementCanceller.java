@@ -27,9 +27,9 @@ final class StatementCanceller implements AutoCloseable {
   private static final Duration TICK = Duration.ofMillis(100);
 
   /**
-   * Time after a cancel request in which a call ends; otherwise its connection is closed, since the
-   * database or the network is probably frozen. A network timeout would begin anew with each
-   * statement.
+   * Time from the deadline of a call to the end of its connection, if a cancel request has not
+   * ended it: the database or the network is probably frozen. A network timeout would begin anew
+   * with each statement.
    */
   private static final Duration ABORT_DELAY = Duration.ofMillis(200);
 
@@ -62,15 +62,17 @@ final class StatementCanceller implements AutoCloseable {
   final class Watch {
     private final Connection connection;
     private final Deadline deadline;
+    private final Deadline abortTime;
 
     // Guarded by this:
     private boolean sending;
-    private Deadline abortTime; // null: nothing was cancelled
+    private boolean cancelled;
     private boolean ended;
 
     private Watch(Connection connection, Deadline deadline) {
       this.connection = connection;
       this.deadline = deadline;
+      this.abortTime = new Deadline(deadline.nanoTime() + ABORT_DELAY.toNanos());
     }
 
     /**
@@ -82,7 +84,7 @@ final class StatementCanceller implements AutoCloseable {
       watches.remove(this);
       synchronized (this) {
         ended = true;
-        return abortTime != null;
+        return cancelled;
       }
     }
 
@@ -90,11 +92,10 @@ final class StatementCanceller implements AutoCloseable {
       if (ended || !deadline.remaining().isZero()) {
         return;
       }
-      if (abortTime == null) {
-        abortTime = Deadline.in(ABORT_DELAY);
-      } else if (abortTime.remaining().isZero()) {
+      if (cancelled && abortTime.remaining().isZero()) { // not before the cancel request
         abort();
       }
+      cancelled = true;
       if (!sending) {
         sending = true;
         cancels.execute(this::cancel);

@@ -260,6 +260,14 @@ class DatabaseTest {
                         insert(inner, "two");
                         return database.writeIdempotent(innermost -> insert(innermost, "one"));
                       }));
+          assertThrows(
+              IllegalStateException.class,
+              () ->
+                  database.write(
+                      inner -> {
+                        assertThrows(JdbiException.class, () -> insert(inner, "one"));
+                        return "created";
+                      }));
           return database.write(inner -> insert(inner, "three"));
         });
 
