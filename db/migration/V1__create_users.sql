@@ -82,17 +82,17 @@ EXCEPTION WHEN feature_not_supported OR invalid_object_definition OR invalid_tab
     concat_ws(', ', message, nullif(detail, ''));
 END $$;
 
--- A soft delete of the application, for example, whose rows would become tombstones.
+-- A column of the application is not adopted: rows of its own soft delete, for example, would become tombstones.
 DO $$
 DECLARE
   others text := (
     SELECT string_agg(quote_ident(attname), ', ')
     FROM pg_attribute
     WHERE attrelid = 'users'::regclass AND NOT attisdropped
-      AND (attname IN ('clerk_updated_at', 'deleted_at') AND (atttypid <> 'timestamptz'::regtype
-          OR 2 <> (SELECT count(*) FROM pg_attribute
-            WHERE attrelid = 'users'::regclass AND NOT attisdropped AND attname IN ('clerk_updated_at', 'deleted_at')))
-        OR attname = 'clerk_fields' AND atttypid <> 'jsonb'::regtype));
+      AND (attname = 'clerk_updated_at' AND atttypid <> 'timestamptz'::regtype
+        OR attname = 'clerk_fields' AND atttypid <> 'jsonb'::regtype
+        OR attname = 'deleted_at' AND NOT EXISTS (
+          SELECT FROM pg_attribute WHERE attrelid = 'users'::regclass AND attname = 'clerk_updated_at' AND NOT attisdropped)));
 BEGIN
   IF others IS NOT NULL THEN
     RAISE EXCEPTION 'the table "users" has columns of its own with names of the server''s: rename %', others;

@@ -272,7 +272,8 @@ public final class Migrations {
         .baselineOnMigrate(true) // the Node server's tables may be there
         .baselineVersion("0")
         .outOfOrder(true) // a branch with a lower number may be merged later
-        .ignoreMigrationPatterns("*:missing", "*:future") // an older release may start again
+        .ignoreMigrationPatterns(
+            "*:missing", "*:future") // a branch or release without them may start
         .validateMigrationNaming(true);
   }
 
@@ -286,7 +287,8 @@ public final class Migrations {
    * @param readOnly data source whose connections are read-only
    */
   static MigrationInfo[] compare(DataSource readOnly, DatabaseUrl url) {
-    return flyway(readOnly, url, true).load().info().all();
+    boolean isPooled = true; // of no effect, since no lock is taken
+    return flyway(readOnly, url, isPooled).load().info().all();
   }
 
   /**

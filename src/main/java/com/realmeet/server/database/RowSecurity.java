@@ -23,31 +23,37 @@ import org.flywaydb.core.api.callback.Event;
  * grants and policies of an application persist.
  */
 final class RowSecurity extends BaseCallback {
-  /** Selects all relations, since a migration may name another schema than the current one. */
+  /**
+   * Selects relations of the current schema, and the current role's own ones in all schemas, since
+   * a migration may name another one; those of extensions are left out.
+   */
   private static final String RELATIONS =
       """
       SELECT c.oid
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
       WHERE n.nspname !~ '^(pg_|information_schema$)'
         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
-        AND pg_has_role(c.relowner, 'USAGE')
+        AND (n.nspname = current_schema() OR pg_get_userbyid(c.relowner) = current_user)
+        AND NOT EXISTS (
+          SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')
+      """;
+
+  private static final String TABLES =
+      """
+      SELECT oid
+      FROM pg_class
+      WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
       """;
 
   private static final String HAS_API_ROLES =
       "SELECT to_regrole('anon') IS NOT NULL OR to_regrole('authenticated') IS NOT NULL";
 
   /** Selects the table of users. */
-  static final String USERS =
-      """
-      SELECT oid
-      FROM pg_class
-      WHERE relnamespace = to_regnamespace(quote_ident(current_schema()))
-        AND relname = 'users'
-      """;
+  static final String USERS = TABLES + "AND relname = 'users'";
 
   /** Selects the server's own tables. */
   static final String OWN_TABLES =
-      USERS.replace("= 'users'", "IN ('users', '" + Migrations.HISTORY + "')");
+      TABLES + "AND relname IN ('users', '" + Migrations.HISTORY + "')";
 
   /**
    * Generates statements that revoke the privileges of the API's roles on relations, and policies
