@@ -112,7 +112,7 @@ class CommandsTest {
   @ParameterizedTest
   @CsvSource({
     "ca.pem, would be checked against the revocation list",
-    "expired-ca.pem, names a CA file (~/.postgresql/root.crt) with a certificate that has expired"
+    "expired-ca.pem, names a CA file (~/.postgresql/root.crt) that has expired"
   })
   void filesOfTheHomeDirectoryAreNotOverlooked(String ca, String problem) throws IOException {
     Path files = Files.createDirectories(directory.resolve(".postgresql"));

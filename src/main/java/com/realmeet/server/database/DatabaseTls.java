@@ -199,11 +199,9 @@ final class DatabaseTls {
     if (certificates.isEmpty()) {
       throw new IllegalArgumentException("names a " + what + " that has no certificate (PEM)");
     }
-    if (!certificates.stream().allMatch(DatabaseTls::isValidNow)) {
+    if (certificates.stream().noneMatch(DatabaseTls::isValidNow)) {
       throw new IllegalArgumentException(
-          "names a "
-              + what
-              + " with a certificate that has expired, or is not valid yet: remove that from it");
+          "names a " + what + " that has expired, or is not valid yet");
     }
     return certificates;
   }

@@ -88,6 +88,7 @@ class DatabaseTlsTest {
         "localhost?ssl=require",
         "localhost?sslmode=no-verify",
         "localhost?sslmode=require&sslrootcert=ca.pem",
+        "localhost?sslmode=verify-full&sslrootcert=mixed-ca.pem",
         "localhost?sslrootcert=ca.pem",
         "localhost?ssl=true&sslrootcert=ca.pem",
         "localhost?sslmode=verify-ca&sslrootcert=ca.pem",
@@ -179,9 +180,8 @@ class DatabaseTlsTest {
           sslrootcert=/QQ/ca.pem                       | CA file (sslrootcert) that cannot be read
           sslrootcert=/                                | CA file (sslrootcert) that cannot be read
           sslrootcert=client.key                       | CA file (sslrootcert) that has no certificate
-          sslrootcert=expired-ca.pem                   | CA file (sslrootcert) with a certificate that has expired
-          sslrootcert=mixed-ca.pem                     | CA file (sslrootcert) with a certificate that has expired
-          sslcert=expired-ca.pem&sslaccept=strict      | CA file (sslcert) with a certificate that has expired
+          sslrootcert=expired-ca.pem                   | CA file (sslrootcert) that has expired
+          sslcert=expired-ca.pem&sslaccept=strict      | CA file (sslcert) that has expired
           sslcert=QQ.pem&sslaccept=strict              | CA file (sslcert) that cannot be read
           sslcert=client.pem                           | sslcert without sslkey
           sslcert=client.pem&sslrootcert=ca.pem        | sslcert without sslkey
