@@ -72,7 +72,10 @@ public final class InstanceCheck {
       if (e.kind() != Kind.CLERK_BAD_RESPONSE) {
         throw e;
       }
-      log.warn("The instance of CLERK_SECRET_KEY is not known, users are inserted: {}", e.reason());
+      if (limiter.allows("not known")) {
+        log.warn(
+            "The instance of CLERK_SECRET_KEY is not known, users are inserted: {}", e.reason());
+      }
     }
     insertsAllowed = true;
   }
