@@ -25,4 +25,9 @@ openssl pkcs12 -export -inkey server.key -in server.pem -out server.p12 -passout
 keytool -genkeypair -alias expired -keyalg EC -dname CN=expired-ca -ext bc=ca:true -startdate -10d -validity 1 \
   -keystore expired.p12 -storepass expired
 keytool -exportcert -rfc -alias expired -keystore expired.p12 -storepass expired -file expired-ca.pem
-rm expired.p12 ca.key other-ca.key server.key server.pem ca.srl ./*.csr ./*.ext
+keytool -genkeypair -alias server -keyalg EC -dname CN=localhost -keystore expired-server.p12 -storepass server
+keytool -certreq -alias server -keystore expired-server.p12 -storepass server |
+  keytool -gencert -alias expired -keystore expired.p12 -storepass expired -rfc -ext san=dns:localhost -validity 36500 > expired-server.pem
+cat expired-ca.pem expired-server.pem > expired-chain.pem
+keytool -importcert -noprompt -alias server -file expired-chain.pem -keystore expired-server.p12 -storepass server
+rm expired-server.pem expired-chain.pem expired.p12 ca.key other-ca.key server.key server.pem ca.srl ./*.csr ./*.ext

@@ -78,9 +78,8 @@ final class DatabaseTls {
           "has an sslmode that is too weak for sslrootcert=system: use verify-full");
     }
     mode = verifying(mode, ca);
-    if (mode.startsWith("verify")
-        && !"system".equals(ca)
-        && Files.exists(defaultFile("root.crl"))) { // which libpq checks
+    boolean verifiesByFile = mode.startsWith("verify") && !"system".equals(ca);
+    if (verifiesByFile && Files.exists(defaultFile("root.crl"))) { // which libpq checks
       throw new IllegalArgumentException(
           "would be checked against the revocation list ~/.postgresql/root.crl by psql, which is not"
               + " done here: remove that file, or use sslrootcert=system");
@@ -97,8 +96,11 @@ final class DatabaseTls {
     }
     if ("system".equals(ca)) {
       properties.put("sslfactory", "org.postgresql.ssl.DefaultJavaSSLFactory");
-    } else if (ca != null) {
-      properties.put("sslrootcert", ca);
+    } else if (ca != null || verifiesByFile) {
+      properties.put("sslrootcert", ca == null ? defaultFile("root.crt").toString() : ca);
+    }
+    if (verifiesByFile && key == null) {
+      properties.put("sslfactory", ValidCaFactory.class.getName());
     }
     if (key != null) {
       properties.putAll(client(certificate, key, ca));
@@ -206,7 +208,11 @@ final class DatabaseTls {
     return certificates;
   }
 
-  /** Java does not check this for a certificate that it trusts; libpq does. */
+  /** Returns those certificates of a CA file that are valid now. */
+  static List<X509Certificate> validAuthorities(String file) {
+    return certificates("CA file", file).stream().filter(DatabaseTls::isValidNow).toList();
+  }
+
   private static boolean isValidNow(X509Certificate certificate) {
     try {
       certificate.checkValidity();

@@ -60,7 +60,8 @@ class DatabaseTlsTest {
         files.resolve("mixed-ca.pem"),
         Files.readString(files.resolve("ca.pem"))
             + Files.readString(files.resolve("expired-ca.pem")));
-    for (String key : List.of("client.key", "client-sec1.key", "server.p12")) {
+    for (String key :
+        List.of("client.key", "client-sec1.key", "server.p12", "expired-server.p12")) {
       Files.copy(Path.of("src/test/resources/tls", key), files.resolve(key));
       Files.setPosixFilePermissions(
           files.resolve(key), PosixFilePermissions.fromString("rw-------"));
@@ -142,6 +143,19 @@ class DatabaseTlsTest {
       return probe.isBound();
     } catch (IOException e) {
       return false;
+    }
+  }
+
+  @Test
+  void expiredAuthorityOfABundleIsNotTrusted() throws Exception {
+    try (TlsServer own = new TlsServer(url, "127.0.0.1", false, "expired-server.p12")) {
+      assertTrue(isConnectedByTls(own, "localhost?sslmode=require"));
+      SQLException refused =
+          assertThrows(
+              SQLException.class,
+              () ->
+                  isConnectedByTls(own, "localhost?sslmode=verify-full&sslrootcert=mixed-ca.pem"));
+      assertTrue(refused.getMessage().contains("PKIX"), refused::getMessage);
     }
   }
 
@@ -272,6 +286,11 @@ class DatabaseTlsTest {
 
     TlsServer(String url, String address, boolean wantsClientCertificate)
         throws IOException, GeneralSecurityException {
+      this(url, address, wantsClientCertificate, "server.p12");
+    }
+
+    TlsServer(String url, String address, boolean wantsClientCertificate, String keyStore)
+        throws IOException, GeneralSecurityException {
       listener = new ServerSocket(0, 50, InetAddress.getByName(address));
       String[] parts = url.split("://|@|/|\\?");
       credentials = parts[1];
@@ -281,7 +300,7 @@ class DatabaseTlsTest {
 
       char[] password = "server".toCharArray();
       KeyManagerFactory keys = KeyManagerFactory.getInstance("PKIX");
-      keys.init(KeyStore.getInstance(Path.of(tls("server.p12")).toFile(), password), password);
+      keys.init(KeyStore.getInstance(Path.of(tls(keyStore)).toFile(), password), password);
       KeyStore authorities = KeyStore.getInstance(KeyStore.getDefaultType());
       authorities.load(null, null);
       try (InputStream ca = DatabaseTlsTest.class.getResourceAsStream("/tls/ca.pem")) {
