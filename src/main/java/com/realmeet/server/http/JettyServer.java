@@ -233,7 +233,7 @@ public final class JettyServer {
       ofApplication(bulkhead(MAX_APPLICATION_REQUESTS)),
       ofApplication(new OnPlatformThread()), // QoSHandler resumes requests on virtual threads
       new RequestBodyLimits(),
-      new SlowReaderLimit(),
+      ofApplication(new SlowReaderLimit()),
       new WithDeadline()
     };
     for (int i = 1; i < chain.length; i++) {

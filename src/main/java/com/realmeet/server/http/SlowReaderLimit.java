@@ -7,9 +7,9 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
-import org.eclipse.jetty.server.Handler;
 import org.eclipse.jetty.server.Request;
 import org.eclipse.jetty.server.Response;
+import org.eclipse.jetty.server.handler.ConditionalHandler;
 import org.eclipse.jetty.util.Callback;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -18,7 +18,7 @@ import org.slf4j.LoggerFactory;
  * Limits the number of handlers that wait until a slow client has read more of a response: each
  * takes a thread. A response that fits into JettyServer's buffer needs none.
  */
-final class SlowReaderLimit extends Handler.Wrapper {
+final class SlowReaderLimit extends ConditionalHandler.ElseNext {
   private static final Logger log = LoggerFactory.getLogger(SlowReaderLimit.class);
 
   /** Leaves a third of the threads of an application's routes to other clients. */
@@ -36,9 +36,10 @@ final class SlowReaderLimit extends Handler.Wrapper {
   private final LogRateLimiter warnings = new LogRateLimiter();
 
   @Override
-  public boolean handle(Request request, Response response, Callback callback) throws Exception {
+  protected boolean onConditionsMet(Request request, Response response, Callback callback)
+      throws Exception {
     try {
-      return super.handle(request, limited(request, response), callback);
+      return nextHandler(request, limited(request, response), callback);
     } finally {
       waiting.remove(request); // a write that is still pending takes no thread
     }
