@@ -181,7 +181,7 @@ public final class Errors {
     }
   }
 
-  private static void respond(Context ctx, int status, String detail) {
+  private void respond(Context ctx, int status, String detail) {
     if (status == 503) {
       ctx.header("Retry-After", "1");
     }
@@ -189,7 +189,7 @@ public final class Errors {
   }
 
   /** Responds, or lets the client notice that a response which has begun is not complete. */
-  private static void write(Context ctx, int status, String message) {
+  private void write(Context ctx, int status, String message) {
     if (!discard(ctx.res())) {
       return;
     }
@@ -205,19 +205,17 @@ public final class Errors {
    *
    * @return false if the connection is closed
    */
-  private static boolean discard(HttpServletResponse response) {
+  private boolean discard(HttpServletResponse response) {
+    ServletContextResponse core = ServletContextResponse.getServletContextResponse(response);
     if (response.isCommitted()) {
       log.warn(
           "A response is aborted, since its handler failed (request {})", RequestId.of(response));
-      JettyWorkarounds.close(
-          ServletContextResponse.getServletContextResponse(response).getRequest(),
-          "the handler failed");
+      JettyWorkarounds.close(core.getRequest(), "the handler failed");
       return false;
     }
     response.resetBuffer();
-    CONTENT_HEADERS.forEach(name -> response.setHeader(name, null));
-    response.setHeader("Vary", "Origin");
-    response.setHeader("Cache-Control", "no-store");
+    CONTENT_HEADERS.forEach(core.getHeaders()::remove);
+    JettyServer.addHeaders(cors, core.getRequest().getHeaders(), core.getHeaders());
     return true;
   }
 
