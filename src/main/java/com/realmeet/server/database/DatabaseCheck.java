@@ -68,6 +68,14 @@ public final class DatabaseCheck implements AutoCloseable {
       HAVING count(*) > 0
       """;
 
+  /** True for a role {@code r} of Supabase's public API that may use the relation {@code c}. */
+  private static final String HAS_RIGHTS =
+      """
+      r.rolname IN ('anon', 'authenticated')
+        AND (has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
+          OR has_table_privilege(r.oid, c.oid, 'DELETE, TRUNCATE'))\
+      """;
+
   /**
    * Finds rights of the roles of Supabase's public API on the server's tables, with their policies.
    */
@@ -79,11 +87,10 @@ public final class DatabaseCheck implements AutoCloseable {
          WHERE p.polrelid = c.oid AND p.polroles && ARRAY[0::oid, r.oid]) AS policies
       FROM pg_class c CROSS JOIN pg_roles r
       WHERE c.oid IN (to_regclass('users'), to_regclass('@HISTORY@'))
-        AND r.rolname IN ('anon', 'authenticated')
-        AND (has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
-          OR has_table_privilege(r.oid, c.oid, 'DELETE, TRUNCATE'))
+        AND @HAS_RIGHTS@
       ORDER BY 3, 1, 2
       """
+          .replace("@HAS_RIGHTS@", HAS_RIGHTS)
           .replace("@HISTORY@", Migrations.HISTORY);
 
   /**
@@ -99,11 +106,10 @@ public final class DatabaseCheck implements AutoCloseable {
         AND EXISTS (
           SELECT
           FROM pg_roles r
-          WHERE r.rolname IN ('anon', 'authenticated')
-            AND (has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
-              OR has_table_privilege(r.oid, c.oid, 'DELETE, TRUNCATE')))
+          WHERE @HAS_RIGHTS@)
       ORDER BY 1
-      """;
+      """
+          .replace("@HAS_RIGHTS@", HAS_RIGHTS);
 
   /**
    * Finds views that access {@code users}, directly or through other views, by the rights of their
