@@ -23,7 +23,6 @@ import java.sql.SQLException;
 import java.sql.SQLTransientConnectionException;
 import java.time.Duration;
 import java.util.Optional;
-import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
@@ -342,11 +341,11 @@ public final class Database implements AutoCloseable {
   }
 
   /** Runs work so that, if it fails, a transaction of the outer call can go on. */
-  private static <T> T nested(Handle handle, HandleCallback<T, RuntimeException> work) {
+  private <T> T nested(Handle handle, HandleCallback<T, RuntimeException> work) {
     if (!handle.isInTransaction()) {
       return work.withHandle(handle);
     }
-    String savepoint = "nested_" + UUID.randomUUID();
+    String savepoint = "nested_" + ++current.get().savepoints;
     handle.savepoint(savepoint);
     try {
       T result = work.withHandle(handle);
@@ -374,6 +373,9 @@ public final class Database implements AutoCloseable {
 
     /** True if a statement was cancelled, since it took too long. */
     boolean isCancelled;
+
+    /** Number of savepoints so far, which gives each its name. */
+    int savepoints;
 
     Call(Deadline deadline) {
       this.deadline = deadline;
@@ -502,7 +504,8 @@ public final class Database implements AutoCloseable {
       if (poolerChecked.compareAndSet(false, true)) {
         detectPooler(connection);
       }
-      if (!preparedStatements.get()) { // it was being opened when they were turned off
+      if (!preparedStatements.get()) {
+        // The pool was opening this connection when prepared statements were turned off.
         connection.unwrap(PGConnection.class).setPrepareThreshold(0);
       }
     } catch (SQLException e) {

@@ -299,9 +299,9 @@ public final class Backfill {
               + " instance? If so, add --force",
           missing.size(),
           rows);
-    }
-    if (tooMany && !options.dryRun) {
-      return false;
+      if (!options.dryRun) {
+        return false;
+      }
     }
     missing.forEach(this::markDeletedIfMissing);
     return !tooMany;
