@@ -101,6 +101,18 @@ class ApplicationTest {
     return TestServer.start(new WithHandler(handler), clerk, database);
   }
 
+  /** Its handler of a test answers requests with {@code ?large}, and an empty list the others. */
+  private static TestServer serverWithLarge(HandlerOfTest handler) {
+    return serverWith(
+        (ctx, database) -> {
+          if (ctx.queryParam("large") == null) {
+            ctx.json(Success.of(List.of()));
+          } else {
+            handler.handle(ctx, database);
+          }
+        });
+  }
+
   private interface HandlerOfTest {
     void handle(Context ctx, Database database) throws Exception;
   }
@@ -214,12 +226,8 @@ class ApplicationTest {
     AtomicInteger large = new AtomicInteger();
     List<RawHttp> clients = new ArrayList<>();
     try (TestServer server =
-        serverWith(
+        serverWithLarge(
             (ctx, database) -> {
-              if (ctx.queryParam("large") == null) {
-                ctx.json(Success.of(List.of()));
-                return;
-              }
               large.incrementAndGet();
               while (true) { // until the connection is closed
                 ctx.outputStream().write(new byte[1 << 20]);
@@ -245,12 +253,8 @@ class ApplicationTest {
     byte[] large = new byte[16 << 20];
     List<RawHttp> clients = new ArrayList<>();
     try (TestServer server =
-        serverWith(
+        serverWithLarge(
             (ctx, database) -> {
-              if (ctx.queryParam("large") == null) {
-                ctx.json(Success.of(List.of()));
-                return;
-              }
               ctx.res().setContentLength(large.length);
               ctx.res().getOutputStream().write(large);
             })) {

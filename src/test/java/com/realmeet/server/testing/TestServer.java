@@ -40,7 +40,7 @@ import org.eclipse.jetty.server.ServerConnector;
 
 /** The real server on a free port, and a client that speaks to it as a front end would. */
 public final class TestServer implements AutoCloseable {
-  /** Of HTTP/1.1, or else it would ask in each request for HTTP/2, which is not to be had. */
+  /** Speaks HTTP/1.1 only: by default, Java's client requests an upgrade to HTTP/2 each time. */
   private static final HttpClient HTTP =
       HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).build();
 
