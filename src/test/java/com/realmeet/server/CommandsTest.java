@@ -13,6 +13,7 @@ import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Function;
@@ -119,12 +120,31 @@ class CommandsTest {
     Files.copy(Path.of("src/test/resources/tls", ca), files.resolve("root.crt"));
     Files.createFile(files.resolve("root.crl"));
     Map<String, String> settings =
-        Map.of(
-            "CLERK_SECRET_KEY", "sk_test_x",
-            "DATABASE_URL", "postgresql://ada@127.0.0.1:1/app?sslmode=require",
-            "JDK_JAVA_OPTIONS", "-Duser.home=" + directory);
+        settingsWithHome("postgresql://ada@127.0.0.1:1/app?sslmode=require");
     String output = jar(2, settings, "migrate");
     assertTrue(output.contains("DATABASE_URL " + problem), output);
+  }
+
+  /** psql shows the certificate there, and refuses a key that others may read. */
+  @Test
+  void clientCertificateOfTheHomeDirectoryIsUsed() throws IOException {
+    Path files = Files.createDirectories(directory.resolve(".postgresql"));
+    Files.copy(Path.of("src/test/resources/tls/client.pem"), files.resolve("postgresql.crt"));
+    Files.copy(Path.of("src/test/resources/tls/client.key"), files.resolve("postgresql.key"));
+    Files.setPosixFilePermissions(
+        files.resolve("postgresql.key"), PosixFilePermissions.fromString("rw-r--r--"));
+    String output = jar(2, settingsWithHome("postgresql://ada@127.0.0.1:1/app"), "migrate");
+    assertTrue(output.contains("DATABASE_URL names a client key (sslkey) that others"), output);
+  }
+
+  private Map<String, String> settingsWithHome(String url) {
+    return Map.of(
+        "CLERK_SECRET_KEY",
+        "sk_test_x",
+        "DATABASE_URL",
+        url,
+        "JDK_JAVA_OPTIONS",
+        "-Duser.home=" + directory);
   }
 
   @Test

@@ -9,6 +9,7 @@ import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.security.GeneralSecurityException;
 import java.security.KeyFactory;
+import java.security.PrivateKey;
 import java.security.cert.Certificate;
 import java.security.cert.CertificateException;
 import java.security.cert.CertificateFactory;
@@ -67,6 +68,7 @@ final class DatabaseTls {
       requireAuthority(certificate);
       boolean any = accept.equals("accept_invalid_certs") && !mode.startsWith("verify");
       ca = any ? null : certificate;
+      certificate = null;
     }
     if (accept.equals("strict")) {
       mode = "verify-full";
@@ -94,16 +96,14 @@ final class DatabaseTls {
     if (named || ca != null) {
       properties.put("sslmode", mode);
     }
-    if ("system".equals(ca)) {
-      properties.put("sslfactory", "org.postgresql.ssl.DefaultJavaSSLFactory");
-    } else if (ca != null || verifiesByFile) {
+    if (mode.startsWith("verify")) {
+      properties.put("sslfactory", VerifyingSslFactory.class.getName());
+    }
+    if (verifiesByFile) {
       properties.put("sslrootcert", ca == null ? defaultFile("root.crt").toString() : ca);
     }
-    if (verifiesByFile && key == null) {
-      properties.put("sslfactory", ValidCaFactory.class.getName());
-    }
-    if (key != null) {
-      properties.putAll(client(certificate, key, ca));
+    if (!mode.equals("disable")) {
+      properties.putAll(client(certificate, key, parameters.get("sslcertmode")));
     }
     return properties;
   }
@@ -117,13 +117,13 @@ final class DatabaseTls {
       return "verify-full";
     }
     if (ca != null) {
-      certificates("CA file (sslrootcert)", ca);
+      requireRoot("CA file (sslrootcert)", ca);
       return mode.equals("disable") ? mode : stricter(mode, "verify-ca");
     }
     if (Files.exists(defaultFile("root.crt"))) {
       String verifying = mode.equals("require") ? "verify-ca" : mode;
       if (verifying.startsWith("verify")) {
-        certificates("CA file (~/.postgresql/root.crt)", defaultFile("root.crt").toString());
+        requireRoot("CA file (~/.postgresql/root.crt)", defaultFile("root.crt").toString());
       }
       return verifying;
     }
@@ -208,6 +208,14 @@ final class DatabaseTls {
     return certificates;
   }
 
+  /** Requires a CA file to have a root: libpq trusts no intermediate certificate without it. */
+  private static void requireRoot(String what, String file) {
+    if (certificates(what, file).stream().noneMatch(each -> isRoot(each) && isValidNow(each))) {
+      throw new IllegalArgumentException(
+          "names a " + what + " without a valid root certificate, which signs itself: add it");
+    }
+  }
+
   /** Returns those certificates of a CA file that are valid now. */
   static List<X509Certificate> validAuthorities(String file) {
     return certificates("CA file", file).stream().filter(DatabaseTls::isValidNow).toList();
@@ -222,18 +230,18 @@ final class DatabaseTls {
     }
   }
 
+  /** Returns true for a certificate that signs itself. */
+  static boolean isRoot(X509Certificate certificate) {
+    return certificate.getIssuerX500Principal().equals(certificate.getSubjectX500Principal());
+  }
+
   /**
    * Rejects an sslcert that is not a CA file as in Prisma's URLs, but a client certificate without
    * its key.
    */
   private static void requireAuthority(String file) {
     if (certificates("CA file (sslcert)", file).stream()
-        .noneMatch(
-            certificate ->
-                certificate.getBasicConstraints() >= 0
-                    || certificate
-                        .getIssuerX500Principal()
-                        .equals(certificate.getSubjectX500Principal()))) {
+        .noneMatch(certificate -> certificate.getBasicConstraints() >= 0 || isRoot(certificate))) {
       throw new IllegalArgumentException(
           "has sslcert without sslkey: name the key of a client certificate too; "
               + "the CA file of the server is sslrootcert");
@@ -252,24 +260,45 @@ final class DatabaseTls {
   }
 
   /**
-   * Returns the properties of a client certificate; pgjdbc requires the algorithm of a key in PEM.
+   * Returns the properties of a client certificate, which is in libpq's default location if the URL
+   * names none; pgjdbc requires the algorithm of a key in PEM.
+   *
+   * @param use libpq's sslcertmode, or null
    */
-  private static Map<String, String> client(String certificate, String key, String ca) {
-    if (certificate == null) {
+  private static Map<String, String> client(String certificate, String key, String use) {
+    if ("disable".equals(use)) {
+      return Map.of();
+    }
+    if (certificate == null && key == null && Files.exists(defaultFile("postgresql.crt"))) {
+      return client(
+          defaultFile("postgresql.crt").toString(), defaultFile("postgresql.key").toString());
+    }
+    if (certificate == null && key != null) {
       throw new IllegalArgumentException("has sslkey without sslcert: name both or none");
     }
-    if ("system".equals(ca)) { // that factory of pgjdbc does not support client certificates
-      throw new IllegalArgumentException(
-          "has sslkey together with sslrootcert=system: name the CA file of the server");
-    }
-    certificates("client certificate (sslcert)", certificate);
-    byte[] bytes = read("client key (sslkey)", key);
+    return key == null ? Map.of() : client(certificate, key);
+  }
+
+  private static Map<String, String> client(String certificate, String key) {
+    clientCertificates(certificate);
+    PrivateKey privateKey = privateKey(key);
     try {
       BaseX509KeyManager.validateKeyFilePermissions(Path.of(key)); // libpq's rule
     } catch (PSQLException e) { // its message quotes the path
       throw new IllegalArgumentException(
           "names a client key (sslkey) that others may read: chmod 600");
     }
+    return Map.of(
+        "sslcert", certificate, "sslkey", key, "pemKeyAlgorithm", privateKey.getAlgorithm());
+  }
+
+  static List<X509Certificate> clientCertificates(String file) {
+    return certificates("client certificate (sslcert)", file);
+  }
+
+  /** Reads a key in PKCS #8, in PEM or DER. */
+  static PrivateKey privateKey(String file) {
+    byte[] bytes = read("client key (sslkey)", file);
     String pem = new String(bytes, StandardCharsets.ISO_8859_1);
     for (String algorithm : List.of("RSA", "EC", "EdDSA")) {
       try {
@@ -280,8 +309,7 @@ final class DatabaseTls {
                         pem.replaceFirst("(?s).*?-----BEGIN PRIVATE KEY-----", "")
                             .replaceFirst("(?s)-----END.*", ""))
                 : bytes;
-        KeyFactory.getInstance(algorithm).generatePrivate(new PKCS8EncodedKeySpec(der));
-        return Map.of("sslcert", certificate, "sslkey", key, "pemKeyAlgorithm", algorithm);
+        return KeyFactory.getInstance(algorithm).generatePrivate(new PKCS8EncodedKeySpec(der));
       } catch (IllegalArgumentException | GeneralSecurityException e) {
         continue; // rejected below if no algorithm fits
       }

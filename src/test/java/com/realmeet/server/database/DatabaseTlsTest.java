@@ -53,7 +53,14 @@ class DatabaseTlsTest {
 
   @BeforeAll
   static void start() throws Exception {
-    for (String file : List.of("ca.pem", "other-ca.pem", "expired-ca.pem", "client.pem")) {
+    for (String file :
+        List.of(
+            "ca.pem",
+            "other-ca.pem",
+            "expired-ca.pem",
+            "intermediate.pem",
+            "chain-ca.pem",
+            "client.pem")) {
       Files.copy(Path.of("src/test/resources/tls", file), files.resolve(file));
     }
     Files.writeString(
@@ -61,7 +68,12 @@ class DatabaseTlsTest {
         Files.readString(files.resolve("ca.pem"))
             + Files.readString(files.resolve("expired-ca.pem")));
     for (String key :
-        List.of("client.key", "client-sec1.key", "server.p12", "expired-server.p12")) {
+        List.of(
+            "client.key",
+            "client-sec1.key",
+            "server.p12",
+            "expired-server.p12",
+            "chained-server.p12")) {
       Files.copy(Path.of("src/test/resources/tls", key), files.resolve(key));
       Files.setPosixFilePermissions(
           files.resolve(key), PosixFilePermissions.fromString("rw-------"));
@@ -146,16 +158,41 @@ class DatabaseTlsTest {
     }
   }
 
-  @Test
-  void expiredAuthorityOfABundleIsNotTrusted() throws Exception {
+  @ParameterizedTest
+  @ValueSource(strings = {"", "&sslcert=client.pem&sslkey=client.key"})
+  void expiredAuthorityOfABundleIsNotTrusted(String client) throws Exception {
     try (TlsServer own = new TlsServer(url, "127.0.0.1", false, "expired-server.p12")) {
       assertTrue(isConnectedByTls(own, "localhost?sslmode=require"));
       SQLException refused =
           assertThrows(
               SQLException.class,
               () ->
-                  isConnectedByTls(own, "localhost?sslmode=verify-full&sslrootcert=mixed-ca.pem"));
+                  isConnectedByTls(
+                      own, "localhost?sslmode=verify-full&sslrootcert=mixed-ca.pem" + client));
       assertTrue(refused.getMessage().contains("PKIX"), refused::getMessage);
+    }
+  }
+
+  @Test
+  void certificateBetweenServerAndRootIsTakenFromTheFile() throws Exception {
+    try (TlsServer own = new TlsServer(url, "127.0.0.1", false, "chained-server.p12")) {
+      assertTrue(isConnectedByTls(own, "localhost?sslmode=verify-full&sslrootcert=chain-ca.pem"));
+      assertThrows(
+          SQLException.class,
+          () -> isConnectedByTls(own, "localhost?sslmode=verify-full&sslrootcert=ca.pem"));
+    }
+  }
+
+  @Test
+  void certificateBetweenServerAndRootIsNotTrustedByItself() throws Exception {
+    Files.writeString(
+        files.resolve("intermediate-ca.pem"),
+        Files.readString(files.resolve("ca.pem"))
+            + Files.readString(files.resolve("intermediate.pem")));
+    try (TlsServer own = new TlsServer(url, "127.0.0.1", false, "chained-server.p12")) {
+      assertThrows(
+          SQLException.class,
+          () -> isConnectedByTls(own, "localhost?sslrootcert=intermediate-ca.pem"));
     }
   }
 
@@ -172,6 +209,12 @@ class DatabaseTlsTest {
     assertThrows(
         SQLException.class,
         () -> isConnectedByTls(tlsWithClientCertificate, "localhost?sslmode=require"));
+    assertThrows(
+        SQLException.class,
+        () ->
+            isConnectedByTls(
+                tlsWithClientCertificate,
+                "localhost?sslmode=require&sslcert=client.pem&sslkey=client.key&sslcertmode=disable"));
   }
 
   @ParameterizedTest
@@ -195,6 +238,7 @@ class DatabaseTlsTest {
           sslrootcert=/                                | CA file (sslrootcert) that cannot be read
           sslrootcert=client.key                       | CA file (sslrootcert) that has no certificate
           sslrootcert=expired-ca.pem                   | CA file (sslrootcert) that has expired
+          sslrootcert=intermediate.pem                 | CA file (sslrootcert) without a valid root certificate
           sslcert=expired-ca.pem&sslaccept=strict      | CA file (sslcert) that has expired
           sslcert=QQ.pem&sslaccept=strict              | CA file (sslcert) that cannot be read
           sslcert=client.pem                           | sslcert without sslkey
@@ -206,7 +250,6 @@ class DatabaseTlsTest {
           sslcert=client.pem&sslkey=client-sec1.key    | openssl pkcs8 -topk8 -nocrypt
           sslcert=client.pem&sslkey=readable.key       | client key (sslkey) that others may read
           sslcert=client.pem&sslkey=server.p12         | openssl pkcs8 -topk8 -nocrypt
-          sslcert=client.pem&sslkey=client.key&sslrootcert=system | sslkey together with sslrootcert=system
           sslnegotiation=direct                        | sslnegotiation=direct, which needs sslmode=require
           sslmode=prefer&sslnegotiation=direct         | sslnegotiation=direct, which needs sslmode=require
           """)
@@ -262,7 +305,7 @@ class DatabaseTlsTest {
         .map(
             word ->
                 word.matches(
-                        "(ca|other-ca|expired-ca|mixed-ca|client|client-sec1|readable|server)\\.\\w+&?")
+                        "(ca|other-ca|expired-ca|mixed-ca|chain-ca|intermediate-ca|intermediate|client|client-sec1|readable|server)\\.\\w+&?")
                     ? tls(word)
                     : word)
         .reduce("", String::concat);
