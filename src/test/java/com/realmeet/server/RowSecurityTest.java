@@ -222,9 +222,31 @@ class RowSecurityTest {
   }
 
   @Test
+  void rolesOfThePublicApiSeeNoRowsByTheRightsOfAnother() throws Exception {
+    String reader = APP + "_reader";
+    String database = supabase();
+    TestPostgres.execute(database, RepeatedMigrationTest.read("1.0.0.sql"));
+    TestPostgres.execute(
+        database, "CREATE ROLE %1$s; GRANT SELECT ON users TO %1$s".formatted(reader));
+    TestPostgres.execute(database, "GRANT %s TO anon".formatted(reader));
+    try {
+      Migrations.migrate(DatabaseUrl.parse(database));
+
+      assertTrue(can(database, "anon", "SELECT 1 / (count(*) = 0)::int FROM users"));
+    } finally {
+      TestPostgres.execute(database, "REVOKE %s FROM anon".formatted(reader));
+    }
+  }
+
+  @Test
   void tablesOfATeamsOwnMigrationAreClosedToo(@TempDir Path directory) throws Exception {
     String database = supabase();
     TestPostgres.execute(database, "CREATE TABLE old (id int)");
+    Files.writeString(
+        directory.resolve("afterMigrate.sql"), "CREATE TABLE IF NOT EXISTS public.late (id int)");
+    Files.writeString(
+        directory.resolve("afterEachMigrate.sql"),
+        "CREATE TABLE IF NOT EXISTS public.later (id int)");
     migrateWith(
         directory,
         database,
@@ -252,6 +274,8 @@ class RowSecurityTest {
         assertDenied(connection, role, "SELECT nextval('meetings_id_seq')");
         assertDenied(connection, role, "SELECT FROM other.notes");
         assertDenied(connection, role, "SELECT FROM dumped");
+        assertDenied(connection, role, "SELECT FROM late");
+        assertDenied(connection, role, "SELECT FROM later");
         assertTrue(can(connection, role, "SELECT FROM old"));
       }
       assertTrue(can(connection, "authenticated", "INSERT INTO notes (note) VALUES ('new')"));

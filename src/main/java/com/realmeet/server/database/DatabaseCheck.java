@@ -84,7 +84,11 @@ public final class DatabaseCheck implements AutoCloseable {
       SELECT c.oid::regclass AS name, r.rolname AS role, c.relrowsecurity AS is_secured,
         (SELECT string_agg(quote_ident(p.polname), ', ' ORDER BY p.polname)
          FROM pg_policy p
-         WHERE p.polrelid = c.oid AND p.polroles && ARRAY[0::oid, r.oid]) AS policies
+         WHERE p.polrelid = c.oid
+           AND EXISTS (
+             SELECT
+             FROM unnest(p.polroles) role
+             WHERE CASE role WHEN 0 THEN true ELSE pg_has_role(r.oid, role, 'MEMBER') END)) AS policies
       FROM pg_class c CROSS JOIN pg_roles r
       WHERE c.oid IN (to_regclass('users'), to_regclass('@HISTORY@'))
         AND @HAS_RIGHTS@

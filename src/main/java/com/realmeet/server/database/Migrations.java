@@ -187,11 +187,12 @@ public final class Migrations {
       }
       repeatOwnMigrations(connection, source, url);
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
+      RowSecurity rowSecurity = new RowSecurity(connection);
       prepareToBeIdle(connection);
       MigrateResult result =
-          flyway(source, url, isPooled, locations).callbacks(new RowSecurity()).load().migrate();
+          flyway(source, url, isPooled, locations).callbacks(rowSecurity).load().migrate();
       query(connection, "SELECT set_config('lock_timeout', '10s', true)");
-      RowSecurity.secureOwnTables(connection);
+      rowSecurity.secureRest(connection);
       String timeZone = prisma ? timeZoneProblem(connection) : "";
       connection.commit();
       if (!timeZone.isEmpty()) {

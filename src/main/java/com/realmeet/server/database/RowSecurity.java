@@ -96,7 +96,7 @@ final class RowSecurity extends BaseCallback {
           AND g.oid != r.relowner
           AND NOT g.rolsuper
           AND NOT g.rolbypassrls
-          AND g.oid NOT IN (SELECT oid FROM api)
+          AND NOT EXISTS (SELECT FROM api WHERE pg_has_role(api.oid, g.oid, 'MEMBER'))
           AND NOT EXISTS (
             SELECT
             FROM pg_policy p
@@ -144,16 +144,27 @@ final class RowSecurity extends BaseCallback {
             AND CASE role WHEN 0 THEN true ELSE pg_has_role(role, 'USAGE') END)
       """;
 
-  private List<Long> before = List.of();
+  /** Relations at the start, or when new ones were last secured. */
+  private List<Long> before;
 
   /**
-   * Secures the server's own tables, which are open after a restore from another host's dump, for
-   * example.
+   * Reads which relations there are.
+   *
+   * @param connection with the schema of the tables as its current schema
+   */
+  RowSecurity(Connection connection) throws SQLException {
+    before = oids(connection, RELATIONS);
+  }
+
+  /**
+   * Secures what scripts of Flyway such as {@code afterMigrate.sql} have made since the last
+   * migration, and the server's own tables, which are open after a restore from another host's
+   * dump, for example.
    *
    * @param connection within a transaction, with the schema of the tables as its current schema
    */
-  static void secureOwnTables(Connection connection) throws SQLException {
-    secure(connection, oids(connection, OWN_TABLES));
+  void secureRest(Connection connection) throws SQLException {
+    secureNew(connection, OWN_TABLES);
   }
 
   /**
@@ -166,15 +177,26 @@ final class RowSecurity extends BaseCallback {
     return texts(connection, HIDDEN, oids(connection, tables));
   }
 
-  private static void secure(Connection connection, List<Long> relations) throws SQLException {
+  /**
+   * Secures new relations of the application.
+   *
+   * @param own selects the server's tables to secure, whether new or not
+   */
+  private void secureNew(Connection connection, String own) throws SQLException {
     if (Migrations.query(connection, HAS_API_ROLES).equals("f")) {
       return; // planning STATEMENTS takes Postgres twenty times as long as this check
     }
-    for (String sql : texts(connection, STATEMENTS, relations)) {
+    List<Long> relations = oids(connection, RELATIONS);
+    List<Long> made = new ArrayList<>(relations);
+    made.removeAll(before);
+    made.removeAll(oids(connection, OWN_TABLES));
+    made.addAll(oids(connection, own));
+    for (String sql : texts(connection, STATEMENTS, made)) {
       try (Statement statement = connection.createStatement()) {
         statement.execute(sql);
       }
     }
+    before = relations;
   }
 
   private static List<Long> oids(Connection connection, String query) throws SQLException {
@@ -205,7 +227,7 @@ final class RowSecurity extends BaseCallback {
 
   @Override
   public boolean supports(Event event, Context context) {
-    return event == Event.BEFORE_EACH_MIGRATE || event == Event.AFTER_EACH_MIGRATE;
+    return event == Event.AFTER_EACH_MIGRATE;
   }
 
   @Override
@@ -220,15 +242,7 @@ final class RowSecurity extends BaseCallback {
   @Override
   public void handle(Event event, Context context) {
     try {
-      Connection connection = context.getConnection();
-      List<Long> relations = oids(connection, RELATIONS);
-      if (event == Event.AFTER_EACH_MIGRATE) {
-        List<Long> made = new ArrayList<>(relations);
-        made.removeAll(before);
-        made.addAll(oids(connection, USERS)); // 1.0.0 made it
-        secure(connection, made);
-      }
-      before = relations;
+      secureNew(context.getConnection(), USERS); // 1.0.0 made it
     } catch (SQLException e) {
       throw new FlywayException(e.getMessage(), e);
     }
