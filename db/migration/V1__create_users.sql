@@ -125,6 +125,8 @@ BEGIN
       EXECUTE format('ALTER TABLE users ADD UNIQUE (%I)', missing);
     END IF;
   END LOOP;
+EXCEPTION WHEN unique_violation THEN
+  RAISE EXCEPTION 'rows of the table "users" have the same %: change or delete those that SELECT %, count(*) FROM users GROUP BY 1 HAVING count(*) > 1 names', missing, missing;
 END $$;
 
 -- A function of ours is replaced; another one of that name cannot be.

@@ -220,14 +220,29 @@ class MigrationTest {
   void historyOfAnotherSchemaIsAnothersEvenIfItIsFound() {
     String database = TestPostgres.newDatabase();
     TestPostgres.execute(database, "CREATE SCHEMA app");
-    TestPostgres.execute(
-        database,
-        "DO $$ BEGIN EXECUTE format("
-            + "'ALTER DATABASE %I SET search_path = app, public', current_database()); END $$");
+    setSearchPath(database, "app, public");
 
     TestServer.start(clerk, database).close();
 
     assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY.formatted("app")));
+  }
+
+  @Test
+  void searchPathWithoutASchemaIsNamed() {
+    String database = TestPostgres.emptyDatabase();
+    setSearchPath(database, "''''");
+
+    StartupException failure =
+        assertThrows(StartupException.class, () -> TestServer.start(clerk, database));
+
+    assertTrue(failure.getMessage().contains("add schema=public"), failure.getMessage());
+  }
+
+  private static void setSearchPath(String database, String path) {
+    TestPostgres.execute(
+        database,
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %%I SET search_path = %s', current_database()); END $$"
+            .formatted(path));
   }
 
   @Test

@@ -14,6 +14,8 @@ import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
@@ -177,21 +179,23 @@ class PrismaTableTest {
     assertTrue(message.contains("columns of its own with names of the server's: rename " + name));
   }
 
-  @Test
-  void tableWhoseIdsAreThereTwiceIsRefused() {
+  @ParameterizedTest
+  @CsvSource({"id, user_old, other", "email, user_other, old"})
+  void tableWithTheSameIdOrAddressTwiceIsRefused(String column, String id, String name) {
+    String email = name + "@example.com";
     String database = TestPostgres.emptyDatabase();
     TestPostgres.execute(database, snake("original"));
     TestPostgres.execute(database, ROW.formatted("original"));
-    TestPostgres.execute(
-        database,
-        """
-        CREATE TABLE users AS TABLE original;
-        INSERT INTO users SELECT id, 'other@example.com' FROM original;
-        """);
+    TestPostgres.execute(database, "CREATE TABLE users AS TABLE original");
+    TestPostgres.execute(database, "INSERT INTO users VALUES ('%s', '%s')".formatted(id, email));
 
     String message = refusal(database);
 
-    assertTrue(message.contains("could not create unique index \"users_pkey\""), message);
+    assertTrue(message.contains("have the same " + column + ": "), message);
+    Matcher query = Pattern.compile("SELECT .* > 1").matcher(message);
+    assertTrue(query.find(), message);
+    String shared = column.equals("id") ? id : email;
+    assertEquals(List.of(shared + "|2"), TestPostgres.query(database, query.group()));
   }
 
   @ParameterizedTest

@@ -68,7 +68,7 @@ public final class Migrations {
    */
   static final String TO_REPEAT =
       """
-      version = '1' AND checksum IN (1412849516, 1694028560, 690228550, -2041042412)
+      version = '1' AND checksum IN (1412849516, 1694028560, 690228550, -2041042412, -760126869)
       OR version IN ('1', '2') AND NOT success
       """;
 

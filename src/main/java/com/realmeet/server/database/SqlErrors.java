@@ -210,6 +210,7 @@ public final class SqlErrors {
       case READ_ONLY ->
           "it is read-only, a standby for example: name the primary in DATABASE_URL, or add "
               + "target_session_attrs=read-write";
+      case "3F000" -> "the role finds no schema, add schema=public or another: " + text(e);
       case "57014" ->
           "a statement was cancelled, since it took too long: look for locks and "
               + "slow queries in pg_stat_activity";
