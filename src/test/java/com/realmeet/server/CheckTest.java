@@ -381,6 +381,11 @@ class CheckTest {
                     + "; DROP TABLE users CASCADE; ALTER TABLE \"User\" DROP COLUMN \"imageUrl\"")),
         List.of(
             new Row(
+                "ok addresses no two users have the same address in different case",
+                THREE_USERS
+                    + "ALTER TABLE users ALTER COLUMN email DROP NOT NULL; UPDATE users SET email = NULL")),
+        List.of(
+            new Row(
                 "warn table the table users is not migrated yet",
                 "ALTER TABLE users DROP COLUMN deleted_at; DROP TABLE real_meet_server_migrations")),
         List.of(

@@ -58,7 +58,7 @@ public final class UsersCheck {
       """
       SELECT string_agg(id, ' and ' ORDER BY id) AS ids
       FROM <schema>users
-      WHERE deleted_at IS NULL
+      WHERE deleted_at IS NULL AND email IS NOT NULL
       GROUP BY lower(email)
       HAVING count(*) > 1
       ORDER BY min(id)
