@@ -99,6 +99,20 @@ class RowSecurityTest {
             """));
   }
 
+  /** The lock's transaction secures the history table, which Flyway makes after it has begun. */
+  @Test
+  void historyIsClosedWhereTransactionsAreSerializable() throws SQLException {
+    String database = supabase();
+    TestPostgres.execute(
+        database,
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_isolation = serializable',"
+            + " current_database()); END $$");
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertClosed(database);
+  }
+
   /** A dump of another host is restored with Supabase's default privileges. */
   @Test
   void restoredTablesAreClosedAtTheNextStart() throws SQLException {

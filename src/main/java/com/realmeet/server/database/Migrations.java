@@ -98,12 +98,15 @@ public final class Migrations {
         OR timestamptz '2026-07-01Z' AT TIME ZONE zone != '2026-07-01'
       """;
 
-  /** Lifts limits of the role or the database: the lock is waited for while others migrate. */
-  private static final String NO_TIMEOUTS =
+  /**
+   * Begins the transaction of the lock: it sees what other connections commit, and lifts limits of
+   * the role or the database, since the lock is waited for while others migrate.
+   */
+  private static final String BEGIN =
       """
-      SELECT concat(
-        set_config('statement_timeout', '0', true),
-        set_config('lock_timeout', '0', true))
+      SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+      SET LOCAL statement_timeout = 0;
+      SET LOCAL lock_timeout = 0
       """;
 
   private static final String HAS_PRISMAS_TIMES =
@@ -176,7 +179,7 @@ public final class Migrations {
         requireNoSchema(url);
       }
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
-      query(connection, NO_TIMEOUTS);
+      execute(connection, BEGIN);
       prepareToBeIdle(connection);
       lock(connection);
       setSchema(connection, url);
@@ -250,8 +253,12 @@ public final class Migrations {
    * INDEX CONCURRENTLY in a migration would wait.
    */
   private static void prepareToBeIdle(Connection connection) throws SQLException {
+    execute(connection, "SET LOCAL idle_in_transaction_session_timeout = 0");
+  }
+
+  private static void execute(Connection connection, String sql) throws SQLException {
     try (Statement statement = connection.createStatement()) {
-      statement.execute("SET LOCAL idle_in_transaction_session_timeout = 0");
+      statement.execute(sql);
     }
   }
 
@@ -310,9 +317,8 @@ public final class Migrations {
     String rows = " FROM " + url.qualified(HISTORY) + " WHERE " + TO_REPEAT;
     if (query(connection, "SELECT to_regclass('" + HISTORY + "') IS NOT NULL").equals("t")
         && query(connection, "SELECT EXISTS (SELECT" + rows + ")").equals("t")) {
-      try (Connection other = source.getConnection(); // commits now, so that Flyway sees it
-          Statement statement = other.createStatement()) {
-        statement.execute("DELETE" + rows);
+      try (Connection other = source.getConnection()) {
+        execute(other, "DELETE" + rows); // commits now, so that Flyway sees it
       }
     }
   }
