@@ -145,24 +145,25 @@ class RepeatedMigrationTest {
     assertEquals(OUR_OBJECTS, TestPostgres.query(database, OBJECTS));
   }
 
-  /** After a change of V1, its checksum is appended here, and the previous one to TO_REPEAT. */
-  @Test
-  void everyVersionOfTheFirstMigrationIsBroughtUpToDate() {
-    List<String> checksums =
-        List.of("1412849516", "1694028560", "690228550", "-2041042412", "-760126869", "314826196");
+  /** After a change of V1 or V2, its checksum is appended here, the previous one to TO_REPEAT. */
+  @ParameterizedTest
+  @CsvSource({
+    "1, 1412849516 1694028560 690228550 -2041042412 -760126869 314826196",
+    "2, -26672931 -2146259009"
+  })
+  void everyVersionOfTheFirstMigrationsIsBroughtUpToDate(String version, String allChecksums) {
+    List<String> checksums = List.of(allChecksums.split(" "));
+    String row = " real_meet_server_migrations %s WHERE version = '" + version + "'";
     String database = TestPostgres.newDatabase();
     TestPostgres.execute(database, "CREATE VIEW recent AS SELECT id, created_at FROM users");
     for (String checksum : checksums) {
-      TestPostgres.execute(
-          database,
-          "UPDATE real_meet_server_migrations SET checksum = " + checksum + " WHERE version = '1'");
+      TestPostgres.execute(database, "UPDATE" + row.formatted("SET checksum = " + checksum));
 
       Migrations.migrate(DatabaseUrl.parse(database));
 
       assertEquals(
           checksums.subList(checksums.size() - 1, checksums.size()),
-          TestPostgres.query(
-              database, "SELECT checksum FROM real_meet_server_migrations WHERE version = '1'"));
+          TestPostgres.query(database, "SELECT checksum FROM" + row.formatted("")));
     }
   }
 

@@ -1,6 +1,7 @@
 package com.realmeet.server;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -154,6 +155,25 @@ class RowSecurityTest {
 
     assertTrue(can(database, "authenticated", "SELECT 1 / (count(*) = 1)::int FROM users"));
     assertEquals(List.of("own_row"), TestPostgres.query(database, "SELECT polname FROM pg_policy"));
+  }
+
+  @Test
+  void laterGrantsStandAfterTheHistoryIsLost() throws SQLException {
+    String database = TestPostgres.copyOf(migrated);
+    TestPostgres.execute(
+        database,
+        """
+        GRANT SELECT (id, name) ON users TO authenticated;
+        CREATE POLICY own_row ON users FOR SELECT TO authenticated USING (id = 'user_2');
+        INSERT INTO users (id, email) VALUES ('user_1', '1@example.com'), ('user_2', '2@example.com');
+        DROP TABLE real_meet_server_migrations;
+        """);
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertTrue(can(database, "authenticated", "SELECT 1 / (count(id) = 1)::int FROM users"));
+    assertFalse(can(database, "anon", "SELECT id FROM users"));
+    assertFalse(can(database, "authenticated", "SELECT FROM real_meet_server_migrations"));
   }
 
   /** The grants that the README names for a role that serves. */

@@ -63,12 +63,14 @@ public final class Migrations {
   static final String HISTORY = "real_meet_server_migrations";
 
   /**
-   * Selects the rows of the history table whose migrations must run again: failed ones, and V1 of
-   * release 1.0.0 and of versions after it, whose file has changed and can run on their result.
+   * Selects the rows of the history table whose migrations must run again: failed ones, and V1 and
+   * V2 of earlier versions since release 1.0.0, whose files have changed and can run on their
+   * result.
    */
   static final String TO_REPEAT =
       """
       version = '1' AND checksum IN (1412849516, 1694028560, 690228550, -2041042412, -760126869)
+      OR version = '2' AND checksum IN (-26672931)
       OR version IN ('1', '2') AND NOT success
       """;
 
