@@ -256,6 +256,23 @@ class RowSecurityTest {
   }
 
   @Test
+  void rolesStayInThePolicyWhenAnotherOneComes() throws Exception {
+    String reader = APP + "_metabase";
+    String database = supabase();
+    TestPostgres.execute(database, RepeatedMigrationTest.read("1.0.0.sql"));
+    TestPostgres.execute(
+        database, "CREATE ROLE %1$s; GRANT SELECT ON users TO %1$s".formatted(reader));
+    Migrations.migrate(DatabaseUrl.parse(database));
+    TestPostgres.execute(database, "GRANT SELECT, INSERT, UPDATE ON users TO " + APP);
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    for (String role : List.of(reader, APP)) {
+      assertTrue(can(database, role, "SELECT 1 / (count(*) = 3)::int FROM users"), role);
+    }
+  }
+
+  @Test
   void rolesOfThePublicApiSeeNoRowsByTheRightsOfAnother() throws Exception {
     String reader = APP + "_reader";
     String database = supabase();

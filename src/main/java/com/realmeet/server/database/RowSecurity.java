@@ -56,6 +56,19 @@ final class RowSecurity extends BaseCallback {
       TABLES + "AND relname IN ('users', '" + Migrations.HISTORY + "')";
 
   /**
+   * Generates the statement that lets the roles of a row {@code policy} (oid, name, roles) see all
+   * rows of its table: roles that our policy already has stay in it.
+   */
+  private static final String POLICY =
+      """
+      (SELECT format('%s POLICY real_meet_server ON %s TO %s USING (true)',
+          CASE count(*) WHEN 0 THEN 'CREATE' ELSE 'ALTER' END, policy.name,
+          concat_ws(', ', string_agg(quote_ident(pg_get_userbyid(role)), ', '), policy.roles))
+        FROM pg_policy p, unnest(p.polroles) role
+        WHERE p.polrelid = policy.oid AND p.polname = 'real_meet_server')\
+      """;
+
+  /**
    * Generates statements that revoke the privileges of the API's roles on relations, and policies
    * that let other privileged roles, such as a server's role that is not the owner, see the rows as
    * before. Views need a REVOKE, too: they run with their owner's rights and so bypass row level
@@ -86,7 +99,7 @@ final class RowSecurity extends BaseCallback {
         UNION ALL
         SELECT attrelid, attacl FROM pg_attribute WHERE attrelid IN (SELECT oid FROM relation)
       ), reader AS ( -- roles with privileges whom row level security stops, or would stop
-        SELECT DISTINCT r.oid, r.name, g.rolname, r.is_open
+        SELECT DISTINCT r.oid, r.name, g.rolname
         FROM relation r
           JOIN acl USING (oid)
           CROSS JOIN aclexplode(acl.items) a
@@ -100,16 +113,11 @@ final class RowSecurity extends BaseCallback {
           AND NOT EXISTS (
             SELECT
             FROM pg_policy p
-            WHERE p.polrelid = r.oid AND p.polname != 'real_meet_server'
-              AND p.polroles && ARRAY[0::oid, g.oid])
+            WHERE p.polrelid = r.oid AND p.polroles && ARRAY[0::oid, g.oid])
       ), policy AS (
         SELECT oid, name, string_agg(quote_ident(rolname), ', ' ORDER BY rolname) AS roles
         FROM reader
         GROUP BY 1, 2
-        HAVING NOT array_agg(rolname) <@ coalesce(
-          (SELECT array_agg(pg_get_userbyid(role))
-           FROM pg_policy p, unnest(p.polroles) role
-           WHERE p.polrelid = reader.oid AND p.polname = 'real_meet_server'), '{}')
       )
       SELECT format('REVOKE ALL ON %s%s FROM PUBLIC, %s', CASE relkind WHEN 'S' THEN 'SEQUENCE ' END, name,
         (SELECT string_agg(quote_ident(rolname), ', ') FROM api))
@@ -120,10 +128,10 @@ final class RowSecurity extends BaseCallback {
       FROM relation
       WHERE is_open AND relkind IN ('r', 'p')
       UNION ALL
-      SELECT format('DROP POLICY IF EXISTS real_meet_server ON %1$s; '
-        || 'CREATE POLICY real_meet_server ON %1$s TO %2$s USING (true)', name, roles)
+      SELECT @POLICY@
       FROM policy
       """
+          .replace("@POLICY@", POLICY)
           .replace("@HISTORY@", Migrations.HISTORY);
 
   /**
