@@ -482,13 +482,26 @@ class CheckTest {
     TestPostgres.execute(own, "GRANT UPDATE (clerk_fields) ON users TO " + APP);
     assertLine("ok rights the role of DATABASE_URL may read and write users", check(urls));
 
-    TestPostgres.execute(own, RLS);
-    assertLine(
-        "fail row security row level security hides the table users from the role "
+    TestPostgres.execute(
+        own,
+        RLS
+            + "CREATE POLICY own_row ON users USING (id = 'user_1');"
+            + " CREATE POLICY insert ON users FOR INSERT WITH CHECK (true)");
+    String hidden =
+        "fail row security row level security hides rows of the table users from the role "
             + APP
-            + ": as its owner, run CREATE POLICY real_meet_server ON users TO "
-            + APP,
+            + ": as its owner, run ";
+    assertLine(
+        hidden + "CREATE POLICY real_meet_server ON users TO " + APP + " USING (true)",
         check(urls));
+
+    TestPostgres.execute(own, "CREATE POLICY real_meet_server ON users TO pg_monitor USING (true)");
+    String statement =
+        "ALTER POLICY real_meet_server ON users TO pg_monitor, " + APP + " USING (true)";
+    assertLine(hidden + statement, check(urls));
+
+    TestPostgres.execute(own, statement);
+    assertLine("ok row security ", check(urls));
   }
 
   /** A policy cancels the search, as the timeout does in another library's table of many rows. */
@@ -537,7 +550,7 @@ class CheckTest {
 
     TestPostgres.execute(own, "ALTER TABLE real_meet_server_migrations ENABLE ROW LEVEL SECURITY");
     assertLine(
-        "fail migrations row level security hides the table real_meet_server_migrations from the role",
+        "fail migrations row level security hides rows of the table real_meet_server_migrations from the role",
         check("DATABASE_URL", asApp(own)));
     assertLine("ok row security ", check("DATABASE_URL", asApp(own), "DIRECT_URL", own));
 

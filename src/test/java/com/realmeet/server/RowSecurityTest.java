@@ -255,6 +255,23 @@ class RowSecurityTest {
     assertClosed(database);
   }
 
+  /** Supabase warns of such tables: policy exists, RLS disabled. */
+  @Test
+  void policiesWithoutEffectHideNoRowsOnceTheyHaveOne() throws Exception {
+    String database = supabase();
+    TestPostgres.execute(database, RepeatedMigrationTest.read("1.0.0.sql"));
+    TestPostgres.execute(database, "GRANT SELECT, INSERT, UPDATE ON users TO " + APP);
+    TestPostgres.execute(
+        database,
+        "CREATE POLICY own_row ON users FOR SELECT"
+            + " USING (current_setting('request.jwt.claims', true)::json->>'sub' = id)");
+
+    Migrations.migrate(DatabaseUrl.parse(database));
+
+    assertEquals(List.of("3"), TestPostgres.query(asApp(database), "SELECT count(*) FROM users"));
+    assertClosed(database);
+  }
+
   @Test
   void rolesStayInThePolicyWhenAnotherOneComes() throws Exception {
     String reader = APP + "_metabase";

@@ -71,8 +71,9 @@ final class RowSecurity extends BaseCallback {
   /**
    * Generates statements that revoke the privileges of the API's roles on relations, and policies
    * that let other privileged roles, such as a server's role that is not the owner, see the rows as
-   * before. Views need a REVOKE, too: they run with their owner's rights and so bypass row level
-   * security; a sequence is handled like its table.
+   * before. Policies of the application do not count where row level security was off: they had no
+   * effect until now. Views need a REVOKE, too: they run with their owner's rights and so bypass
+   * row level security; a sequence is handled like its table.
    */
   private static final String STATEMENTS =
       """
@@ -113,7 +114,8 @@ final class RowSecurity extends BaseCallback {
           AND NOT EXISTS (
             SELECT
             FROM pg_policy p
-            WHERE p.polrelid = r.oid AND p.polroles && ARRAY[0::oid, g.oid])
+            WHERE p.polrelid = r.oid AND p.polroles && ARRAY[0::oid, g.oid]
+              AND (NOT r.is_open OR p.polname = 'real_meet_server'))
       ), policy AS (
         SELECT oid, name, string_agg(quote_ident(rolname), ', ' ORDER BY rolname) AS roles
         FROM reader
@@ -135,22 +137,27 @@ final class RowSecurity extends BaseCallback {
           .replace("@HISTORY@", Migrations.HISTORY);
 
   /**
-   * Finds the server's tables whose rows the current role cannot see, with the statement that their
-   * owner must run.
+   * Finds the server's tables some of whose rows the current role may not see, since no policy
+   * shows it all rows, with the statement that their owner must run.
    */
   private static final String HIDDEN =
       """
-      SELECT format('row level security hides the table %1$s from the role %2$s: as its owner, run'
-        || ' CREATE POLICY real_meet_server ON %1$s TO %2$s USING (true)', c.oid::regclass, quote_ident(current_user))
-      FROM pg_class c
-      WHERE c.oid = ANY (?)
-        AND row_security_active(c.oid)
+      SELECT format('row level security hides rows of the table %s from the role %s: as its owner, run %s',
+        name, roles, @POLICY@)
+      FROM (
+        SELECT oid, oid::regclass AS name, quote_ident(current_user) AS roles
+        FROM pg_class
+        WHERE oid = ANY (?)
+      ) policy
+      WHERE row_security_active(oid)
         AND NOT EXISTS (
           SELECT
           FROM pg_policy p, unnest(p.polroles) role
-          WHERE p.polrelid = c.oid
+          WHERE p.polrelid = policy.oid
+            AND p.polpermissive AND p.polcmd IN ('*', 'r') AND pg_get_expr(p.polqual, p.polrelid) = 'true'
             AND CASE role WHEN 0 THEN true ELSE pg_has_role(role, 'USAGE') END)
-      """;
+      """
+          .replace("@POLICY@", POLICY);
 
   /** Relations at the start, or when new ones were last secured. */
   private List<Long> before;
@@ -176,8 +183,8 @@ final class RowSecurity extends BaseCallback {
   }
 
   /**
-   * Returns a sentence for each of the server's tables whose rows the current role cannot see, with
-   * the statement that makes them visible.
+   * Returns a sentence for each of the server's tables some of whose rows the current role may not
+   * see, with the statement that makes them visible.
    *
    * @param tables {@link #USERS} or {@link #OWN_TABLES}
    */
