@@ -17,6 +17,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.function.Consumer;
 import java.util.function.Predicate;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 import org.flywaydb.core.api.FlywayException;
 import org.flywaydb.core.api.MigrationInfo;
 import org.jdbi.v3.core.ConnectionException;
@@ -106,6 +107,7 @@ public final class DatabaseCheck implements AutoCloseable {
       SELECT c.oid::regclass
       FROM pg_class c
       WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema()))
+        AND c.relname NOT IN ('users', '@HISTORY@')
         AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND pg_has_role(c.relowner, 'USAGE')
         AND EXISTS (
           SELECT
@@ -113,7 +115,8 @@ public final class DatabaseCheck implements AutoCloseable {
           WHERE @HAS_RIGHTS@)
       ORDER BY 1
       """
-          .replace("@HAS_RIGHTS@", HAS_RIGHTS);
+          .replace("@HAS_RIGHTS@", HAS_RIGHTS)
+          .replace("@HISTORY@", Migrations.HISTORY);
 
   /**
    * Finds views that access {@code users}, directly or through other views, by the rights of their
@@ -251,7 +254,7 @@ public final class DatabaseCheck implements AutoCloseable {
     }
     if (serving != null) {
       serving.check("rights", lines, DatabaseCheck::rights);
-      serving.check("row security", lines, DatabaseCheck::rowSecurity);
+      serving.check("row security", lines, this::rowSecurity);
       serving.check("time zone", lines, DatabaseCheck::timeZone);
     }
   }
@@ -322,12 +325,8 @@ public final class DatabaseCheck implements AutoCloseable {
     }
   }
 
-  private static CheckLine rowSecurity(Handle handle) {
-    // only the role of DIRECT_URL needs the history, see migrations()
-    List<String> hidden = hidden(handle, RowSecurity.USERS);
-    if (!hidden.isEmpty()) {
-      return fail("row security", String.join("; ", hidden));
-    }
+  /** Adds a line for each problem; returns a line only if there is none. */
+  private CheckLine rowSecurity(Handle handle) {
     List<ApiRight> rights =
         handle
             .createQuery(API_RIGHTS)
@@ -336,43 +335,19 @@ public final class DatabaseCheck implements AutoCloseable {
                     new ApiRight(
                         row.getString(1), row.getString(2), row.getBoolean(3), row.getString(4)))
             .list();
-    List<ApiRight> open = select(rights, right -> !right.isSecured);
-    if (!open.isEmpty()) {
-      return fail(
-          "row security",
-          "whoever has the public key of the project can use tables of this server ("
-              + join(open)
-              + "): make migrate, as their owner, closes them");
-    }
-    List<ApiRight> granted = select(rights, right -> right.policies != null);
-    List<ApiRight> anonymous = select(granted, right -> right.role.equals("anon"));
-    if (!anonymous.isEmpty()) {
-      return warn(
-          "row security",
-          "people who are not signed in have rights that somebody gave them ("
-              + join(anonymous)
-              + "): drop the policy unless its rows are for everybody");
-    }
-    List<String> tables = handle.createQuery(OPEN_TABLES).mapTo(String.class).list();
-    if (!tables.isEmpty()) {
-      return warn(
-          "row security",
-          "whoever has the public key of the project can use tables without row level security ("
-              + join(tables)
-              + "): unless they are for everybody, run ALTER TABLE ... ENABLE ROW LEVEL SECURITY");
-    }
-    Map<String, String> views = new LinkedHashMap<>();
-    handle
-        .createQuery(OPEN_VIEWS)
-        .map((row, ctx) -> views.put(row.getString(1), row.getString(2)))
-        .list();
-    if (!views.isEmpty()) {
-      return warn(
-          "row security",
-          "views lead past the row level security of users ("
-              + String.join("; ", views.keySet())
-              + "): unless all that they show is for everybody, run "
-              + String.join("; ", views.values()));
+    List<ApiRight> granted = select(rights, right -> right.isSecured && right.policies != null);
+    List<CheckLine> problems =
+        Stream.of(
+                hiddenRows(handle),
+                openOwnTables(select(rights, right -> !right.isSecured)),
+                anonymousRights(select(granted, right -> right.role.equals("anon"))),
+                openTables(handle),
+                openViews(handle))
+            .filter(Objects::nonNull)
+            .toList();
+    problems.forEach(lines);
+    if (!problems.isEmpty()) {
+      return null;
     }
     if (!granted.isEmpty()) {
       return ok("row security", "rights that somebody gave the public API: " + join(granted));
@@ -382,6 +357,59 @@ public final class DatabaseCheck implements AutoCloseable {
         isTrue(handle, HAS_API_ROLES)
             ? "the public API's roles anon and authenticated cannot see tables of this server"
             : "there are no roles anon and authenticated of a public API");
+  }
+
+  private static CheckLine hiddenRows(Handle handle) {
+    // only the role of DIRECT_URL needs the history, see migrations()
+    List<String> hidden = hidden(handle, RowSecurity.USERS);
+    return hidden.isEmpty() ? null : fail("row security", String.join("; ", hidden));
+  }
+
+  private static CheckLine openOwnTables(List<ApiRight> open) {
+    return open.isEmpty()
+        ? null
+        : fail(
+            "row security",
+            "whoever has the public key of the project can use tables of this server ("
+                + join(open)
+                + "): make migrate, as their owner, closes them");
+  }
+
+  private static CheckLine anonymousRights(List<ApiRight> anonymous) {
+    return anonymous.isEmpty()
+        ? null
+        : warn(
+            "row security",
+            "people who are not signed in have rights that somebody gave them ("
+                + join(anonymous)
+                + "): drop the policy unless its rows are for everybody");
+  }
+
+  private static CheckLine openTables(Handle handle) {
+    List<String> tables = handle.createQuery(OPEN_TABLES).mapTo(String.class).list();
+    return tables.isEmpty()
+        ? null
+        : warn(
+            "row security",
+            "whoever has the public key of the project can use tables without row level security ("
+                + join(tables)
+                + "): unless they are for everybody, run ALTER TABLE ... ENABLE ROW LEVEL SECURITY");
+  }
+
+  private static CheckLine openViews(Handle handle) {
+    Map<String, String> views = new LinkedHashMap<>();
+    handle
+        .createQuery(OPEN_VIEWS)
+        .map((row, ctx) -> views.put(row.getString(1), row.getString(2)))
+        .list();
+    return views.isEmpty()
+        ? null
+        : warn(
+            "row security",
+            "views lead past the row level security of users ("
+                + String.join("; ", views.keySet())
+                + "): unless all that they show is for everybody, run "
+                + String.join("; ", views.values()));
   }
 
   private static List<ApiRight> select(List<ApiRight> rights, Predicate<ApiRight> condition) {
