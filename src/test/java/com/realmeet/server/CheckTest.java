@@ -386,6 +386,20 @@ class CheckTest {
                     + "ALTER TABLE users ALTER COLUMN email DROP NOT NULL; UPDATE users SET email = NULL")),
         List.of(
             new Row(
+                "warn table the table users lacks a unique index on email and a unique index on id and the trigger"
+                    + " real_meet_server_updated_at, so requests may fail: the next start makes it, or make migrate",
+                """
+                ALTER TABLE users DROP CONSTRAINT users_pkey, DROP CONSTRAINT users_email_key;
+                CREATE UNIQUE INDEX ON users (email) WHERE deleted_at IS NULL;
+                CREATE UNIQUE INDEX ON users (id, email);
+                DROP TRIGGER real_meet_server_updated_at ON users
+                """)),
+        List.of(
+            new Row(
+                "warn table the table users lacks a unique index on id, so requests may fail: ",
+                "ALTER TABLE users DROP CONSTRAINT users_pkey")),
+        List.of(
+            new Row(
                 "warn table the table users is not migrated yet",
                 "ALTER TABLE users DROP COLUMN deleted_at; DROP TABLE real_meet_server_migrations")),
         List.of(
