@@ -14,14 +14,12 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.Optional;
 import java.util.Set;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.function.LongSupplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -122,7 +120,7 @@ public final class ClerkKeys implements AutoCloseable {
     long interval = CHECK_INTERVAL.toMillis();
     try {
       fetcher.scheduleWithFixedDelay(this::refreshIfDue, interval, interval, TimeUnit.MILLISECONDS);
-      join(fetch(), FETCH_TIMEOUT.plusSeconds(1)); // no request waits here
+      await(fetch(), Deadline.in(FETCH_TIMEOUT.plusSeconds(1))); // no request waits here
     } catch (Failure e) {
       if (e.kind() == Kind.CLERK_UNAUTHORIZED) {
         throw new StartupException(
@@ -157,7 +155,7 @@ public final class ClerkKeys implements AutoCloseable {
     if (fixed || isYounger(current, MAX_STALE)) {
       return current;
     }
-    return await(fetch(), deadline);
+    return await(fetch(), waitTime(deadline));
   }
 
   private boolean isYounger(JwkSet set, Duration age) {
@@ -191,7 +189,7 @@ public final class ClerkKeys implements AutoCloseable {
       throw unavailable("too many requests wait for new ones");
     }
     try {
-      return await(fetch, deadline);
+      return await(fetch, waitTime(deadline));
     } finally {
       extraWaiters.release();
     }
@@ -238,22 +236,13 @@ public final class ClerkKeys implements AutoCloseable {
     }
   }
 
-  private static JwkSet await(Future<JwkSet> fetch, Deadline deadline) {
-    Duration left = deadline.remaining();
-    return join(fetch, left.compareTo(WAIT_TIMEOUT) < 0 ? left : WAIT_TIMEOUT);
+  /** Returns when a request gives up waiting for a fetch. */
+  private static Deadline waitTime(Deadline deadline) {
+    return Deadline.earlier(deadline, Deadline.in(WAIT_TIMEOUT));
   }
 
-  private static JwkSet join(Future<JwkSet> fetch, Duration timeout) {
-    try {
-      return fetch.get(timeout.toNanos(), TimeUnit.NANOSECONDS);
-    } catch (TimeoutException e) {
-      throw unavailable("no response in time");
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      throw unavailable("interrupted");
-    } catch (ExecutionException e) {
-      throw (Failure) e.getCause(); // load() throws nothing else
-    }
+  private static JwkSet await(Future<JwkSet> fetch, Deadline deadline) {
+    return Threads.join(fetch, deadline, () -> unavailable("no response in time"));
   }
 
   private static Failure unavailable(String reason) {

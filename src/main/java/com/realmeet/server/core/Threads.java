@@ -3,8 +3,12 @@ package com.realmeet.server.core;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Executor;
+import java.util.concurrent.Future;
 import java.util.concurrent.ThreadFactory;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 import java.util.function.Supplier;
 
 /**
@@ -49,6 +53,25 @@ public final class Threads {
   /** Runs work on a new thread; {@link #join} rethrows its failure. */
   public static CompletableFuture<Void> run(Runnable work) {
     return CompletableFuture.runAsync(work, THREADS);
+  }
+
+  /**
+   * Waits for the result of another thread, by a deadline.
+   *
+   * @param late creates the exception to throw if the deadline passes or this thread is interrupted
+   * @throws RuntimeException the failure as it was thrown there
+   */
+  public static <T> T join(Future<T> result, Deadline deadline, Supplier<RuntimeException> late) {
+    try {
+      return result.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
+    } catch (ExecutionException e) {
+      throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
+    } catch (TimeoutException e) {
+      throw late.get();
+    } catch (InterruptedException e) {
+      Thread.currentThread().interrupt();
+      throw late.get();
+    }
   }
 
   /**

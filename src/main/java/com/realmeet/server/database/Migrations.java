@@ -101,14 +101,15 @@ public final class Migrations {
       """;
 
   /**
-   * Begins the transaction of the lock: it sees what other connections commit, and lifts limits of
-   * the role or the database, since the lock is waited for while others migrate.
+   * Lifts limits of the role or the database for the transaction that waits for the lock, or holds
+   * it while Flyway migrates. As the last statement it also ends the snapshot of a query, for which
+   * CREATE INDEX CONCURRENTLY in a migration would wait.
    */
-  private static final String BEGIN =
+  private static final String NO_TIMEOUTS =
       """
-      SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
       SET LOCAL statement_timeout = 0;
-      SET LOCAL lock_timeout = 0
+      SET LOCAL lock_timeout = 0;
+      SET LOCAL idle_in_transaction_session_timeout = 0
       """;
 
   private static final String HAS_PRISMAS_TIMES =
@@ -181,8 +182,9 @@ public final class Migrations {
         requireNoSchema(url);
       }
       connection.setAutoCommit(false); // the transaction holds the lock until it is closed
-      execute(connection, BEGIN);
-      prepareToBeIdle(connection);
+      execute(
+          connection, "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"); // sees Flyway's commits
+      execute(connection, NO_TIMEOUTS);
       lock(connection);
       setSchema(connection, url);
       List<String> hidden = RowSecurity.hiddenTables(connection, RowSecurity.OWN_TABLES);
@@ -193,10 +195,10 @@ public final class Migrations {
       repeatOwnMigrations(connection, source, url);
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
       RowSecurity rowSecurity = new RowSecurity(connection);
-      prepareToBeIdle(connection);
+      execute(connection, NO_TIMEOUTS);
       MigrateResult result =
           flyway(source, url, isPooled, locations).callbacks(rowSecurity).load().migrate();
-      query(connection, "SELECT set_config('lock_timeout', '10s', true)");
+      execute(connection, "SET LOCAL lock_timeout = '10s'");
       rowSecurity.secureRest(connection);
       String timeZone = prisma ? timeZoneProblem(connection) : "";
       connection.commit();
@@ -246,21 +248,6 @@ public final class Migrations {
       throw new StartupException(
           "Migrations through a pooler would leave the schema of the URL to its other clients: set"
               + " DIRECT_URL to the direct host, or add pgbouncer=false if there is no pooler");
-    }
-  }
-
-  /**
-   * Lifts the limit of an idle transaction, which waits for the lock, or holds it while Flyway
-   * migrates. As the last statement it also ends the snapshot of the query before, for which CREATE
-   * INDEX CONCURRENTLY in a migration would wait.
-   */
-  private static void prepareToBeIdle(Connection connection) throws SQLException {
-    execute(connection, "SET LOCAL idle_in_transaction_session_timeout = 0");
-  }
-
-  private static void execute(Connection connection, String sql) throws SQLException {
-    try (Statement statement = connection.createStatement()) {
-      statement.execute(sql);
     }
   }
 
@@ -319,8 +306,8 @@ public final class Migrations {
     String rows = " FROM " + url.qualified(HISTORY) + " WHERE " + TO_REPEAT;
     if (query(connection, "SELECT to_regclass('" + HISTORY + "') IS NOT NULL").equals("t")
         && query(connection, "SELECT EXISTS (SELECT" + rows + ")").equals("t")) {
-      try (Connection other = source.getConnection()) {
-        execute(other, "DELETE" + rows); // commits now, so that Flyway sees it
+      try (Connection other = source.getConnection()) { // commits now, so that Flyway sees it
+        execute(other, "DELETE" + rows);
       }
     }
   }
@@ -328,6 +315,12 @@ public final class Migrations {
   /** Returns what to do if the time zone of Prisma's sessions is not UTC; empty if it is. */
   static String timeZoneProblem(Connection connection) throws SQLException {
     return query(connection, TIME_ZONE);
+  }
+
+  private static void execute(Connection connection, String sql) throws SQLException {
+    try (Statement statement = connection.createStatement()) {
+      statement.execute(sql);
+    }
   }
 
   /** Returns the first column of the first row, or an empty text. */

@@ -245,11 +245,6 @@ final class RowSecurity extends BaseCallback {
     return event == Event.AFTER_EACH_MIGRATE;
   }
 
-  @Override
-  public boolean canHandleInTransaction(Event event, Context context) {
-    return true;
-  }
-
   /**
    * Runs in the transaction of the migration, so that no other session sees unsecured tables. The
    * history table is secured later: Flyway writes to it on another connection meanwhile.

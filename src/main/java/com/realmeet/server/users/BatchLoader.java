@@ -67,7 +67,6 @@ final class BatchLoader implements AutoCloseable {
   private final Set<Request> waiting = ConcurrentHashMap.newKeySet();
   private final List<Thread> threads = new ArrayList<>();
   private final ScheduledExecutorService ticks;
-  private volatile boolean closed;
 
   /**
    * Starts the threads.
@@ -102,9 +101,6 @@ final class BatchLoader implements AutoCloseable {
     Request request = new Request(id, deadline);
     waiting.add(request);
     queue.add(request);
-    if (closed) {
-      request.fail();
-    }
     try {
       return Optional.ofNullable(request.rowsOfItsBatch.get().get(id));
     } catch (ExecutionException e) {
@@ -152,7 +148,6 @@ final class BatchLoader implements AutoCloseable {
   /** Stops the threads, and fails the requests that still wait. */
   @Override
   public void close() {
-    closed = true;
     ticks.shutdownNow();
     threads.forEach(Thread::interrupt);
     waiting.forEach(Request::fail);

@@ -2,14 +2,12 @@ package com.realmeet.server.users;
 
 import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
+import com.realmeet.server.core.Threads;
 import java.time.Duration;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
-import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Semaphore;
-import java.util.concurrent.TimeUnit;
-import java.util.concurrent.TimeoutException;
 import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 import org.eclipse.jetty.util.VirtualThreads;
@@ -140,15 +138,6 @@ final class SingleFlight<K, V> {
   }
 
   private static <V> V await(CompletableFuture<V> call, Deadline deadline) {
-    try {
-      return call.get(deadline.remaining().toNanos(), TimeUnit.NANOSECONDS);
-    } catch (ExecutionException e) {
-      throw e.getCause() instanceof RuntimeException cause ? cause : new IllegalStateException(e);
-    } catch (TimeoutException e) {
-      throw Failure.of(Failure.Kind.OVERLOADED);
-    } catch (InterruptedException e) {
-      Thread.currentThread().interrupt();
-      throw Failure.of(Failure.Kind.OVERLOADED);
-    }
+    return Threads.join(call, deadline, () -> Failure.of(Failure.Kind.OVERLOADED));
   }
 }
