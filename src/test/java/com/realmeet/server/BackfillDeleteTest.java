@@ -15,6 +15,8 @@ import java.util.TreeSet;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /** The options that delete rows, and the one that writes none. */
 class BackfillDeleteTest {
@@ -65,10 +67,16 @@ class BackfillDeleteTest {
     assertEquals(100, backfill.living().size());
   }
 
-  @Test
-  void notFoundOfAProxyDeletesNoOne() {
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "{\"message\":\"no route\"}",
+        "{\"errors\":[]}",
+        "{\"errors\":[{\"code\":\"404\"}]}"
+      })
+  void notFoundOfAProxyDeletesNoOne(String body) {
     deleteAtClerk(1);
-    clerk.onUser(StandInClerk.answering(404, "{\"message\":\"no route\"}"));
+    clerk.onUser(StandInClerk.answering(404, body));
 
     backfill.expect(1, "Backfill failed, start it again", "--delete-missing");
     assertEquals(100, backfill.living().size());

@@ -121,7 +121,8 @@ class ClerkFaultsTest {
         changed("\"updated_at\":1760000000000,", ""),
         changed("1760000000000", "null"),
         changed("1760000000000", "\"yesterday\""),
-        changed("1760000000000", "9223372036854775807"));
+        changed("1760000000000", "9223372036854775807"),
+        changed("1760000000000", "253402300799999")); // the year 9999
   }
 
   private static Arguments fault(String name, Fault fault, int status, String body, int calls) {

@@ -1,7 +1,9 @@
 package com.realmeet.server.clerk;
 
+import com.fasterxml.jackson.core.JsonFactory;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
+import com.fasterxml.jackson.core.StreamReadConstraints;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectReader;
@@ -55,9 +57,22 @@ import org.slf4j.LoggerFactory;
 public final class ClerkApi {
   private static final Logger log = LoggerFactory.getLogger(ClerkApi.class);
 
+  /**
+   * Maximum levels of nesting, and maximum digits of a number. A user can write 8 KB of metadata in
+   * the browser; with the default of 1000, such metadata would make a page of users unreadable.
+   */
+  private static final int MAX_JSON_COMPLEXITY = 20_000;
+
   /** JSON mapper for Clerk's snake_case keys. */
   public static final JsonMapper JSON =
-      JsonMapper.builder()
+      JsonMapper.builder(
+              JsonFactory.builder()
+                  .streamReadConstraints(
+                      StreamReadConstraints.builder()
+                          .maxNestingDepth(MAX_JSON_COMPLEXITY)
+                          .maxNumberLength(MAX_JSON_COMPLEXITY)
+                          .build())
+                  .build())
           .propertyNamingStrategy(PropertyNamingStrategies.SNAKE_CASE)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
           // numbers in metadata keep all digits
@@ -347,9 +362,8 @@ public final class ClerkApi {
 
   private Optional<ClerkUser> readUser(String id, HttpResponse<byte[]> response) {
     if (response.statusCode() == 404) {
-      if (!parse(response).path("errors").isArray()) {
-        throw badResponse(
-            "a 404 that is not Clerk's"); // a 404 of a proxy must not look like a deletion
+      if (!isNotFound(parse(response))) { // of a proxy: it must not look like a deletion
+        throw badResponse("a 404 that is not Clerk's");
       }
       return Optional.empty();
     }
@@ -358,6 +372,12 @@ public final class ClerkApi {
       throw badResponse("another user than the one asked for");
     }
     return Optional.of(user);
+  }
+
+  /** Returns true for the body with which Clerk says that it does not have a user. */
+  private static boolean isNotFound(JsonNode body) {
+    return body.path("errors").isArray()
+        && body.path("errors").findValuesAsText("code").contains("resource_not_found");
   }
 
   private static JsonNode parse(HttpResponse<byte[]> response) {

@@ -5,11 +5,13 @@ import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
+import com.fasterxml.jackson.databind.node.NullNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.fasterxml.jackson.databind.node.TextNode;
 import com.realmeet.server.core.Failure;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
 import java.util.Objects;
@@ -54,8 +56,14 @@ public record ClerkUser(
    */
   private static final int MAX_IMAGE_URL_LENGTH = 2000;
 
-  /** End of the year 9999 in milliseconds, the last year that RFC 3339 can express. */
-  private static final long END_OF_TIME = 253_402_300_800_000L;
+  /**
+   * Maximum time by which Clerk's clock may be ahead of ours: a version of the far future would
+   * reject all later ones.
+   */
+  private static final Duration MAX_AHEAD = Duration.ofDays(1);
+
+  /** Maximum levels of nesting in a field that is kept; what is deeper becomes null. */
+  private static final int MAX_DEPTH = 500;
 
   /**
    * Maximum decimal exponent of a number. jsonb stores numbers as numeric, which has at most 16,383
@@ -147,7 +155,8 @@ public record ClerkUser(
       }
     }
     Wire wire = ClerkApi.JSON.treeToValue(user, Wire.class); // before retain() changes the object
-    return from(wire, fields.isEmpty() ? null : storable(user.retain(fields)).toString());
+    return from(
+        wire, fields.isEmpty() ? null : storable(user.retain(fields), MAX_DEPTH).toString());
   }
 
   private static ClerkUser from(Wire wire, String fields) {
@@ -169,19 +178,31 @@ public record ClerkUser(
         fields);
   }
 
+  /** Returns the version with the later time. */
+  public static ClerkUser newer(ClerkUser a, ClerkUser b) {
+    return a.updatedAt.isBefore(b.updatedAt) ? b : a;
+  }
+
   /**
    * Returns a value that jsonb can store: texts without invalid characters, and too large numbers
    * as texts.
+   *
+   * @param depth maximum levels of nesting
    */
-  private static JsonNode storable(JsonNode value) {
+  private static JsonNode storable(JsonNode value, int depth) {
+    if (value.isContainerNode() && depth == 0) {
+      return NullNode.getInstance();
+    }
     if (value.isObject()) {
       ObjectNode object = ClerkApi.JSON.createObjectNode();
-      value.properties().forEach(e -> object.set(storable(e.getKey()), storable(e.getValue())));
+      value
+          .properties()
+          .forEach(e -> object.set(storable(e.getKey()), storable(e.getValue(), depth - 1)));
       return object;
     }
     if (value.isArray()) {
       ArrayNode array = ClerkApi.JSON.createArrayNode();
-      value.forEach(element -> array.add(storable(element)));
+      value.forEach(element -> array.add(storable(element, depth - 1)));
       return array;
     }
     boolean tooLarge =
@@ -196,7 +217,9 @@ public record ClerkUser(
   }
 
   private static boolean isTime(Long millis) {
-    return millis != null && millis >= 0 && millis < END_OF_TIME;
+    return millis != null
+        && millis >= 0
+        && millis <= System.currentTimeMillis() + MAX_AHEAD.toMillis();
   }
 
   /** Returns the primary email address, or null; there is no fallback to the first address. */

@@ -55,6 +55,12 @@ public final class Backfill {
    */
   private static final double MAX_DELETE_RATIO = 0.05;
 
+  /** Fraction of Clerk's count that a complete listing may lack, since users are being deleted. */
+  private static final double TOLERANCE = 0.05;
+
+  /** Number of users that a complete listing may lack in any case. */
+  private static final int MIN_TOLERANCE = 5;
+
   /** Ids per page when all rows are listed. */
   private static final int MAX_LISTED_IDS = 10_000;
 
@@ -131,9 +137,9 @@ public final class Backfill {
     boolean complete = true;
     try {
       requireInstance(began); // once stored, users of another instance look like ours
-      listAll();
+      complete = listAll();
       if (options.deleteMissing) {
-        complete = markMissingDeleted(began);
+        complete &= markMissingDeleted(began);
       }
     } catch (Failure e) {
       throw new StartupException(
@@ -158,25 +164,35 @@ public final class Backfill {
         });
   }
 
-  private void listAll() {
+  /**
+   * Stores all users that Clerk lists.
+   *
+   * @return false if they are clearly fewer than Clerk counts
+   */
+  private boolean listAll() {
     int total = withRetries(() -> clerk.userCount(Deadline.in(CALL_TIMEOUT)));
     Set<String> cursors = new HashSet<>();
     List<ClerkUser> before = List.of();
     CompletableFuture<List<ClerkUser>> next = fetch("");
     while (next != null) {
       List<ClerkUser> page = Threads.join(next);
-      List<ClerkUser> confirmed = page.size() < PAGE_SIZE ? dropDeletedTail(before) : page;
-      boolean last = confirmed == before;
-      next = last ? null : fetch(cursor(confirmed, cursors)); // while this page is stored
-      before = confirmed;
+      boolean isShort = page.size() < PAGE_SIZE;
+      boolean isLast = isShort && listed.size() + page.size() >= total;
+      List<ClerkUser> confirmed = isShort && !isLast ? dropDeletedTail(before) : before;
+      before = confirmed == before ? page : confirmed;
+      next = isLast || before.isEmpty() ? null : fetch(cursor(before, cursors)); // meanwhile:
       store(page);
       log.info("{} of {} users", listed.size(), total);
     }
+    boolean complete = total - listed.size() <= Math.max(MIN_TOLERANCE, total * TOLERANCE);
+    if (!complete) {
+      log.error("Clerk listed {} of {} users: start backfill again", listed.size(), total);
+    }
+    return complete;
   }
 
   /**
-   * Handles a short page, which ends the listing unless the cursor's user was deleted meanwhile:
-   * Clerk's result is then undefined.
+   * Handles a short page: if the cursor's user was deleted meanwhile, Clerk's result is undefined.
    *
    * @param before the page before the short one
    * @return that page, or its part up to the last user who still exists

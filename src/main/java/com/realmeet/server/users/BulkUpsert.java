@@ -56,7 +56,9 @@ final class BulkUpsert {
   /** Returns the users that can be stored, each once; the others are skipped. */
   List<ClerkUser> storable(List<ClerkUser> listed) {
     Map<String, ClerkUser> storable = new LinkedHashMap<>();
-    listed.stream().filter(this::hasEmail).forEach(user -> storable.put(user.id(), user));
+    listed.stream()
+        .filter(this::hasEmail)
+        .forEach(user -> storable.merge(user.id(), user, ClerkUser::newer));
     return List.copyOf(storable.values());
   }
 

@@ -238,7 +238,7 @@ public final class Poll implements AutoCloseable {
     private void add(ClerkUser user) {
       listed.add(user.id());
       if (!user.updatedAt().equals(seen.get(user.id()))) {
-        unseen.merge(user.id(), user, Poll::newer);
+        unseen.merge(user.id(), user, ClerkUser::newer);
         fieldsLength += user.fields() == null ? 0 : user.fields().length();
       }
     }
@@ -305,10 +305,6 @@ public final class Poll implements AutoCloseable {
     return clerk.recentlyUpdated(offset, PAGE_SIZE, Deadline.in(CALL_TIMEOUT));
   }
 
-  private static ClerkUser newer(ClerkUser a, ClerkUser b) {
-    return a.updatedAt().isBefore(b.updatedAt()) ? b : a;
-  }
-
   /**
    * Advances the time of the next poll to the latest change, which may be in the future by our
    * clock.
@@ -355,7 +351,7 @@ public final class Poll implements AutoCloseable {
   private void auditRows(List<String> ids, Map<Change, Integer> counts) {
     Map<String, ClerkUser> atClerk =
         clerk.lookup(ids, Deadline.in(CALL_TIMEOUT)).stream()
-            .collect(Collectors.toMap(ClerkUser::id, Function.identity(), Poll::newer));
+            .collect(Collectors.toMap(ClerkUser::id, Function.identity(), ClerkUser::newer));
     Map<String, Change> differences = users.compare(bulk.storable(List.copyOf(atClerk.values())));
     List<ClerkUser> different =
         differences.keySet().stream()
