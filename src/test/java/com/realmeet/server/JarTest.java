@@ -18,6 +18,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
@@ -133,6 +134,21 @@ class JarTest {
               "INFO RequestLog - GET /api/user/sync 405 \\d+ ms [0-9a-f]{16}",
               "INFO RequestLog - GET /api/docs 404 \\d+ ms [0-9a-f]{16}"),
           log(jar).stream().filter(line -> line.contains("RequestLog")).toList());
+    }
+  }
+
+  /** Jackson keeps the names of an object's keys for the next one. */
+  @Test
+  void tokensOfStrangersLeaveNothingInMemory() {
+    settings.put("JDK_JAVA_OPTIONS", "-Xmx40m -XX:+ExitOnOutOfMemoryError");
+    try (ServerProcess jar = new ServerProcess(directory, settings)) {
+      for (int i = 0; i < 1200; i++) {
+        String header = "{\"alg\":\"RS256\",\"%d%s\":1}".formatted(i, "x".repeat(11_000));
+        String token = Base64.getUrlEncoder().withoutPadding().encodeToString(header.getBytes());
+        String line = "Authorization: Bearer " + token + ".e30.AAAA";
+        assertEquals(
+            401, RawHttp.ask(jar.port(), request("POST", "/api/user/sync", line)).status());
+      }
     }
   }
 

@@ -67,6 +67,8 @@ public final class ClerkApi {
   public static final JsonMapper JSON =
       JsonMapper.builder(
               JsonFactory.builder()
+                  // Jackson would keep thousands of names, of which users choose those of metadata
+                  .disable(JsonFactory.Feature.CANONICALIZE_FIELD_NAMES)
                   .streamReadConstraints(
                       StreamReadConstraints.builder()
                           .maxNestingDepth(MAX_JSON_COMPLEXITY)
