@@ -121,6 +121,8 @@ public final class Database implements AutoCloseable {
 
   private final AtomicLong lastUseNanos;
 
+  private final Database reserved;
+
   private CompletableFuture<Void> ping = CompletableFuture.completedFuture(null); // guarded by this
 
   /**
@@ -157,6 +159,7 @@ public final class Database implements AutoCloseable {
     warnings = new LogRateLimiter();
     lastUseNanos = new AtomicLong();
     applicationPermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
+    reserved = new Database(this, url);
   }
 
   /** Creates a Jdbi with the settings that all connections of the server share. */
@@ -184,11 +187,11 @@ public final class Database implements AutoCloseable {
         : Optional.empty();
   }
 
-  private Database(Database shared) {
+  private Database(Database shared, DatabaseUrl url) {
     source = shared.source;
     pool = shared.pool;
-    current = shared.current;
-    jdbi = shared.jdbi;
+    current = new ThreadLocal<>();
+    jdbi = jdbi(this::openConnection, url);
     canceller = shared.canceller;
     outage = shared.outage;
     readOnly = shared.readOnly;
@@ -197,11 +200,16 @@ public final class Database implements AutoCloseable {
     warnings = shared.warnings;
     lastUseNanos = shared.lastUseNanos;
     applicationPermits = null;
+    reserved = this;
   }
 
-  /** Returns the same pool without the bulkhead, for the server's own work only. */
+  /**
+   * Returns the same pool without the bulkhead, for the server's own work only. Its calls are never
+   * nested in those of an application: others may see the rows of a user before the application
+   * commits.
+   */
   public Database reserved() {
-    return new Database(this);
+    return reserved;
   }
 
   private boolean isReserved() {
@@ -219,7 +227,7 @@ public final class Database implements AutoCloseable {
   /**
    * Runs queries, and retries once after a transient error such as a failover.
    *
-   * @param deadline of the request: a statement that exceeds it is cancelled in Postgres
+   * @param deadline of the request: a statement that exceeds it, or 4.5 s, is cancelled in Postgres
    * @throws Failure DATABASE_UNAVAILABLE, or OVERLOADED if too many slow queries run at once
    * @throws JdbiException if a statement itself is at fault, see {@link SqlErrors}
    */
@@ -294,15 +302,19 @@ public final class Database implements AutoCloseable {
    * one with a rollback, which pgjdbc does not report.
    */
   private static void requireCommittable(Handle handle) {
+    if (transactionState(handle.getConnection()) == TransactionState.FAILED) {
+      throw new IllegalStateException(
+          "a statement of this transaction has failed: catch its exception outside, or make it in"
+              + " a nested call");
+    }
+  }
+
+  /** Returns the state of a connection's transaction; IDLE if the connection is closed. */
+  private static TransactionState transactionState(Connection connection) {
     try {
-      if (handle.getConnection().unwrap(BaseConnection.class).getTransactionState()
-          == TransactionState.FAILED) {
-        throw new IllegalStateException(
-            "a statement of this transaction has failed: catch its exception outside, or make it in"
-                + " a nested call");
-      }
+      return connection.unwrap(BaseConnection.class).getTransactionState();
     } catch (SQLException e) {
-      throw new ConnectionException(e);
+      return TransactionState.IDLE;
     }
   }
 
@@ -453,16 +465,24 @@ public final class Database implements AutoCloseable {
     return result;
   }
 
-  /** Runs work on a connection, which is closed afterwards if a statement had to be cancelled. */
+  /**
+   * Runs work on a connection, which is closed afterwards if a statement had to be cancelled, or
+   * has begun a transaction that would go on with the next call.
+   */
   private <T> T watched(Handle handle, HandleCallback<T, RuntimeException> work, Call call) {
     Connection connection = handle.getConnection();
     StatementCanceller.Watch watch = canceller.watch(connection, cancelTime(call.deadline));
     try {
       prepare(connection);
-      return work.withHandle(handle);
+      T result = work.withHandle(handle);
+      if (transactionState(connection) != TransactionState.IDLE) {
+        throw new IllegalStateException(
+            "a statement has begun a transaction that is not ended: call write instead");
+      }
+      return result;
     } finally {
-      if (watch.end()) {
-        call.isCancelled = true;
+      call.isCancelled = watch.end();
+      if (call.isCancelled || transactionState(connection) != TransactionState.IDLE) {
         pool.evictConnection(connection);
       }
     }

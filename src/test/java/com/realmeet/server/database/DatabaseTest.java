@@ -32,6 +32,7 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 
 /**
  * Tests the guarantees of Database for an application's DAO, and for the rest of the server beside
@@ -231,8 +232,7 @@ class DatabaseTest {
       small.write(
           outer -> {
             insert(outer, "one");
-            return small.write(inner -> insert(inner, "two"))
-                + small.reserved().read(inner -> inner.execute("SELECT 1"));
+            return small.write(inner -> insert(inner, "two"));
           });
       assertThrows(
           Failure.class,
@@ -245,6 +245,38 @@ class DatabaseTest {
       small.write(outer -> insert(outer, "four"));
     }
     assertEquals("one,two,four", notes());
+  }
+
+  /** Another request may already have been told of the row of a user. */
+  @Test
+  void workOfTheServerIsNotPartOfATransactionOfTheApplication() {
+    assertThrows(
+        Failure.class,
+        () ->
+            database.write(
+                outer -> {
+                  insert(outer, "one");
+                  database.reserved().write(inner -> insert(inner, "two"));
+                  throw Failure.conflict("No");
+                }));
+
+    assertEquals("two", notes());
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "BEGIN; INSERT INTO notes (text) VALUES ('one')",
+        "BEGIN; INSERT INTO notes (text) VALUES ('one'); INSERT INTO notes (text) VALUES ('one'); COMMIT"
+      })
+  void transactionThatAStatementBeginsDoesNotOutliveTheCall(String script) {
+    try (Database small = new Database(DatabaseUrl.parse(url), 1, Metrics.noMeters())) {
+      assertThrows(
+          RuntimeException.class, () -> small.writeIdempotent(handle -> handle.execute(script)));
+
+      small.writeIdempotent(handle -> insert(handle, "two"));
+      assertEquals("two", notes());
+    }
   }
 
   @Test
