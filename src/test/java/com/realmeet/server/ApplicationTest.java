@@ -281,7 +281,7 @@ class ApplicationTest {
       clients.forEach(RawHttp::close);
     }
     assertEquals(0, occurrences(" ERROR "));
-    assertEquals(1, occurrences("WARN SlowReaderLimit - Responses are aborted: more than 40"));
+    assertEquals(1, occurrences("WARN JettyWorkarounds - Responses are aborted: more than 40"));
   }
 
   @Test

@@ -11,7 +11,11 @@ import com.realmeet.server.testing.RawHttp;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
+import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.net.InetSocketAddress;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
@@ -74,6 +78,30 @@ class SlowClientTest {
 
     try (RawHttp connection = drip(beginning, piece)) {
       assertTrue(connection.isClosed());
+    }
+  }
+
+  /** Each takes a buffer until it reads. */
+  @Test
+  void onlySomeClientsThatDoNotReadStayConnected() throws IOException {
+    byte[] requests =
+        request("GET", "/api/openapi.yaml").repeat(400).getBytes(StandardCharsets.ISO_8859_1);
+    List<Socket> clients = new ArrayList<>();
+    server.setIdleTime(Duration.ofMinutes(1));
+    try {
+      for (int i = 0; i < 70; i++) {
+        Socket client = new Socket();
+        clients.add(client);
+        client.setReceiveBufferSize(4096);
+        client.connect(new InetSocketAddress("127.0.0.1", server.port()));
+        client.getOutputStream().write(requests);
+      }
+      TestServer.await("most are closed", () -> server.connections() < 50);
+      assertEquals(200, server.get("/api/health").statusCode());
+    } finally {
+      for (Socket client : clients) {
+        client.close();
+      }
     }
   }
 

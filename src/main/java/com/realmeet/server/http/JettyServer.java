@@ -49,7 +49,7 @@ public final class JettyServer {
    * Buffer of a response. A response that fits is written asynchronously, so that a client which
    * does not read it occupies no thread.
    */
-  private static final int RESPONSE_BUFFER_BYTES = 64 << 10;
+  static final int RESPONSE_BUFFER_BYTES = 64 << 10;
 
   /** TCP backlog: after a restart all clients connect at once. */
   private static final int BACKLOG = 1024;
@@ -233,7 +233,6 @@ public final class JettyServer {
       ofApplication(bulkhead(MAX_APPLICATION_REQUESTS)),
       ofApplication(new OnPlatformThread()), // QoSHandler resumes requests on virtual threads
       new RequestBodyLimits(),
-      ofApplication(new SlowReaderLimit()),
       new WithDeadline()
     };
     for (int i = 1; i < chain.length; i++) {

@@ -1,5 +1,6 @@
 package com.realmeet.server.http;
 
+import com.realmeet.server.core.LogRateLimiter;
 import io.javalin.Javalin;
 import io.javalin.http.Context;
 import io.javalin.http.servlet.JavalinServlet;
@@ -11,7 +12,11 @@ import java.nio.channels.SocketChannel;
 import java.time.Duration;
 import java.util.Comparator;
 import java.util.Optional;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.eclipse.jetty.ee10.servlet.HttpInput;
 import org.eclipse.jetty.ee10.servlet.SessionHandler;
@@ -34,9 +39,13 @@ import org.eclipse.jetty.server.ServerConnector;
 import org.eclipse.jetty.server.internal.HttpConnection;
 import org.eclipse.jetty.util.BufferUtil;
 import org.eclipse.jetty.util.Callback;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /** Workarounds for Jetty 12.1.12 and Javalin 7.2.3. Each names its reason and when to delete it. */
 public final class JettyWorkarounds {
+  private static final Logger log = LoggerFactory.getLogger(JettyWorkarounds.class);
+
   private static final String METHOD_OVERRIDE = "X-HTTP-Method-Override";
 
   private JettyWorkarounds() {}
@@ -184,13 +193,6 @@ public final class JettyWorkarounds {
     request.getConnectionMetaData().getConnection().getEndPoint().close(new EofException(reason));
   }
 
-  /** Returns when ({@link System#nanoTime}) bytes were last sent on the connection of a request. */
-  static long lastSentNanos(Request request) {
-    return request.getConnectionMetaData().getConnection().getEndPoint() instanceof EndPoint own
-        ? own.lastSentNanos
-        : System.nanoTime();
-  }
-
   /**
    * Keeps a connection open after an early response, and discards the rest of the request body
    * until the client closes or the connection is idle (lingering close). Jetty closes at once: the
@@ -233,6 +235,25 @@ public final class JettyWorkarounds {
     /** Memory of large heads of requests under way, over all connections. */
     private final AtomicInteger largeHeads = new AtomicInteger();
 
+    /**
+     * Maximum connections whose clients do not read their responses: each has a buffer, all
+     * together 16 MB. Jetty does not limit their number.
+     */
+    static final int MAX_STALLED = (16 << 20) / JettyServer.RESPONSE_BUFFER_BYTES;
+
+    /**
+     * Number of them that may stay without progress for longer than {@link #STALL}. The handler of
+     * a large response waits meanwhile; a third of the threads of an application's routes is left
+     * to other clients.
+     */
+    static final int MAX_WAITING = 40;
+
+    static final Duration STALL = Duration.ofSeconds(1);
+
+    private final Set<EndPoint> stalled = ConcurrentHashMap.newKeySet();
+    private final AtomicBoolean isCheckScheduled = new AtomicBoolean();
+    private final LogRateLimiter warnings = new LogRateLimiter();
+
     Connector(Server server, int selectors, HttpConfiguration http) {
       super(server, 1, selectors, new ConnectionFactory(http));
       setIdleTimeout(EndPoint.IDLE_TIMEOUT.toMillis());
@@ -251,6 +272,44 @@ public final class JettyWorkarounds {
         }
         largest.get().close();
         largest.get().releaseHead();
+      }
+    }
+
+    private void addStalled(EndPoint endPoint) {
+      stalled.add(endPoint);
+      closeStalled(MAX_STALLED, Duration.ZERO);
+      checkStalledLater();
+    }
+
+    private void checkStalledLater() {
+      if (stalled.size() > MAX_WAITING && isCheckScheduled.compareAndSet(false, true)) {
+        getScheduler().schedule(this::checkStalled, STALL.toMillis(), TimeUnit.MILLISECONDS);
+      }
+    }
+
+    private void checkStalled() {
+      isCheckScheduled.set(false);
+      closeStalled(MAX_WAITING, STALL);
+      checkStalledLater();
+    }
+
+    /**
+     * Closes the connections that are stalled longest until no more than a number are left, but
+     * none that is stalled for less than a time.
+     */
+    private void closeStalled(int max, Duration time) {
+      long now = System.nanoTime();
+      while (stalled.size() > max) {
+        Optional<EndPoint> longest =
+            stalled.stream().min(Comparator.comparingLong(each -> each.progressNanos - now));
+        if (longest.isEmpty() || now - longest.get().progressNanos < time.toNanos()) {
+          return;
+        }
+        if (warnings.allows("stalled")) {
+          log.warn("Responses are aborted: more than {} clients do not read theirs", max);
+        }
+        stalled.remove(longest.get());
+        longest.get().close(new EofException("the client does not read"));
       }
     }
 
@@ -353,7 +412,12 @@ public final class JettyWorkarounds {
     private volatile boolean betweenRequests;
     private volatile boolean inRequest;
     private volatile int expired;
-    private volatile long lastSentNanos;
+
+    /** True while a part of a response cannot be sent, since the client does not read. */
+    private volatile boolean isStalled;
+
+    /** When ({@link System#nanoTime}) a stalled connection last sent bytes, or the stall began. */
+    private volatile long progressNanos;
 
     /** Bytes of the head, and of what has arrived with it. */
     private volatile int headSize;
@@ -444,6 +508,7 @@ public final class JettyWorkarounds {
     public void onClose(Throwable cause) {
       super.onClose(cause);
       releaseHead();
+      connector.stalled.remove(this);
     }
 
     @Override
@@ -452,10 +517,16 @@ public final class JettyWorkarounds {
       expired = 0;
       long before = BufferUtil.remaining(buffers);
       boolean sent = super.flush(buffers);
-      if (BufferUtil.remaining(buffers) < before) {
-        lastSentNanos = System.nanoTime();
+      if (!sent && (!isStalled || BufferUtil.remaining(buffers) < before)) {
+        progressNanos = System.nanoTime();
       }
-      betweenRequests = sent; // else the client is not reading
+      if (isStalled && sent) {
+        connector.stalled.remove(this);
+      } else if (!isStalled && !sent) {
+        connector.addStalled(this);
+      }
+      isStalled = !sent;
+      betweenRequests = sent;
       return sent;
     }
 
