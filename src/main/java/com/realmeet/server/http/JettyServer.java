@@ -204,6 +204,7 @@ public final class JettyServer {
     JettyWorkarounds.configure(http, MAX_HEADER_BYTES);
     http.setOutputBufferSize(RESPONSE_BUFFER_BYTES);
     http.setOutputAggregationSize(RESPONSE_BUFFER_BYTES);
+    http.setUseOutputDirectByteBuffers(false); // those of many slow readers would fragment malloc's
     http.addCustomizer(
         (request, headers) -> {
           JettyWorkarounds.onHeaders(request, headers);
