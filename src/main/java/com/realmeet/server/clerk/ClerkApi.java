@@ -111,8 +111,8 @@ public final class ClerkApi {
   private static final int MAX_CONCURRENT_CALLS = 32;
 
   /**
-   * Maximum platform threads that wait for a permit, as in a burst of new users. It leaves enough
-   * of the threads that JettyServer gives to sync for users who have a row.
+   * Maximum platform threads that wait for a permit, as in a burst of new users. Together with
+   * those that make a call, they may take all that JettyServer gives to sync, for the time below.
    */
   private static final int MAX_WAITING_THREADS = 80;
 

@@ -226,7 +226,7 @@ public final class SessionAuth implements Handler {
     if (newer == current || !isSigned(jwt, newer)) {
       String id = keyId(jwt);
       warnings.foreignToken(jwt.getIssuer(), String.valueOf(id), keys.ids());
-      throw invalid(current.get(keyId(jwt)) != null ? "signature is wrong" : "no key of this kid");
+      throw invalid(current.get(id) != null ? "signature is wrong" : "no key of this kid");
     }
   }
 

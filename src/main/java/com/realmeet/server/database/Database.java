@@ -56,8 +56,9 @@ import org.slf4j.LoggerFactory;
  * SQL, {@code <schema>} before a table's name is replaced by the schema of the URL. Rows map to
  * records, a column {@code host_id} to the component {@code hostId}. Calls may be nested: the inner
  * one runs on the connection, in the transaction and by the deadline of the outer, which goes on if
- * the inner one fails. All its DAOs together use at most the pool's size less two connections, but
- * one at least (a bulkhead), so that their slow queries block neither sync nor readiness.
+ * the inner one fails. A setting needs SET LOCAL: after SET it would stay for later calls. All its
+ * DAOs together use at most the pool's size less two connections, but one at least (a bulkhead), so
+ * that their slow queries block neither sync nor readiness.
  */
 public final class Database implements AutoCloseable {
   private static final Logger log = LoggerFactory.getLogger(Database.class);

@@ -185,7 +185,8 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * Closes the connection of a request.
+   * Closes the connection of a request although a part of its response is sent. Delete when Javalin
+   * lets an exception handler abort a response.
    *
    * @param reason which a pending write reports
    */
@@ -225,8 +226,12 @@ public final class JettyWorkarounds {
     }
   }
 
+  /**
+   * Connector that limits what all clients together take: memory of heads, and responses that are
+   * not read. Delete when Jetty does not only limit each of them.
+   */
   private static final class Connector extends ServerConnector {
-    /** Maximum memory of each kind of heads, 8 MB. Jetty limits one head, but not their sum. */
+    /** Maximum memory of each kind of heads, 8 MB. */
     static final int MAX_HEAD_MEMORY = 8 << 20;
 
     /** Memory of request heads that are not complete yet, over all connections. */
@@ -237,7 +242,7 @@ public final class JettyWorkarounds {
 
     /**
      * Maximum connections whose clients do not read their responses: each has a buffer, all
-     * together 16 MB. Jetty does not limit their number.
+     * together 16 MB.
      */
     static final int MAX_STALLED = (16 << 20) / JettyServer.RESPONSE_BUFFER_BYTES;
 
@@ -480,7 +485,7 @@ public final class JettyWorkarounds {
 
     /** Accounts for received bytes of a head. */
     private int fillHead(ByteBuffer buffer, int bytes) {
-      int lines = 0; // of a body too, if that is in the same packet: at most MAX_HEADERS count
+      int lines = 0; // header fields, and what else is in the packet
       for (int i = buffer.limit() - bytes; i < buffer.limit(); i++) {
         lines += buffer.get(i) == '\n' ? 1 : 0;
       }

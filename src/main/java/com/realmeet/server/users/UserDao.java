@@ -311,9 +311,6 @@ public final class UserDao {
     REVIVE
   }
 
-  /** Name of a savepoint. */
-  private static final String UNCHANGED = "unchanged";
-
   private static final RowMapper<User> USER = (row, ctx) -> user(row);
 
   private final Database database;
@@ -472,7 +469,7 @@ public final class UserDao {
                   if (users.stream()
                       .filter(user -> user.email() != null)
                       .anyMatch(user -> upsert(handle, user).isEmpty())) {
-                    handle.rollbackToSavepoint(UNCHANGED);
+                    handle.rollback();
                     return Optional.empty();
                   }
                   return find(handle, users.get(0).id());
@@ -496,7 +493,7 @@ public final class UserDao {
                       bind(handle.createQuery(UPSERT_BATCH), users).mapTo(String.class).list();
                   if (changes.size() < users.size()
                       && isTrue(bind(handle.createQuery(BATCH_IS_SUPPRESSED), users))) {
-                    handle.rollbackToSavepoint(UNCHANGED);
+                    handle.rollback();
                     return Optional.empty();
                   }
                   Map<Change, Integer> counts = new EnumMap<>(Change.class);
@@ -573,19 +570,9 @@ public final class UserDao {
     return marked;
   }
 
-  /**
-   * Runs work in a transaction, and retries it like {@link Database#writeIdempotent}. The work may
-   * undo its changes by a rollback to {@link #UNCHANGED}; the transaction may be an application's.
-   */
+  /** Runs work in a transaction, and retries it like {@link Database#writeIdempotent}. */
   private <T> T inTransaction(Deadline deadline, HandleCallback<T, RuntimeException> work) {
-    return database.writeIdempotent(
-        deadline,
-        handle ->
-            handle.inTransaction(
-                (Handle same) -> {
-                  same.savepoint(UNCHANGED);
-                  return work.withHandle(same);
-                }));
+    return database.writeIdempotent(deadline, handle -> handle.inTransaction(work));
   }
 
   private static Optional<User> find(Handle handle, String id) {
