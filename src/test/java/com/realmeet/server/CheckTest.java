@@ -400,6 +400,10 @@ class CheckTest {
                 "ALTER TABLE users DROP CONSTRAINT users_pkey")),
         List.of(
             new Row(
+                "fail migrations the tables are in the schema public, but app comes first in the search path of the role",
+                "CREATE SCHEMA app;" + alterDatabase("search_path = app, public"))),
+        List.of(
+            new Row(
                 "warn table the table users is not migrated yet",
                 "ALTER TABLE users DROP COLUMN deleted_at; DROP TABLE real_meet_server_migrations")),
         List.of(

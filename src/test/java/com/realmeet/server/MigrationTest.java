@@ -217,14 +217,23 @@ class MigrationTest {
   }
 
   @Test
-  void historyOfAnotherSchemaIsAnothersEvenIfItIsFound() {
+  void tablesOfAnotherSchemaAreNotHiddenByNewOnes() {
     String database = TestPostgres.newDatabase();
     TestPostgres.execute(database, "CREATE SCHEMA app");
     setSearchPath(database, "app, public");
 
-    TestServer.start(clerk, database).close();
+    StartupException failure =
+        assertThrows(StartupException.class, () -> TestServer.start(clerk, database));
 
-    assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY.formatted("app")));
+    String message =
+        "the tables are in the schema public, but app comes first in the search path of the role:"
+            + " add schema=public, or schema=app for new tables, to DATABASE_URL";
+    assertTrue(failure.getMessage().contains(message), failure.getMessage());
+    for (String schema : List.of("public", "app")) {
+      Migrations.migrate(DatabaseUrl.parse(with(database, "schema=" + schema)));
+      assertEquals(List.of("1|t", "2|t"), TestPostgres.query(database, HISTORY.formatted(schema)));
+    }
+    TestServer.start(clerk, database).close(); // the first schema has tables now
   }
 
   @Test

@@ -12,6 +12,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.Consumer;
@@ -472,6 +473,11 @@ public final class DatabaseCheck implements AutoCloseable {
   }
 
   private CheckLine migrations(Handle handle) {
+    Optional<String> otherSchema =
+        handle.createQuery(Migrations.OTHER_SCHEMA).mapTo(String.class).findFirst();
+    if (otherSchema.isPresent()) {
+      return fail("migrations", otherSchema.get());
+    }
     List<String> hidden = hidden(handle, RowSecurity.OWN_TABLES);
     if (!hidden.isEmpty()) {
       return fail("migrations", String.join("; ", hidden));

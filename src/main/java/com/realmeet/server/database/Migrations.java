@@ -112,6 +112,20 @@ public final class Migrations {
       SET LOCAL idle_in_transaction_session_timeout = 0
       """;
 
+  /**
+   * Returns what to do if the search path finds the tables of another schema than the current one,
+   * such as a schema with the name of the role that was created after them.
+   */
+  static final String OTHER_SCHEMA =
+      """
+      SELECT format('the tables are in the schema %1$s, but %2$s comes first in the search path of the role:'
+        || ' add schema=%1$s, or schema=%2$s for new tables, to DATABASE_URL, and to DIRECT_URL if it is set',
+        nspname, current_schema())
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.oid = to_regclass('@HISTORY@') AND nspname != current_schema()
+      """
+          .replace("@HISTORY@", HISTORY);
+
   private static final String HAS_PRISMAS_TIMES =
       """
       SELECT EXISTS (
@@ -187,6 +201,10 @@ public final class Migrations {
       execute(connection, NO_TIMEOUTS);
       lock(connection);
       setSchema(connection, url);
+      String otherSchema = query(connection, OTHER_SCHEMA);
+      if (!otherSchema.isEmpty()) {
+        throw new StartupException("Migration of the database failed: " + otherSchema);
+      }
       List<String> hidden = RowSecurity.hiddenTables(connection, RowSecurity.OWN_TABLES);
       if (!hidden.isEmpty()) {
         throw new StartupException(
