@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.database.Migrations;
+import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
@@ -38,6 +39,16 @@ class RepeatedMigrationTest {
 
   private static final String HISTORY =
       "SELECT version, success FROM real_meet_server_migrations WHERE version IN ('1', '2') ORDER BY 1";
+
+  private static final String PARTS =
+      """
+      SELECT attname FROM pg_attribute WHERE attrelid = 'app.users'::regclass AND attnum > 0 AND NOT attisdropped
+      UNION ALL
+      SELECT tgname FROM pg_trigger WHERE tgrelid = 'app.users'::regclass AND NOT tgisinternal
+      UNION ALL
+      SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'app.users'::regclass AND contype IN ('p', 'u')
+      ORDER BY 1
+      """;
 
   private static StandInClerk clerk;
 
@@ -118,6 +129,36 @@ class RepeatedMigrationTest {
     TestPostgres.execute(database, "UPDATE users SET clerk_fields = '{}'");
   }
 
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "DROP TABLE users",
+        "ALTER TABLE users DROP deleted_at, DROP clerk_updated_at, DROP clerk_fields",
+        "ALTER TABLE users DROP clerk_fields",
+        "ALTER TABLE users DROP CONSTRAINT users_pkey",
+        "ALTER TABLE users DROP CONSTRAINT users_email_key",
+        "ALTER TABLE users DROP CONSTRAINT users_email_key;"
+            + " CREATE UNIQUE INDEX ON users (email) WHERE deleted_at IS NULL",
+        "DROP TRIGGER real_meet_server_updated_at ON users"
+      })
+  void partOfTheTableThatIsMissingIsMadeAgain(String loss) {
+    String url = TestPostgres.emptyDatabase() + "?schema=app";
+    Migrations.migrate(DatabaseUrl.parse(url));
+    List<String> before = TestPostgres.query(url, PARTS);
+    TestPostgres.execute(
+        url, "CREATE TABLE users (); SET search_path = app;" + loss + "; RESET ALL");
+
+    try (TestServer server = TestServer.start(clerk, url)) {
+      assertEquals(200, server.sync(clerk.token("user_new")).statusCode());
+    }
+
+    assertEquals(before, TestPostgres.query(url, PARTS));
+    String line = "WARN Migrations - Migrations '1', '2' run again: ";
+    assertEquals(2, Log.text().split(line, -1).length, Log.text());
+    Migrations.migrate(DatabaseUrl.parse(url));
+    assertEquals(2, Log.text().split(line, -1).length, Log.text());
+  }
+
   @Test
   void serverStartsWithoutItsHistory() {
     String database = TestPostgres.copyOf(carriedOver);
@@ -168,9 +209,8 @@ class RepeatedMigrationTest {
   }
 
   @Test
-  void editedFirstMigrationIsStillDetected() throws IOException {
-    String database = TestPostgres.emptyDatabase();
-    TestPostgres.execute(database, read("1.0.0.sql"));
+  void editedFirstMigrationIsStillDetected() {
+    String database = TestPostgres.copyOf(carriedOver);
     TestPostgres.execute(
         database, "UPDATE real_meet_server_migrations SET checksum = 7 WHERE version = '1'");
 

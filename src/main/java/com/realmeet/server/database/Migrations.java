@@ -63,15 +63,30 @@ public final class Migrations {
   static final String HISTORY = "real_meet_server_migrations";
 
   /**
-   * Selects the rows of the history table whose migrations must run again: failed ones, and V1 and
-   * V2 of earlier versions since release 1.0.0, whose files have changed and can run on their
-   * result.
+   * Selects the rows of the history table whose migrations must run again: V1 and V2 of earlier
+   * versions since release 1.0.0, whose files have changed and can run on their result; failed ones;
+   * and both if the table {@code users}, or a column, unique index or trigger that they make, is
+   * missing.
    */
   static final String TO_REPEAT =
       """
       version = '1' AND checksum IN (1412849516, 1694028560, 690228550, -2041042412, -760126869)
       OR version = '2' AND checksum IN (-26672931)
-      OR version IN ('1', '2') AND NOT success
+      OR version IN ('1', '2') AND (NOT success OR NOT EXISTS (
+        SELECT
+        FROM pg_class c
+        WHERE c.relnamespace = to_regnamespace(quote_ident(current_schema())) AND c.relname = 'users'
+          AND 3 = (
+            SELECT count(*)
+            FROM pg_attribute
+            WHERE attrelid = c.oid AND attname IN ('clerk_updated_at', 'deleted_at', 'clerk_fields'))
+          AND 2 = (
+            SELECT count(DISTINCT attname)
+            FROM pg_index JOIN pg_attribute ON attrelid = indrelid AND attnum = indkey[0]
+            WHERE indrelid = c.oid AND attname IN ('id', 'email')
+              AND indnkeyatts = 1 AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL)
+          AND EXISTS (
+            SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgname = 'real_meet_server_updated_at')))
       """;
 
   /**
@@ -321,11 +336,23 @@ public final class Migrations {
 
   private static void repeatOwnMigrations(Connection connection, DataSource source, DatabaseUrl url)
       throws SQLException {
-    String rows = " FROM " + url.qualified(HISTORY) + " WHERE " + TO_REPEAT;
-    if (query(connection, "SELECT to_regclass('" + HISTORY + "') IS NOT NULL").equals("t")
-        && query(connection, "SELECT EXISTS (SELECT" + rows + ")").equals("t")) {
+    if (query(connection, "SELECT to_regclass('" + HISTORY + "') IS NOT NULL").equals("f")) {
+      return;
+    }
+    String history = " FROM " + url.qualified(HISTORY) + " WHERE ";
+    String versions =
+        query(
+            connection,
+            "SELECT string_agg(quote_literal(version), ', ' ORDER BY version)"
+                + history
+                + TO_REPEAT);
+    if (versions != null) {
+      log.warn(
+          "Migrations {} run again: they are of an earlier release or failed, or the table users,"
+              + " or a column, unique index or trigger of it, is missing",
+          versions);
       try (Connection other = source.getConnection()) { // commits now, so that Flyway sees it
-        execute(other, "DELETE" + rows);
+        execute(other, "DELETE" + history + "version IN (" + versions + ")");
       }
     }
   }
