@@ -237,6 +237,20 @@ class MigrationTest {
   }
 
   @Test
+  void schemaThatDirectUrlLacksIsNamed() {
+    String database = TestPostgres.newDatabase();
+
+    StartupException failure =
+        assertThrows(
+            StartupException.class,
+            () -> TestServer.start(clerk, with(database, "schema=app"), "DIRECT_URL", database));
+
+    String message = failure.getMessage();
+    assertTrue(message.contains("has DIRECT_URL the same database and schema? "), message);
+    assertTrue(message.contains("relation \"app.users\" does not exist"), message);
+  }
+
+  @Test
   void searchPathWithoutASchemaIsNamed() {
     String database = TestPostgres.emptyDatabase();
     setSearchPath(database, "''''");

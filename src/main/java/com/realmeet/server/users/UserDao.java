@@ -334,7 +334,8 @@ public final class UserDao {
       log.warn("Starting without the database: {}", e.reason());
     } catch (JdbiException e) {
       throw new StartupException(
-          "The table users cannot be used through DATABASE_URL, is DIRECT_URL the same database? "
+          "The table users cannot be used through DATABASE_URL, has DIRECT_URL the same database and"
+              + " schema? "
               + SqlErrors.whyRejected(e).orElse(e.getMessage()));
     }
   }
