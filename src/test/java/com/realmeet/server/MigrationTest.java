@@ -482,7 +482,8 @@ class MigrationTest {
   void limitsOfTheDatabaseEndNoStart(@TempDir Path directory) throws IOException {
     String database = TestPostgres.newDatabase();
     String name = TestPostgres.nameOf(database);
-    for (String limit : List.of("idle_in_transaction_session_timeout", "lock_timeout")) {
+    for (String limit :
+        List.of("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout")) {
       TestPostgres.execute(database, "ALTER DATABASE " + name + " SET " + limit + " = '200ms'");
     }
     Files.writeString(directory.resolve("V1001__slow.sql"), "SELECT pg_sleep(0.8)");

@@ -297,6 +297,8 @@ public final class Migrations {
         .locations(locations("classpath:db/migration", locations))
         .defaultSchema(url.schema())
         .table(HISTORY)
+        // STATEMENT_TIMEOUT_SECONDS counts; a pooler would leave the setting to its other clients.
+        .initSql(isPooled ? null : "SET statement_timeout = 0")
         .installedBy("real-meet-server") // Flyway does not escape its default, the user
         .placeholderReplacement(false) // ${x} is text, also in the name of a schema
         .baselineOnMigrate(true) // the Node server's tables may be there
@@ -317,7 +319,7 @@ public final class Migrations {
    * @param readOnly data source whose connections are read-only
    */
   static MigrationInfo[] compare(DataSource readOnly, DatabaseUrl url) {
-    boolean isPooled = true; // of no effect, since no lock is taken
+    boolean isPooled = true; // no lock is taken, and no statement is long
     return flyway(readOnly, url, isPooled).load().info().all();
   }
 
