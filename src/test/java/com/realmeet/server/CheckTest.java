@@ -350,7 +350,7 @@ class CheckTest {
                     + alterDatabase("search_path = public, pg_catalog"))),
         List.of(
             new Row(
-                "fail migrations the file of migration 2 was edited after it had run: ",
+                "fail migrations migration 2 has run with another text: restore its file and add",
                 "UPDATE real_meet_server_migrations SET checksum = 7 WHERE version = '2'"),
             new Row(
                 "fail row security whoever has the public key of the project can use tables of this server (anon on users)",
@@ -365,7 +365,7 @@ class CheckTest {
                     + " name another schema in DATABASE_URL",
                 PRISMA + "; DROP TABLE users CASCADE"),
             new Row(
-                "fail migrations migration 99 stopped half way: put the database right, then run DELETE FROM real_meet_server_migrations WHERE NOT success",
+                "fail migrations migration 99 stopped half way: drop what it left, such as an invalid index, mend what made it fail, then run DELETE FROM real_meet_server_migrations WHERE NOT success",
                 HISTORY_99.formatted("false")),
             new Row(
                 "fail row security whoever has the public key of the project can use tables of this server (authenticated on real_meet_server_migrations)",

@@ -48,6 +48,10 @@ class MigrationTest {
   private static final String HISTORY =
       "SELECT version, success FROM %s.real_meet_server_migrations WHERE version IN ('1', '2')";
 
+  private static final String EDITED =
+      "Migration of the database failed: migration %s has run with another text: restore its"
+          + " file and add another one, or, if another branch's has run, renumber yours";
+
   /** What Prisma makes of the Node server's schema, and a table of the application. */
   private static final String PRISMA =
       """
@@ -213,7 +217,54 @@ class MigrationTest {
     StartupException failure =
         assertThrows(StartupException.class, () -> TestServer.start(clerk, database));
 
-    assertTrue(failure.getMessage().contains("checksum mismatch"), failure.getMessage());
+    assertEquals(
+        List.of(EDITED.formatted(1), EDITED.formatted(2)),
+        failure.lines().stream().filter(line -> line.matches(".*migration [12] .*")).toList());
+  }
+
+  @Test
+  void migrationOfAnotherBranchIsNamed(@TempDir Path directory) throws IOException {
+    DatabaseUrl url = DatabaseUrl.parse(TestPostgres.newDatabase());
+    String location = "filesystem:" + directory;
+    Path file = Files.writeString(directory.resolve("V1001__rooms.sql"), "SELECT 'rooms'");
+    Migrations.migrate(url, location);
+    Files.delete(file);
+    Files.writeString(directory.resolve("V1001__teams.sql"), "SELECT 'teams'");
+
+    StartupException failure =
+        assertThrows(StartupException.class, () -> Migrations.migrate(url, location));
+
+    assertEquals(EDITED.formatted(1001), failure.getMessage());
+  }
+
+  @Test
+  void restOfAFailedMigrationCanBeRemovedAsTheMessageSays(@TempDir Path directory)
+      throws IOException {
+    String database = TestPostgres.newDatabase();
+    DatabaseUrl url = DatabaseUrl.parse(database);
+    String location = "filesystem:" + directory;
+    TestPostgres.execute(
+        database, "CREATE TABLE rooms AS SELECT 1 AS number FROM generate_series(1, 2)");
+    Files.writeString(
+        directory.resolve("V1001__rooms.sql"),
+        "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS rooms_number ON rooms (number)");
+    assertThrows(StartupException.class, () -> Migrations.migrate(url, location));
+
+    StartupException failure =
+        assertThrows(StartupException.class, () -> Migrations.migrate(url, location));
+
+    String message =
+        "Migration of the database failed: migration 1001 stopped half way: drop what it left, such"
+            + " as an invalid index, mend what made it fail, then run ";
+    assertTrue(failure.getMessage().startsWith(message), failure.getMessage());
+    TestPostgres.execute(database, "DROP INDEX rooms_number; TRUNCATE rooms");
+    TestPostgres.execute(database, failure.getMessage().substring(message.length()));
+    Migrations.migrate(url, location);
+    assertEquals(
+        List.of("t"),
+        TestPostgres.query(
+            database,
+            "SELECT indisvalid FROM pg_index WHERE indexrelid = 'rooms_number'::regclass"));
   }
 
   @Test

@@ -497,20 +497,12 @@ public final class DatabaseCheck implements AutoCloseable {
     List<String> newer = new ArrayList<>();
     String version = "0";
     for (MigrationInfo each : all) {
-      String name = each.isVersioned() ? each.getVersion().toString() : each.getDescription();
+      String name = Migrations.name(each);
+      Optional<String> problem = Migrations.problem(each, directUrl);
       if (repeated.contains(name) || !each.isApplied() && each.getState().isResolved()) {
         pending.add(name);
-      } else if (each.getState().isFailed()) {
-        return fail(
-            "migrations",
-            "migration %s stopped half way: put the database right, then run DELETE FROM %s WHERE NOT success"
-                .formatted(name, directUrl.qualified(Migrations.HISTORY)));
-      } else if (!each.isChecksumMatching()) {
-        return fail(
-            "migrations",
-            "the file of migration "
-                + name
-                + " was edited after it had run: undo the edit and add another file");
+      } else if (problem.isPresent()) {
+        return fail("migrations", problem.get());
       } else if (!each.getState().isResolved() && each.isVersioned()) {
         newer.add(name);
       }

@@ -14,12 +14,14 @@ import java.sql.SQLException;
 import java.sql.Statement;
 import java.time.Duration;
 import java.util.List;
+import java.util.Optional;
 import java.util.stream.Stream;
 import javax.sql.DataSource;
 import org.flywaydb.core.Flyway;
 import org.flywaydb.core.api.FlywayException;
 import org.flywaydb.core.api.MigrationInfo;
 import org.flywaydb.core.api.configuration.FluentConfiguration;
+import org.flywaydb.core.api.exception.FlywayValidateException;
 import org.flywaydb.core.api.output.MigrateResult;
 import org.flywaydb.core.internal.exception.FlywayMigrateException;
 import org.flywaydb.database.postgresql.PostgreSQLConfigurationExtension;
@@ -229,8 +231,8 @@ public final class Migrations {
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
       RowSecurity rowSecurity = new RowSecurity(connection);
       execute(connection, NO_TIMEOUTS);
-      MigrateResult result =
-          flyway(source, url, isPooled, locations).callbacks(rowSecurity).load().migrate();
+      Flyway flyway = flyway(source, url, isPooled, locations).callbacks(rowSecurity).load();
+      MigrateResult result = migrate(flyway, url);
       execute(connection, "SET LOCAL lock_timeout = '10s'");
       rowSecurity.secureRest(connection);
       String timeZone = prisma ? timeZoneProblem(connection) : "";
@@ -245,6 +247,41 @@ public final class Migrations {
               : result.targetSchemaVersion,
           result.migrationsExecuted);
     }
+  }
+
+  private static MigrateResult migrate(Flyway flyway, DatabaseUrl url) {
+    try {
+      return flyway.migrate();
+    } catch (FlywayValidateException e) { // proposes a command repair, which there is not
+      List<String> problems =
+          Stream.of(flyway.info().all())
+              .flatMap(migration -> problem(migration, url).stream())
+              .map("Migration of the database failed: "::concat)
+              .toList();
+      throw problems.isEmpty() ? e : new StartupException(1, problems);
+    }
+  }
+
+  /**
+   * Returns what to do about a migration that keeps servers from starting: it stopped half way, or
+   * has run with another text.
+   */
+  static Optional<String> problem(MigrationInfo migration, DatabaseUrl url) {
+    if (migration.getState().isFailed()) {
+      return Optional.of(
+          "migration %s stopped half way: drop what it left, such as an invalid index, mend what made it fail, then run DELETE FROM %s WHERE NOT success"
+              .formatted(name(migration), url.qualified(HISTORY)));
+    }
+    return migration.isChecksumMatching() || !migration.isVersioned() // a repeatable one may change
+        ? Optional.empty()
+        : Optional.of(
+            "migration %s has run with another text: restore its file and add another one, or, if another branch's has run, renumber yours"
+                .formatted(name(migration)));
+  }
+
+  /** Returns the version of a migration; the description of a repeatable one, which has none. */
+  static String name(MigrationInfo migration) {
+    return migration.isVersioned() ? migration.getVersion().toString() : migration.getDescription();
   }
 
   /**
