@@ -223,6 +223,23 @@ class MigrationTest {
   }
 
   @Test
+  void fileAndLineOfAMistakeAreNamed(@TempDir Path directory) throws IOException {
+    DatabaseUrl url = DatabaseUrl.parse(TestPostgres.newDatabase());
+    Files.writeString(
+        directory.resolve("V1001__rooms.sql"),
+        "CREATE TABLE rooms (id int);\n\nINSERT INTO rooms (id) VALUES (1, 2)");
+
+    StartupException failure =
+        assertThrows(
+            StartupException.class, () -> Migrations.migrate(url, "filesystem:" + directory));
+
+    assertEquals(
+        "Migration of the database failed: ERROR: INSERT has more expressions than target columns"
+            + " (42601) in V1001__rooms.sql, line 3",
+        failure.getMessage());
+  }
+
+  @Test
   void migrationOfAnotherBranchIsNamed(@TempDir Path directory) throws IOException {
     DatabaseUrl url = DatabaseUrl.parse(TestPostgres.newDatabase());
     String location = "filesystem:" + directory;
@@ -466,7 +483,7 @@ class MigrationTest {
         "Migration of the database failed: ERROR: there is a table \"users\" that is not the Node"
             + " server's"
             + lack
-            + " rename it, or name another schema in DATABASE_URL (P0001)",
+            + " rename it, or name another schema in DATABASE_URL (P0001) in V1__create_users.sql, line 8",
         failure.getMessage());
     assertEquals(before, TestPostgres.query(database, COLUMNS));
     assertFalse(Log.text().contains("ERROR Db"), Log.text());

@@ -460,8 +460,17 @@ public final class Migrations {
     }
     boolean isOfMigration = e instanceof FlywayMigrateException && !SqlErrors.isTransient(cause);
     if (isOfMigration || !SqlErrors.isUnavailable(cause)) {
-      throw new StartupException("Migration of the database failed: " + reason);
+      throw new StartupException("Migration of the database failed: " + reason + place(e));
     }
     return reason;
+  }
+
+  /** Returns file and line of the statement that failed, or an empty text. */
+  private static String place(Exception e) {
+    if (!(e instanceof FlywayMigrateException failed)) {
+      return "";
+    }
+    String line = failed.getLineNumber() > 0 ? ", line " + failed.getLineNumber() : "";
+    return " in " + failed.getMigration().getScript() + line;
   }
 }
