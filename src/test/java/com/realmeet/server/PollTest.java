@@ -87,6 +87,31 @@ class PollTest {
   }
 
   @Test
+  void userWithLettersThatTheEncodingLacksHoldsUpNobodyElse() {
+    String latin = TestPostgres.emptyDatabase("LATIN1");
+    Backfilling backfill = new Backfilling(clerk, latin);
+    assertEquals(0, backfill.run());
+    clerk.users().get("user_1").put("first_name", "Иван"); // without a newer time: for the audit
+    clerk.users().get("user_2").put("first_name", "René");
+    try (TestServer server = TestServer.start(clerk, latin)) {
+      assertEquals(200, server.sync(clerk.token("user_0")).statusCode());
+      assertTrue(server.poll());
+      assertEquals("user2@example.com|René 2", backfill.rows().get("user_2"));
+      clerk.putUser("user_3", "user3@example.com", "Мария", null);
+      clerk.putUser("user_4", "user4@example.com", "Zoë", null);
+      assertTrue(server.poll());
+    }
+    assertEquals("user4@example.com|Zoë", backfill.rows().get("user_4"));
+    assertEquals(1, backfill.run("--dry-run"));
+    assertEquals(1, backfill.run());
+    for (String id : List.of("user_1", "user_3")) {
+      String reason = id + " is refused: The database refuses a statement: ";
+      assertEquals(1, count("Not stored: " + reason), Log.text());
+      assertEquals(2, count("Skipped: " + reason), Log.text());
+    }
+  }
+
+  @Test
   void changesAreFoundByOneCallAndToldInOneLine() {
     start("METRICS_PORT", "0");
     change(1, 2);

@@ -229,7 +229,7 @@ public final class Backfill {
     List<ClerkUser> batch =
         bulk.storable(page.stream().filter(user -> !tombstones.contains(user.id())).toList());
     if (options.dryRun) {
-      withRetries(() -> users.compare(batch)).forEach(this::report);
+      bulk.compare(batch).forEach(this::report);
     } else {
       count(bulk.store(batch));
     }

@@ -94,14 +94,34 @@ final class BulkUpsert {
   }
 
   private Map<Change, Integer> storeEach(List<ClerkUser> batch) {
-    Map<String, Change> changes = retries.call(() -> users.compare(batch));
+    Map<String, Change> changes = compare(batch);
     Map<Change, Integer> counts = new EnumMap<>(Change.class);
     for (ClerkUser user : batch) {
-      if (storeOrSkip(user)) {
+      if (changes.containsKey(user.id()) && storeOrSkip(user)) {
         counts.merge(changes.get(user.id()), 1, Integer::sum);
       }
     }
     return counts;
+  }
+
+  /**
+   * Returns, by id, the change that {@link #store} would make; skips users with characters that the
+   * database's encoding lacks.
+   *
+   * @param batch result of {@link #storable}
+   */
+  Map<String, Change> compare(List<ClerkUser> batch) {
+    try {
+      return retries.call(() -> users.compare(batch));
+    } catch (JdbiException e) {
+      requireOfData(e);
+    }
+    Map<String, Change> changes = new LinkedHashMap<>();
+    for (ClerkUser user : batch) {
+      List<ClerkUser> alone = List.of(user);
+      skipIfRefused(user.id(), () -> changes.putAll(retries.call(() -> users.compare(alone))));
+    }
+    return changes;
   }
 
   /** Stores a user; skips the user and returns false if that is not possible. */

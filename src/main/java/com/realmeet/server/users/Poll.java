@@ -352,7 +352,7 @@ public final class Poll implements AutoCloseable {
     Map<String, ClerkUser> atClerk =
         clerk.lookup(ids, Deadline.in(CALL_TIMEOUT)).stream()
             .collect(Collectors.toMap(ClerkUser::id, Function.identity(), ClerkUser::newer));
-    Map<String, Change> differences = users.compare(bulk.storable(List.copyOf(atClerk.values())));
+    Map<String, Change> differences = bulk.compare(bulk.storable(List.copyOf(atClerk.values())));
     List<ClerkUser> different =
         differences.keySet().stream()
             .filter(id -> differences.get(id) != Change.UNCHANGED)

@@ -158,6 +158,15 @@ public final class TestPostgres {
     return withDatabase(URL, name);
   }
 
+  /** The same with another encoding than UTF8. */
+  public static String emptyDatabase(String encoding) {
+    String name = databaseName();
+    execute(
+        URL,
+        "CREATE DATABASE %s ENCODING '%s' LOCALE 'C' TEMPLATE template0".formatted(name, encoding));
+    return withDatabase(URL, name);
+  }
+
   private static String databaseName() {
     return "test_" + ProcessHandle.current().pid() + "_" + databases.incrementAndGet();
   }
