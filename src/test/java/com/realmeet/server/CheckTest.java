@@ -405,6 +405,13 @@ class CheckTest {
                     + " ALTER TABLE users DISABLE ROW LEVEL SECURITY")));
   }
 
+  @Test
+  void encodingThatLacksLettersIsTold() {
+    assertLine(
+        "warn database 127.0.0.1:%, but has the encoding LATIN1: ",
+        check("DATABASE_URL", TestPostgres.emptyDatabase("LATIN1")));
+  }
+
   private static String alterDatabase(String setting) {
     return "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET "
         + setting

@@ -35,6 +35,7 @@ public final class DatabaseCheck implements AutoCloseable {
       """
       SELECT current_setting('server_version') AS version,
         current_setting('server_version_num')::int / 10000 AS major,
+        current_setting('server_encoding') AS encoding,
         pg_is_in_recovery() OR current_setting('default_transaction_read_only')::bool AS is_read_only
       """;
 
@@ -183,7 +184,7 @@ public final class DatabaseCheck implements AutoCloseable {
   private static final String MIGRATIONS_TO_REPEAT =
       "SELECT version FROM " + Migrations.HISTORY + " WHERE " + Migrations.TO_REPEAT;
 
-  private record Server(String version, int major, boolean isReadOnly) {}
+  private record Server(String version, int major, String encoding, boolean isReadOnly) {}
 
   private final DatabaseUrl url;
   private final DatabaseUrl directUrl;
@@ -264,7 +265,10 @@ public final class DatabaseCheck implements AutoCloseable {
     Server server =
         handle
             .createQuery(SERVER)
-            .map((row, ctx) -> new Server(row.getString(1), row.getInt(2), row.getBoolean(3)))
+            .map(
+                (row, ctx) ->
+                    new Server(
+                        row.getString(1), row.getInt(2), row.getString(3), row.getBoolean(4)))
             .one();
     String sentence = "%s responds, Postgres %s".formatted(url, server.version);
     if (server.isReadOnly) {
@@ -278,6 +282,14 @@ public final class DatabaseCheck implements AutoCloseable {
       return warn(
           "database",
           sentence + ", on which this server is not tested: use " + MIN_VERSION + " or later");
+    }
+    if (!server.encoding.equals("UTF8")) {
+      return warn(
+          "database",
+          sentence
+              + ", but has the encoding "
+              + server.encoding
+              + ": users whose names have other letters are not stored, make a database with UTF8");
     }
     return ok("database", sentence);
   }
