@@ -103,7 +103,8 @@ ALTER TABLE users
   ADD COLUMN IF NOT EXISTS clerk_updated_at timestamptz NOT NULL DEFAULT 'epoch',
   ADD COLUMN IF NOT EXISTS deleted_at timestamptz,
   ALTER COLUMN created_at SET DEFAULT now(),
-  ALTER COLUMN updated_at SET DEFAULT now();
+  ALTER COLUMN updated_at SET DEFAULT now(),
+  ALTER COLUMN clerk_updated_at SET DEFAULT 'epoch';
 
 -- An adopted table may lack them: Prisma makes an index for the address, and a copy of a table has none at all.
 DO $$
@@ -152,5 +153,22 @@ BEGIN
 END $$;
 
 DROP TRIGGER IF EXISTS real_meet_server_updated_at ON users;
+
+-- A copy of a table has nullable columns. Done without the trigger, which would move updated_at, and only if needed,
+-- since it reads the whole table.
+DO $$
+DECLARE
+  nullable name;
+BEGIN
+  FOR nullable IN
+    SELECT attname
+    FROM pg_attribute
+    WHERE attrelid = 'users'::regclass AND attname IN ('created_at', 'updated_at', 'clerk_updated_at') AND NOT attnotnull
+  LOOP
+    EXECUTE format('UPDATE users SET %1$I = DEFAULT WHERE %1$I IS NULL', nullable);
+    EXECUTE format('ALTER TABLE users ALTER COLUMN %I SET NOT NULL', nullable);
+  END LOOP;
+END $$;
+
 CREATE TRIGGER real_meet_server_updated_at BEFORE UPDATE ON users
   FOR EACH ROW EXECUTE FUNCTION real_meet_server_users_updated_at();

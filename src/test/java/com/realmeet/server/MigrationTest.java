@@ -483,8 +483,8 @@ class MigrationTest {
         "Migration of the database failed: ERROR: there is a table \"users\" that is not the Node"
             + " server's"
             + lack
-            + " rename it, or name another schema in DATABASE_URL (P0001) in V1__create_users.sql, line 8",
-        failure.getMessage());
+            + " rename it, or name another schema in DATABASE_URL (P0001) in V1__create_users.sql",
+        failure.getMessage().replaceFirst(", line \\d+$", ""));
     assertEquals(before, TestPostgres.query(database, COLUMNS));
     assertFalse(Log.text().contains("ERROR Db"), Log.text());
 

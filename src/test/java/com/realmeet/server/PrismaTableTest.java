@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.realmeet.server.core.StartupException;
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.database.Migrations;
+import com.realmeet.server.testing.Backfilling;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
@@ -137,6 +138,47 @@ class PrismaTableTest {
             """
             SELECT count(*) FILTER (WHERE indkey::text = '1'), bool_or(indisprimary AND indkey::text != '1')
             FROM pg_index WHERE indrelid = 'users'::regclass AND indisunique
+            """));
+  }
+
+  @Test
+  void copyOfAMigratedTableGetsTheTimesThatItLacks() {
+    String database = TestPostgres.newDatabase();
+    TestPostgres.execute(
+        database,
+        """
+        ALTER TABLE users RENAME TO original;
+        CREATE TABLE users AS TABLE original;
+        INSERT INTO users (id, email, name) VALUES ('user_old', 'old@example.com', 'Old');
+        INSERT INTO users VALUES
+          ('user_kept', 'kept@example.com', NULL, NULL, NULL, '2025-02-03Z', '2025-03-04Z');
+        CREATE TRIGGER real_meet_server_updated_at BEFORE UPDATE ON users
+          FOR EACH ROW EXECUTE FUNCTION real_meet_server_users_updated_at();
+        """);
+
+    try (StandInClerk clerk = new StandInClerk();
+        TestServer server = TestServer.start(clerk, database)) {
+      String token = clerk.token("user_old");
+      String old = server.sync(token).body();
+      assertTrue(old.matches(".*\"createdAt\":\"2.*\"updatedAt\":\"2.*"), old);
+      clerk.putUser("user_old", "old@example.com", "New", null);
+      new Backfilling(clerk, database)
+          .expect(0, "Backfill done: 0 inserted, 1 updated, 0 unchanged, 0 deleted, 0 skipped");
+    }
+    TestPostgres.execute(
+        database, "INSERT INTO users (id, email) VALUES ('user_node', 'n@example.com')");
+    assertEquals(
+        List.of(
+            "user_kept|2025-02-03 00:00:00|2025-03-04 00:00:00",
+            "user_node|null|1970-01-01 00:00:00"),
+        TestPostgres.query(
+            database,
+            """
+            SELECT id, CASE id WHEN 'user_kept' THEN updated_at AT TIME ZONE 'UTC' END,
+              clerk_updated_at AT TIME ZONE 'UTC'
+            FROM users
+            WHERE id != 'user_old'
+            ORDER BY id
             """));
   }
 

@@ -189,7 +189,7 @@ class RepeatedMigrationTest {
   /** After a change of V1 or V2, its checksum is appended here, the previous one to TO_REPEAT. */
   @ParameterizedTest
   @CsvSource({
-    "1, 1412849516 1694028560 690228550 -2041042412 -760126869 314826196",
+    "1, 1412849516 1694028560 690228550 -2041042412 -760126869 1521350215",
     "2, -26672931 -2146259009"
   })
   void everyVersionOfTheFirstMigrationsIsBroughtUpToDate(String version, String allChecksums) {
