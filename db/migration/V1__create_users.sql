@@ -3,6 +3,7 @@
 
 SELECT set_config('search_path', quote_ident(current_schema()), true); -- no table of another schema is meant
 SET LOCAL TimeZone = 'UTC';      -- what Prisma's timestamps without a zone mean
+SET LOCAL statement_timeout = 0; -- of the role; also behind a pooler
 SET LOCAL lock_timeout = '10s';  -- rather fail than hold up every reader of the Node server's table
 
 DO $$

@@ -1,6 +1,7 @@
 -- What a database of 1.0.0 lacks. Can run again over what it made.
 
 SELECT set_config('search_path', quote_ident(current_schema()), true);
+SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = '10s';
 
 -- For max(clerk_updated_at), from which the poll goes on after a start.

@@ -66,9 +66,9 @@ public final class Migrations {
 
   /**
    * Selects the rows of the history table whose migrations must run again: V1 and V2 of earlier
-   * versions since release 1.0.0, whose files have changed and can run on their result; failed ones;
-   * and both if the table {@code users}, or a column, unique index or trigger that they make, is
-   * missing.
+   * versions since release 1.0.0, whose files have changed and can run on their result; failed
+   * ones; and both if the table {@code users}, or a column, unique index or trigger that they make,
+   * is missing.
    */
   static final String TO_REPEAT =
       """

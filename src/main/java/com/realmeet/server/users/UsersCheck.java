@@ -36,24 +36,13 @@ public final class UsersCheck {
   private static final int MIN_TOLERANCE = 5;
 
   /**
-   * Reads whether there is a table {@code users}, whether it has the columns that V1 adds to
-   * Prisma's, and what else of V1's it lacks.
+   * Reads whether there is a table {@code users}, and whether it has the columns that V1 adds to
+   * Prisma's.
    */
   private static final String TABLE =
       """
       SELECT to_regclass('users') IS NOT NULL AS is_there,
-        EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'deleted_at') AS is_migrated,
-        concat_ws(' and ',
-          (SELECT string_agg('a unique index on ' || attname, ' and ' ORDER BY attname)
-           FROM pg_attribute
-           WHERE attrelid = to_regclass('users') AND attname IN ('id', 'email')
-             AND NOT EXISTS (
-               SELECT FROM pg_index
-               WHERE indrelid = attrelid AND indnkeyatts = 1 AND indkey[0] = attnum
-                 AND indisunique AND indisvalid AND indimmediate AND indpred IS NULL)),
-          (SELECT 'the trigger real_meet_server_updated_at'
-           WHERE NOT EXISTS (
-             SELECT FROM pg_trigger WHERE tgrelid = to_regclass('users') AND tgname = 'real_meet_server_updated_at'))) AS missing
+        EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('users') AND attname = 'deleted_at') AS is_migrated
       """;
 
   private static final String COUNT =
@@ -94,12 +83,12 @@ public final class UsersCheck {
       HAVING bool_or(a.attname = 'id' AND t.typcategory = 'S') AND bool_or(lower(a.attname) = 'email')
       """;
 
-  private record Table(boolean isThere, boolean isMigrated, String missing) {}
+  private record Table(boolean isThere, boolean isMigrated) {}
 
   private record Counts(int users, int tombstones, int placeholders, String placeholder) {}
 
   private final ReadOnlyDatabase database;
-  private Table table = new Table(false, false, "");
+  private Table table = new Table(false, false);
   private Optional<Counts> counts = Optional.empty();
 
   /** Checks the rows of this database. */
@@ -127,7 +116,7 @@ public final class UsersCheck {
     table =
         handle
             .createQuery(TABLE)
-            .map((row, ctx) -> new Table(row.getBoolean(1), row.getBoolean(2), row.getString(3)))
+            .map((row, ctx) -> new Table(row.getBoolean(1), row.getBoolean(2)))
             .one();
     Optional<String> prismas = prismasTable(handle);
     if (prismas.isPresent() && !table.isThere) {
@@ -137,13 +126,6 @@ public final class UsersCheck {
               + prismas.get()
               + ": rename it first, see the chapter \"Moving from the Node server\" of the README, or,"
               + " to keep it as it is, name another schema in DATABASE_URL");
-    }
-    if (table.isMigrated && !table.missing.isEmpty()) {
-      return warn(
-          "table",
-          "the table users lacks "
-              + table.missing
-              + ", so requests may fail: the next start makes it, or make migrate");
     }
     if (prismas.isPresent()) {
       return warn(
