@@ -77,6 +77,25 @@ class BackfillTest {
         backfill.rows());
   }
 
+  /** All in one statement would exceed the time of one. */
+  @Test
+  void slowTriggerOfTheApplicationDoesNotStopIt() {
+    backfill.expect(0, "Backfill done: 0 inserted");
+    TestPostgres.execute(
+        database,
+        """
+        CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          PERFORM pg_sleep(0.0115);
+          RETURN NEW;
+        END $$;
+        CREATE TRIGGER slow BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION slow();
+        """);
+    backfill.putUsers(0, 400);
+
+    backfill.expect(0, "Backfill done: 400 inserted");
+  }
+
   /** The listing was read before an address moved on, and a webhook has told us of that. */
   @Test
   void pageThatIsOutOfDateIsNoClash() {

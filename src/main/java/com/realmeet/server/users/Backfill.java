@@ -231,7 +231,9 @@ public final class Backfill {
     if (options.dryRun) {
       bulk.compare(batch).forEach(this::report);
     } else {
-      count(bulk.store(batch));
+      for (int i = 0; i < batch.size(); i += BulkUpsert.MAX_USERS) {
+        count(bulk.store(batch.subList(i, Math.min(batch.size(), i + BulkUpsert.MAX_USERS))));
+      }
     }
   }
 

@@ -26,6 +26,9 @@ import org.slf4j.LoggerFactory;
 final class BulkUpsert {
   private static final Logger log = LoggerFactory.getLogger(BulkUpsert.class);
 
+  /** Maximum users of one statement: a trigger of the application may take 40 ms for each. */
+  static final int MAX_USERS = 100;
+
   /** Reason to skip a user who signed up by phone or username. */
   static final String NO_EMAIL_ADDRESS = "has no email address";
 
@@ -77,7 +80,7 @@ final class BulkUpsert {
   /**
    * Stores users whose rows are not newer.
    *
-   * @param batch result of {@link #storable}
+   * @param batch up to {@link #MAX_USERS}, as {@link #storable} returns them
    * @return number of rows by kind of change
    * @throws Failure a fault of Clerk or the database
    */

@@ -57,9 +57,6 @@ public final class Poll implements AutoCloseable {
   /** Maximum consecutive pages without a new user. */
   private static final int MAX_REPEATED_PAGES = 3;
 
-  /** Users that one statement stores. */
-  private static final int BATCH_SIZE = 500;
-
   /**
    * Maximum users missing at Clerk in one audit: more suggest a key of another instance, or a fault
    * at Clerk.
@@ -267,8 +264,8 @@ public final class Poll implements AutoCloseable {
     } else if (!users.isEmpty() && !isClosed()) {
       // users of another instance look like new ones
       instance.requireBeforeInsert(Deadline.in(Deadline.REQUEST_TIMEOUT));
-      for (int i = 0; i < users.size() && !isClosed(); i += BATCH_SIZE) {
-        store(users.subList(i, Math.min(users.size(), i + BATCH_SIZE)), counts);
+      for (int i = 0; i < users.size() && !isClosed(); i += BulkUpsert.MAX_USERS) {
+        store(users.subList(i, Math.min(users.size(), i + BulkUpsert.MAX_USERS)), counts);
       }
     }
     users.forEach(user -> seen.put(user.id(), user.updatedAt()));
