@@ -337,7 +337,7 @@ class ApplicationTest {
   }
 
   /** Reads until the server closes or resets the connection. */
-  private static String read(InputStream in) {
+  static String read(InputStream in) {
     StringBuilder text = new StringBuilder();
     byte[] buffer = new byte[1 << 16];
     try {

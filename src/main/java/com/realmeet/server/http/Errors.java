@@ -13,6 +13,7 @@ import io.javalin.validation.ValidationException;
 import jakarta.servlet.ServletException;
 import jakarta.servlet.http.HttpServletResponse;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
 import java.nio.charset.IllegalCharsetNameException;
 import java.nio.charset.StandardCharsets;
@@ -94,6 +95,7 @@ public final class Errors {
     javalin.routes.exception(
         HttpException.RuntimeException.class, (e, ctx) -> respond(ctx, e.getCode(), e.getReason()));
     javalin.routes.exception(EofException.class, (e, ctx) -> log.debug("The client has gone"));
+    javalin.routes.exception(UncheckedIOException.class, this::failedStream);
     javalin.routes.exception(UnsupportedCharsetException.class, this::unknownCharset);
     javalin.routes.exception(IllegalCharsetNameException.class, this::unknownCharset);
     javalin.routes.exception(ValidationException.class, this::invalidParameter);
@@ -135,6 +137,15 @@ public final class Errors {
   private void unreadableBody(ServletException e, Context ctx) {
     if (e.getCause() instanceof HttpException) {
       respond(ctx, 400, "The body is not a form that can be read");
+    } else {
+      bug(e, ctx);
+    }
+  }
+
+  /** Logs that the client has gone, if a stream of JSON could not be written to it. */
+  private void failedStream(UncheckedIOException e, Context ctx) {
+    if (e.getCause() instanceof EofException) {
+      log.debug("The client has gone");
     } else {
       bug(e, ctx);
     }

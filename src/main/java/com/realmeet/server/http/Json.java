@@ -9,6 +9,7 @@ import com.fasterxml.jackson.databind.DeserializationContext;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonMappingException;
 import com.fasterxml.jackson.databind.MapperFeature;
+import com.fasterxml.jackson.databind.SequenceWriter;
 import com.fasterxml.jackson.databind.SerializerProvider;
 import com.fasterxml.jackson.databind.cfg.CoercionAction;
 import com.fasterxml.jackson.databind.cfg.CoercionInputShape;
@@ -22,8 +23,13 @@ import com.fasterxml.jackson.databind.module.SimpleModule;
 import com.fasterxml.jackson.databind.ser.std.StdSerializer;
 import com.fasterxml.jackson.databind.type.LogicalType;
 import com.realmeet.server.core.Failure;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.io.UncheckedIOException;
 import java.lang.reflect.Type;
+import java.nio.charset.StandardCharsets;
 import java.time.DateTimeException;
 import java.time.Instant;
 import java.time.OffsetDateTime;
@@ -31,8 +37,10 @@ import java.time.format.DateTimeFormatter;
 import java.time.format.DateTimeFormatterBuilder;
 import java.util.Arrays;
 import java.util.Collection;
+import java.util.Iterator;
 import java.util.Map;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /** JSON mapper for requests and responses of clients. */
 public final class Json {
@@ -84,6 +92,24 @@ public final class Json {
       }
 
       @Override
+      public InputStream toJsonStream(Object body, Type type) {
+        return new ByteArrayInputStream(text(body).getBytes(StandardCharsets.UTF_8));
+      }
+
+      @Override
+      public void writeToOutputStream(Stream<?> stream, OutputStream out) {
+        try {
+          SequenceWriter list = MAPPER.writer().writeValuesAsArray(out);
+          for (Iterator<?> elements = stream.iterator(); elements.hasNext(); ) {
+            list.write(elements.next());
+          }
+          list.close(); // not after a failure: the end would make the list look complete
+        } catch (IOException e) {
+          throw new UncheckedIOException(e);
+        }
+      }
+
+      @Override
       public <T> T fromJsonString(String body, Type type) {
         T value;
         try {
@@ -95,6 +121,15 @@ public final class Json {
           throw Failure.badRequest("The body is null");
         }
         return value;
+      }
+
+      @Override
+      public <T> T fromJsonStream(InputStream body, Type type) {
+        try {
+          return fromJsonString(new String(body.readAllBytes(), StandardCharsets.UTF_8), type);
+        } catch (IOException e) {
+          throw new UncheckedIOException(e);
+        }
       }
     };
   }

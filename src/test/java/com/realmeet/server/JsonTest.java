@@ -1,0 +1,150 @@
+package com.realmeet.server;
+
+import static com.realmeet.server.testing.RawHttp.request;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.realmeet.server.core.Access;
+import com.realmeet.server.core.Failure;
+import com.realmeet.server.testing.Log;
+import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.RawHttp.Answer;
+import com.realmeet.server.testing.StandInClerk;
+import com.realmeet.server.testing.TestPostgres;
+import com.realmeet.server.testing.TestServer;
+import java.io.IOException;
+import java.math.BigDecimal;
+import java.net.Socket;
+import java.nio.charset.StandardCharsets;
+import java.util.Map;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.AutoClose;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/** JSON that the routes of an application read and write. */
+class JsonTest {
+  @AutoClose private static final StandInClerk clerk = new StandInClerk();
+
+  @AutoClose
+  private static final TestServer server =
+      TestServer.start(
+          (routes, database, userSync) -> {
+            routes.post("/text", ctx -> ctx.json(ctx.bodyAsClass(Room.class)), Access.PUBLIC);
+            routes.post(
+                "/stream", ctx -> ctx.json(ctx.bodyStreamAsClass(Room.class)), Access.PUBLIC);
+            routes.get("/json", ctx -> ctx.jsonStream(Map.of("a", "é")), Access.PUBLIC);
+            routes.get("/list", ctx -> ctx.writeJsonStream(Stream.of(1, "é")), Access.PUBLIC);
+            routes.get("/10", ctx -> ctx.writeJsonStream(failingAfter(10)), Access.PUBLIC);
+            routes.get("/100000", ctx -> ctx.writeJsonStream(failingAfter(100_000)), Access.PUBLIC);
+            routes.get("/endless", ctx -> ctx.writeJsonStream(endless()), Access.PUBLIC);
+          },
+          clerk,
+          TestPostgres.newDatabase());
+
+  private record Room(
+      String name, JsonNode node, Map<String, Object> tags, BigDecimal price, Double size) {}
+
+  private static final AtomicInteger written = new AtomicInteger();
+
+  private static Stream<Integer> endless() {
+    return Stream.generate(written::incrementAndGet);
+  }
+
+  private static Stream<Integer> failingAfter(int elements) {
+    return Stream.iterate(1, i -> i + 1)
+        .peek(
+            i -> {
+              if (i > elements) {
+                throw Failure.conflict("It has changed");
+              }
+            });
+  }
+
+  private static Answer ask(String text) {
+    try (RawHttp client = new RawHttp(server.port())) {
+      return client.send(text).unchecked();
+    }
+  }
+
+  private static Answer post(String path, String body) {
+    String json = body.replace('\'', '"');
+    return ask(request("POST", path, "Content-Length: " + json.length()) + json);
+  }
+
+  private static void assertBadRequest(String message, Answer answer) {
+    assertEquals("{\"error\":\"Bad Request\",\"message\":\"" + message + "\"}", answer.body());
+    assertEquals(400, answer.status());
+  }
+
+  @ParameterizedTest
+  @ValueSource(strings = {"/text", "/stream"})
+  void bodyIsReadAndWritten(String path) {
+    String body =
+        "{'name':'a\\\\u0000\\ud83c\\udf89','node':[1.5],'tags':{'a':{'b':1}},'price':1.50,"
+            + "'size':1.0E300}";
+
+    assertEquals(
+        body.replace('\'', '"').replace("\\ud83c\\udf89", "\ud83c\udf89"), post(path, body).body());
+  }
+
+  @Test
+  void responseMayBeStreamed() {
+    assertEquals("{\"a\":\"é\"}", ask(request("GET", "/json")).body());
+    assertEquals("[1,\"é\"]", ask(request("GET", "/list")).body());
+  }
+
+  @Test
+  void streamThatFailsIsNoCompleteList() throws IOException {
+    ask(request("GET", "/10")).assertError(409, "Conflict", "It has changed");
+    try (Socket client = new Socket("127.0.0.1", server.port())) {
+      client.setSoTimeout(10_000);
+      client.getOutputStream().write(request("GET", "/100000").getBytes(StandardCharsets.US_ASCII));
+      String all = ApplicationTest.read(client.getInputStream());
+      assertTrue(all.startsWith("HTTP/1.1 200 OK"), all);
+      assertFalse(all.endsWith("0\r\n\r\n"));
+    }
+  }
+
+  @Test
+  void clientThatLeavesEndsAStreamAndIsNoBug() {
+    try (RawHttp client = new RawHttp(server.port()).send(request("GET", "/endless"))) {
+      assertEquals(200, client.unchecked().status());
+      client.reset();
+    }
+    AtomicInteger before = new AtomicInteger(-1);
+    TestServer.await("it ends", () -> before.getAndSet(written.get()) == written.get());
+    assertFalse(Log.text().contains(" ERROR "), Log::text);
+  }
+
+  @Test
+  void streamOfABodyHasTheSameLimit() {
+    assertEquals(413, post("/stream", " ".repeat(2 << 20)).status());
+    String chunk = "20000\r\n" + " ".repeat(0x20000) + "\r\n";
+    String request = request("POST", "/stream", "Transfer-Encoding: chunked");
+    assertEquals(413, ask(request + chunk.repeat(9) + "0\r\n\r\n").status());
+  }
+
+  @ParameterizedTest
+  @CsvSource(
+      delimiter = '|',
+      quoteCharacter = '`',
+      value = {
+        "                             | The body is not an object",
+        "null                         | The body is null",
+        "{'size':1                    | The body is not JSON, see line 1",
+        "{'size':1} x                 | The body is not JSON, see line 1",
+        "{'a':[{'size':1,'size':2}]}  | size is there twice",
+        "{'price':'1.5'}              | price is not a number",
+      })
+  void bodyThatCannotBeReadIs400AndSaysWhy(String body, String message) {
+    for (String path : new String[] {"/text", "/stream"}) {
+      assertBadRequest(message, post(path, body == null ? "" : body));
+    }
+  }
+}
