@@ -141,6 +141,14 @@ class JsonTest {
         "{'size':1} x                 | The body is not JSON, see line 1",
         "{'a':[{'size':1,'size':2}]}  | size is there twice",
         "{'price':'1.5'}              | price is not a number",
+        "{'name':'a\\u0000'}          | name has a character that cannot be stored",
+        "{'name':'a\\ud800'}          | name has a character that cannot be stored",
+        "{'node':'a\\u0000'}          | node has a character that cannot be stored",
+        "{'node':[{},{'x':'\\udc00'}]} | node[1].x has a character that cannot be stored",
+        "{'node':[{'\\ud800':1}]}     | The body is not JSON, see line 1",
+        "{'tags':{'a':'\\u0000'}}     | tags.a has a character that cannot be stored",
+        "{'tags':{'\\u0000':1}}       | tags has a character that cannot be stored",
+        "{'other\\u0000':1}           | The body has a character that cannot be stored",
       })
   void bodyThatCannotBeReadIs400AndSaysWhy(String body, String message) {
     for (String path : new String[] {"/text", "/stream"}) {

@@ -3,6 +3,8 @@ package com.realmeet.server.http;
 import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.core.JsonStreamContext;
+import com.fasterxml.jackson.core.JsonToken;
 import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.core.exc.InputCoercionException;
 import com.fasterxml.jackson.databind.DeserializationContext;
@@ -14,7 +16,6 @@ import com.fasterxml.jackson.databind.SerializerProvider;
 import com.fasterxml.jackson.databind.cfg.CoercionAction;
 import com.fasterxml.jackson.databind.cfg.CoercionInputShape;
 import com.fasterxml.jackson.databind.deser.std.StdDeserializer;
-import com.fasterxml.jackson.databind.deser.std.StringDeserializer;
 import com.fasterxml.jackson.databind.exc.InvalidDefinitionException;
 import com.fasterxml.jackson.databind.exc.MismatchedInputException;
 import com.fasterxml.jackson.databind.exc.ValueInstantiationException;
@@ -50,8 +51,7 @@ public final class Json {
           .addModule(
               new SimpleModule()
                   .addSerializer(Instant.class, new ToISOString())
-                  .addDeserializer(Instant.class, new FromISOString())
-                  .addDeserializer(String.class, new StorableText()))
+                  .addDeserializer(Instant.class, new FromISOString()))
           .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
           .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
@@ -112,10 +112,13 @@ public final class Json {
       @Override
       public <T> T fromJsonString(String body, Type type) {
         T value;
-        try {
+        try (JsonParser tokens = MAPPER.createParser(body)) {
+          requireStorable(tokens);
           value = MAPPER.readValue(body, MAPPER.constructType(type));
         } catch (JsonProcessingException e) {
           throw badRequest(e);
+        } catch (IOException e) {
+          throw new UncheckedIOException(e);
         }
         if (value == null) {
           throw Failure.badRequest("The body is null");
@@ -132,6 +135,25 @@ public final class Json {
         }
       }
     };
+  }
+
+  /**
+   * Rejects texts and names with U+0000 or unpaired surrogates, which Postgres cannot store,
+   * wherever they are in a body.
+   */
+  private static void requireStorable(JsonParser body) throws IOException {
+    for (JsonToken token = body.nextToken(); token != null; token = body.nextToken()) {
+      JsonStreamContext at = body.getParsingContext();
+      boolean isName = token == JsonToken.FIELD_NAME;
+      if ((isName || token == JsonToken.VALUE_STRING) && !isStorable(body.getText())) {
+        throw Failure.badRequest(
+            named(path(isName ? at.getParent() : at)) + " has a character that cannot be stored");
+      }
+    }
+  }
+
+  private static boolean isStorable(String text) {
+    return text.codePoints().allMatch(c -> c != 0 && Character.getType(c) != Character.SURROGATE);
   }
 
   private static RuntimeException badRequest(JsonProcessingException e) {
@@ -162,21 +184,29 @@ public final class Json {
     return Failure.badRequest("The body is not JSON, see line " + line);
   }
 
+  private static String named(JsonMappingException e) {
+    return named(
+        e.getPath().stream()
+            .map(step -> step(step.getFieldName(), step.getIndex()))
+            .collect(Collectors.joining()));
+  }
+
   /**
    * Returns the path of a value, such as {@code guests[1].name}, or "The body"; it quotes no value
    * of the client.
    */
-  private static String named(JsonMappingException e) {
-    String path =
-        e.getPath().stream()
-            .map(
-                step ->
-                    step.getFieldName() == null
-                        ? "[" + step.getIndex() + "]"
-                        : "." + step.getFieldName())
-            .collect(Collectors.joining())
-            .replaceFirst("^\\.", "");
-    return path.isEmpty() ? "The body" : path;
+  private static String named(String path) {
+    return path.isEmpty() ? "The body" : path.replaceFirst("^\\.", "");
+  }
+
+  private static String path(JsonStreamContext at) {
+    return at.inRoot()
+        ? ""
+        : path(at.getParent()) + step(at.getCurrentName(), at.getCurrentIndex());
+  }
+
+  private static String step(String name, int index) {
+    return name == null ? "[" + index + "]" : "." + name;
   }
 
   private static String expected(Class<?> type) {
@@ -217,18 +247,6 @@ public final class Json {
     public void serialize(Instant time, JsonGenerator json, SerializerProvider provider)
         throws IOException {
       json.writeString(FORMAT.format(time));
-    }
-  }
-
-  /** Rejects texts with U+0000 or unpaired surrogates, which Postgres cannot store. */
-  private static final class StorableText extends StringDeserializer {
-    @Override
-    public String deserialize(JsonParser json, DeserializationContext context) throws IOException {
-      String text = super.deserialize(json, context);
-      if (text.codePoints().anyMatch(c -> c == 0 || Character.getType(c) == Character.SURROGATE)) {
-        throw context.weirdStringException("", String.class, "cannot be stored");
-      }
-      return text;
     }
   }
 
