@@ -38,6 +38,20 @@ class JsonTest {
             routes.post("/text", ctx -> ctx.json(ctx.bodyAsClass(Room.class)), Access.PUBLIC);
             routes.post(
                 "/stream", ctx -> ctx.json(ctx.bodyStreamAsClass(Room.class)), Access.PUBLIC);
+            routes.post(
+                "/numeric",
+                ctx -> {
+                  BigDecimal price = ctx.bodyAsClass(Room.class).price();
+                  ctx.json(
+                      database.read(
+                          handle ->
+                              handle
+                                  .createQuery("SELECT CAST(:price AS numeric)")
+                                  .bind("price", price)
+                                  .mapTo(BigDecimal.class)
+                                  .one()));
+                },
+                Access.PUBLIC);
             routes.get("/json", ctx -> ctx.jsonStream(Map.of("a", "é")), Access.PUBLIC);
             routes.get("/list", ctx -> ctx.writeJsonStream(Stream.of(1, "é")), Access.PUBLIC);
             routes.get("/10", ctx -> ctx.writeJsonStream(failingAfter(10)), Access.PUBLIC);
@@ -141,6 +155,13 @@ class JsonTest {
         "{'size':1} x                 | The body is not JSON, see line 1",
         "{'a':[{'size':1,'size':2}]}  | size is there twice",
         "{'price':'1.5'}              | price is not a number",
+        "{'price':1e999999999}         | price is out of range",
+        "{'price':-1e999}              | price is out of range",
+        "{'price':1e-999999999}        | price is out of range",
+        "{'price':0e-999999999}        | price is out of range",
+        "{'price':1e-99999999999}      | price is out of range",
+        "{'size':1e999}                | size is out of range",
+        "{'node':{'x':[1,-1E+999]}}    | node.x[1] is out of range",
         "{'name':'a\\u0000'}          | name has a character that cannot be stored",
         "{'name':'a\\ud800'}          | name has a character that cannot be stored",
         "{'node':'a\\u0000'}          | node has a character that cannot be stored",
@@ -154,5 +175,22 @@ class JsonTest {
     for (String path : new String[] {"/text", "/stream"}) {
       assertBadRequest(message, post(path, body == null ? "" : body));
     }
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "1e308",
+        "-1e-308",
+        "0.00",
+        "0e-30",
+        "1e-999",
+        "5e-324",
+        "12345678901234567890123456789.5"
+      })
+  void numberThatCanBeStoredIsInRange(String number) {
+    String stored = post("/numeric", "{'price':" + number + "}").body();
+
+    assertEquals(0, new BigDecimal(number).compareTo(new BigDecimal(stored)), stored);
   }
 }

@@ -40,6 +40,7 @@ import java.util.Arrays;
 import java.util.Collection;
 import java.util.Iterator;
 import java.util.Map;
+import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
@@ -67,6 +68,12 @@ public final class Json {
                       .setCoercion(CoercionInputShape.Float, CoercionAction.Fail)
                       .setCoercion(CoercionInputShape.Boolean, CoercionAction.Fail))
           .build();
+
+  /**
+   * Matches an exponent from 1000: a double holds numbers up to 1.8e308, and pgjdbc fails to
+   * convert 1e-999999999 to Postgres' numeric, which has at most 16,383 digits after the point.
+   */
+  private static final Pattern LARGE_EXPONENT = Pattern.compile("[eE][+-]?\\d{4}");
 
   private Json() {}
 
@@ -138,8 +145,8 @@ public final class Json {
   }
 
   /**
-   * Rejects texts and names with U+0000 or unpaired surrogates, which Postgres cannot store,
-   * wherever they are in a body.
+   * Rejects what Postgres cannot store, wherever it is in a body: texts and names with U+0000 or
+   * unpaired surrogates, and numbers that are out of range.
    */
   private static void requireStorable(JsonParser body) throws IOException {
     for (JsonToken token = body.nextToken(); token != null; token = body.nextToken()) {
@@ -149,7 +156,15 @@ public final class Json {
         throw Failure.badRequest(
             named(path(isName ? at.getParent() : at)) + " has a character that cannot be stored");
       }
+      if (token.isNumeric() && !isStorableNumber(body)) {
+        throw Failure.badRequest(named(path(at)) + " is out of range");
+      }
     }
+  }
+
+  private static boolean isStorableNumber(JsonParser number) throws IOException {
+    return Double.isFinite(number.getDoubleValue())
+        && !LARGE_EXPONENT.matcher(number.getText()).find();
   }
 
   private static boolean isStorable(String text) {
