@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.fasterxml.jackson.annotation.JsonSetter;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.core.Access;
 import com.realmeet.server.core.Failure;
@@ -52,6 +53,7 @@ class JsonTest {
                                   .one()));
                 },
                 Access.PUBLIC);
+            routes.post("/setters", ctx -> ctx.bodyAsClass(Setters.class), Access.PUBLIC);
             routes.get("/json", ctx -> ctx.jsonStream(Map.of("a", "é")), Access.PUBLIC);
             routes.get("/list", ctx -> ctx.writeJsonStream(Stream.of(1, "é")), Access.PUBLIC);
             routes.get("/10", ctx -> ctx.writeJsonStream(failingAfter(10)), Access.PUBLIC);
@@ -63,6 +65,23 @@ class JsonTest {
 
   private record Room(
       String name, JsonNode node, Map<String, Object> tags, BigDecimal price, Double size) {}
+
+  private static final class Setters {
+    @JsonSetter
+    void name(String name) {
+      throw Failure.conflict("The name is taken");
+    }
+
+    @JsonSetter
+    void size(int size) {
+      throw new IllegalArgumentException("private");
+    }
+
+    @JsonSetter
+    void bug(int bug) {
+      throw new IllegalStateException("a bug");
+    }
+  }
 
   private static final AtomicInteger written = new AtomicInteger();
 
@@ -192,5 +211,12 @@ class JsonTest {
     String stored = post("/numeric", "{'price':" + number + "}").body();
 
     assertEquals(0, new BigDecimal(number).compareTo(new BigDecimal(stored)), stored);
+  }
+
+  @Test
+  void exceptionOfASetterIsLikeOneOfAConstructor() {
+    post("/setters", "{'name':'a'}").assertError(409, "Conflict", "The name is taken");
+    assertBadRequest("size is not valid", post("/setters", "{'size':1}"));
+    assertEquals(500, post("/setters", "{'bug':1}").status());
   }
 }

@@ -18,7 +18,6 @@ import com.fasterxml.jackson.databind.cfg.CoercionInputShape;
 import com.fasterxml.jackson.databind.deser.std.StdDeserializer;
 import com.fasterxml.jackson.databind.exc.InvalidDefinitionException;
 import com.fasterxml.jackson.databind.exc.MismatchedInputException;
-import com.fasterxml.jackson.databind.exc.ValueInstantiationException;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.module.SimpleModule;
 import com.fasterxml.jackson.databind.ser.std.StdSerializer;
@@ -172,8 +171,8 @@ public final class Json {
   }
 
   private static RuntimeException badRequest(JsonProcessingException e) {
-    if (e instanceof ValueInstantiationException && e.getCause() instanceof Failure own) {
-      return own; // thrown by the constructor of the record
+    if (e instanceof JsonMappingException && e.getCause() instanceof Failure own) {
+      return own; // thrown by the constructor of the record, or a setter of a class
     }
     if (e instanceof InvalidDefinitionException) {
       return new IllegalStateException(e);
@@ -185,9 +184,11 @@ public final class Json {
         && number.getCause() instanceof InputCoercionException) {
       return Failure.badRequest(named(number) + " is out of range");
     }
-    if (e instanceof ValueInstantiationException refused) { // also by Objects.requireNonNull
-      return refused.getCause() instanceof IllegalArgumentException
-              || refused.getCause() instanceof NullPointerException
+    if (e instanceof JsonMappingException refused
+        && refused.getCause() instanceof Exception cause
+        && !(cause instanceof JsonProcessingException)) {
+      return cause instanceof IllegalArgumentException
+              || cause instanceof NullPointerException // by Objects.requireNonNull
           ? Failure.badRequest(named(refused) + " is not valid")
           : new IllegalStateException(refused);
     }
