@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.fasterxml.jackson.annotation.JsonProperty;
 import com.fasterxml.jackson.annotation.JsonSetter;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.realmeet.server.core.Access;
@@ -64,7 +65,18 @@ class JsonTest {
           TestPostgres.newDatabase());
 
   private record Room(
-      String name, JsonNode node, Map<String, Object> tags, BigDecimal price, Double size) {}
+      String name,
+      JsonNode node,
+      Map<String, Object> tags,
+      BigDecimal price,
+      Double size,
+      Visibility vis) {}
+
+  private enum Visibility {
+    @JsonProperty("public")
+    PUBLIC,
+    PRIVATE
+  }
 
   private static final class Setters {
     @JsonSetter
@@ -120,7 +132,7 @@ class JsonTest {
   void bodyIsReadAndWritten(String path) {
     String body =
         "{'name':'a\\\\u0000\\ud83c\\udf89','node':[1.5],'tags':{'a':{'b':1}},'price':1.50,"
-            + "'size':1.0E300}";
+            + "'size':1.0E300,'vis':'public'}";
 
     assertEquals(
         body.replace('\'', '"').replace("\\ud83c\\udf89", "\ud83c\udf89"), post(path, body).body());
@@ -181,6 +193,7 @@ class JsonTest {
         "{'price':1e-99999999999}      | price is out of range",
         "{'size':1e999}                | size is out of range",
         "{'node':{'x':[1,-1E+999]}}    | node.x[1] is out of range",
+        "{'vis':'PUBLIC'}             | vis is not one of public, PRIVATE",
         "{'name':'a\\u0000'}          | name has a character that cannot be stored",
         "{'name':'a\\ud800'}          | name has a character that cannot be stored",
         "{'node':'a\\u0000'}          | node has a character that cannot be stored",

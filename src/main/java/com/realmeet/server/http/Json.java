@@ -232,7 +232,7 @@ public final class Json {
     if (type.isEnum()) {
       return "one of "
           + Arrays.stream(type.getEnumConstants())
-              .map(String::valueOf)
+              .map(constant -> MAPPER.valueToTree(constant).asText()) // as clients see it
               .collect(Collectors.joining(", "));
     }
     if (type == boolean.class || type == Boolean.class) {
