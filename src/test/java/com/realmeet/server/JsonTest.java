@@ -20,6 +20,7 @@ import java.io.IOException;
 import java.math.BigDecimal;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
+import java.time.LocalDate;
 import java.util.Map;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Stream;
@@ -70,7 +71,8 @@ class JsonTest {
       Map<String, Object> tags,
       BigDecimal price,
       Double size,
-      Visibility vis) {}
+      Visibility vis,
+      LocalDate day) {}
 
   private enum Visibility {
     @JsonProperty("public")
@@ -132,7 +134,7 @@ class JsonTest {
   void bodyIsReadAndWritten(String path) {
     String body =
         "{'name':'a\\\\u0000\\ud83c\\udf89','node':[1.5],'tags':{'a':{'b':1}},'price':1.50,"
-            + "'size':1.0E300,'vis':'public'}";
+            + "'size':1.0E300,'vis':'public','day':'2024-02-29'}";
 
     assertEquals(
         body.replace('\'', '"').replace("\\ud83c\\udf89", "\ud83c\udf89"), post(path, body).body());
@@ -194,6 +196,11 @@ class JsonTest {
         "{'size':1e999}                | size is out of range",
         "{'node':{'x':[1,-1E+999]}}    | node.x[1] is out of range",
         "{'vis':'PUBLIC'}             | vis is not one of public, PRIVATE",
+        "{'day':'2024-02-30'}         | day is not a date such as 2026-02-09",
+        "{'day':'+12024-02-01'}       | day is not a date such as 2026-02-09",
+        "{'day':'0000-01-01'}         | day is not a date such as 2026-02-09",
+        "{'day':'2024-02-01T00:00Z'}  | day is not a date such as 2026-02-09",
+        "{'day':5}                    | day is not a date such as 2026-02-09",
         "{'name':'a\\u0000'}          | name has a character that cannot be stored",
         "{'name':'a\\ud800'}          | name has a character that cannot be stored",
         "{'node':'a\\u0000'}          | node has a character that cannot be stored",

@@ -21,6 +21,7 @@ import com.fasterxml.jackson.databind.exc.MismatchedInputException;
 import com.fasterxml.jackson.databind.json.JsonMapper;
 import com.fasterxml.jackson.databind.module.SimpleModule;
 import com.fasterxml.jackson.databind.ser.std.StdSerializer;
+import com.fasterxml.jackson.databind.ser.std.ToStringSerializer;
 import com.fasterxml.jackson.databind.type.LogicalType;
 import com.realmeet.server.core.Failure;
 import java.io.ByteArrayInputStream;
@@ -32,13 +33,16 @@ import java.lang.reflect.Type;
 import java.nio.charset.StandardCharsets;
 import java.time.DateTimeException;
 import java.time.Instant;
+import java.time.LocalDate;
 import java.time.OffsetDateTime;
+import java.time.ZoneOffset;
 import java.time.format.DateTimeFormatter;
 import java.time.format.DateTimeFormatterBuilder;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.Iterator;
 import java.util.Map;
+import java.util.function.Function;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
@@ -51,7 +55,10 @@ public final class Json {
           .addModule(
               new SimpleModule()
                   .addSerializer(Instant.class, new ToISOString())
-                  .addDeserializer(Instant.class, new FromISOString()))
+                  .addDeserializer(Instant.class, new FromISOString<>(Instant.class, Json::instant))
+                  .addSerializer(LocalDate.class, ToStringSerializer.instance)
+                  .addDeserializer(
+                      LocalDate.class, new FromISOString<>(LocalDate.class, Json::date)))
           .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
           .disable(DeserializationFeature.FAIL_ON_UNKNOWN_PROPERTIES)
           .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
@@ -73,6 +80,9 @@ public final class Json {
    * convert 1e-999999999 to Postgres' numeric, which has at most 16,383 digits after the point.
    */
   private static final Pattern LARGE_EXPONENT = Pattern.compile("[eE][+-]?\\d{4}");
+
+  private static final Instant MIN = Instant.parse("0001-01-01T00:00:00Z"); // Postgres has no 0
+  private static final Instant MAX = Instant.parse("9999-12-31T23:59:59.999Z");
 
   private Json() {}
 
@@ -229,6 +239,9 @@ public final class Json {
     if (type == Instant.class) {
       return "a time such as 2026-02-09T17:00:00Z";
     }
+    if (type == LocalDate.class) {
+      return "a date such as 2026-02-09";
+    }
     if (type.isEnum()) {
       return "one of "
           + Arrays.stream(type.getEnumConstants())
@@ -266,27 +279,36 @@ public final class Json {
     }
   }
 
-  /** Parses ISO 8601 times with any offset and a year of four digits (RFC 3339). */
-  private static final class FromISOString extends StdDeserializer<Instant> {
-    private static final Instant MIN = Instant.parse("0001-01-01T00:00:00Z"); // Postgres has no 0
-    private static final Instant MAX = Instant.parse("9999-12-31T23:59:59.999Z");
+  /** Parses times and dates of ISO 8601. */
+  private static final class FromISOString<T> extends StdDeserializer<T> {
+    private final Function<String, T> parse;
 
-    FromISOString() {
-      super(Instant.class);
+    FromISOString(Class<T> type, Function<String, T> parse) {
+      super(type);
+      this.parse = parse;
     }
 
     @Override
-    public Instant deserialize(JsonParser json, DeserializationContext context) throws IOException {
+    public T deserialize(JsonParser json, DeserializationContext context) throws IOException {
       String text = json.getText();
       try {
-        Instant time = OffsetDateTime.parse(text).toInstant();
-        if (time.isBefore(MIN) || time.isAfter(MAX)) {
-          throw new DateTimeException("its year is not one of four digits");
-        }
-        return time;
+        return parse.apply(text);
       } catch (DateTimeException e) {
-        throw context.weirdStringException(text, Instant.class, "not a time");
+        throw context.weirdStringException(text, handledType(), "not of ISO 8601");
       }
     }
+  }
+
+  /** Parses a time with any offset and a year of four digits (RFC 3339). */
+  private static Instant instant(String text) {
+    Instant time = OffsetDateTime.parse(text).toInstant();
+    if (time.isBefore(MIN) || time.isAfter(MAX)) {
+      throw new DateTimeException("its year is not one of four digits");
+    }
+    return time;
+  }
+
+  private static LocalDate date(String text) {
+    return LocalDate.ofInstant(instant(text + "T00:00:00Z"), ZoneOffset.UTC);
   }
 }
