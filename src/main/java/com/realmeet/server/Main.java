@@ -274,7 +274,7 @@ public final class Main implements AutoCloseable {
         javalin, config.host(), config.port(), config.isDevelopment(), cors, errors);
     errors.register(javalin);
     metrics.observe(javalin);
-    javalin.jsonMapper(Json.javalin());
+    Json.configure(javalin);
     javalin.routes.beforeMatched(JettyWorkarounds::refuseMalformedChunks);
     javalin.routes.beforeMatched(auth); // skips public routes
     declareRoutes(javalin.routes, config);

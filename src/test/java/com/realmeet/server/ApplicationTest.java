@@ -11,7 +11,6 @@ import com.realmeet.server.core.Failure;
 import com.realmeet.server.database.Database;
 import com.realmeet.server.database.DatabaseUrl;
 import com.realmeet.server.example.ExampleApplication;
-import com.realmeet.server.http.Json;
 import com.realmeet.server.http.Success;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.RawHttp;
@@ -427,7 +426,7 @@ class ApplicationTest {
         serverWith(
             (ctx, database) -> {
               String body = ctx.queryParam("body").replace('\'', '"');
-              Json.javalin().fromJsonString(body, Invitation.class);
+              ctx.jsonMapper().fromJsonString(body, Invitation.class);
               ctx.json(Success.of(List.of()));
             })) {
       messages.forEach(

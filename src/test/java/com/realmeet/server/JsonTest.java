@@ -20,8 +20,10 @@ import java.io.IOException;
 import java.math.BigDecimal;
 import java.net.Socket;
 import java.nio.charset.StandardCharsets;
+import java.time.Instant;
 import java.time.LocalDate;
 import java.util.Map;
+import java.util.UUID;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.AutoClose;
@@ -56,6 +58,14 @@ class JsonTest {
                 },
                 Access.PUBLIC);
             routes.post("/setters", ctx -> ctx.bodyAsClass(Setters.class), Access.PUBLIC);
+            routes.get(
+                "/query",
+                ctx -> {
+                  ctx.queryParamAsClass("id", UUID.class).getOrNull();
+                  ctx.queryParamAsClass("at", Instant.class).getOrNull();
+                  ctx.queryParamAsClass("day", LocalDate.class).getOrNull();
+                },
+                Access.PUBLIC);
             routes.get("/json", ctx -> ctx.jsonStream(Map.of("a", "é")), Access.PUBLIC);
             routes.get("/list", ctx -> ctx.writeJsonStream(Stream.of(1, "é")), Access.PUBLIC);
             routes.get("/10", ctx -> ctx.writeJsonStream(failingAfter(10)), Access.PUBLIC);
@@ -238,5 +248,21 @@ class JsonTest {
     post("/setters", "{'name':'a'}").assertError(409, "Conflict", "The name is taken");
     assertBadRequest("size is not valid", post("/setters", "{'size':1}"));
     assertEquals(500, post("/setters", "{'bug':1}").status());
+  }
+
+  @ParameterizedTest
+  @ValueSource(
+      strings = {
+        "id=8f14e45f-ceea-467f-a8f5-0000000000aB",
+        "at=2026-02-09T17:00%2B01:00",
+        "day=2026-02-09"
+      })
+  void queryIsConvertedLikeABody(String query) {
+    assertEquals(200, ask(request("GET", "/query?" + query)).status());
+
+    String name = query.replaceFirst("=.*", "");
+    for (String value : new String[] {"x", "1-1-1-1-1", "2026-02-30", "2026"}) {
+      assertBadRequest(name + " is not valid", ask(request("GET", "/query?" + name + "=" + value)));
+    }
   }
 }

@@ -24,6 +24,7 @@ import com.fasterxml.jackson.databind.ser.std.StdSerializer;
 import com.fasterxml.jackson.databind.ser.std.ToStringSerializer;
 import com.fasterxml.jackson.databind.type.LogicalType;
 import com.realmeet.server.core.Failure;
+import io.javalin.config.JavalinConfig;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
@@ -41,7 +42,9 @@ import java.time.format.DateTimeFormatterBuilder;
 import java.util.Arrays;
 import java.util.Collection;
 import java.util.Iterator;
+import java.util.List;
 import java.util.Map;
+import java.util.UUID;
 import java.util.function.Function;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
@@ -86,6 +89,14 @@ public final class Json {
 
   private Json() {}
 
+  /** Sets the mapper, which also converts parameters of {@code ctx.queryParamAsClass}. */
+  public static void configure(JavalinConfig javalin) {
+    javalin.jsonMapper(javalin());
+    for (Class<?> type : List.of(UUID.class, Instant.class, LocalDate.class)) {
+      javalin.validation.register(type, text -> MAPPER.convertValue(text, type));
+    }
+  }
+
   /** Returns a record as JSON. */
   static String text(Object body) {
     try {
@@ -100,7 +111,7 @@ public final class Json {
    * ctx.bodyAsClass(Record.class)}. A body that cannot be parsed becomes a Failure BAD_REQUEST with
    * the reason.
    */
-  public static io.javalin.json.JsonMapper javalin() {
+  private static io.javalin.json.JsonMapper javalin() {
     return new io.javalin.json.JsonMapper() {
       @Override
       public String toJsonString(Object body, Type type) {
