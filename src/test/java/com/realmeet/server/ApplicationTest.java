@@ -14,13 +14,19 @@ import com.realmeet.server.example.ExampleApplication;
 import com.realmeet.server.http.Success;
 import com.realmeet.server.testing.Log;
 import com.realmeet.server.testing.RawHttp;
+import com.realmeet.server.testing.RawHttp.Answer;
 import com.realmeet.server.testing.SlowStatements;
 import com.realmeet.server.testing.StandInClerk;
 import com.realmeet.server.testing.TestPostgres;
 import com.realmeet.server.testing.TestServer;
 import com.realmeet.server.users.UserSync;
+import io.javalin.http.BadRequestResponse;
 import io.javalin.http.Context;
+import io.javalin.http.HttpResponseException;
 import io.javalin.http.NotFoundResponse;
+import io.javalin.http.RedirectResponse;
+import io.javalin.http.RequestTimeoutResponse;
+import io.javalin.http.ServiceUnavailableResponse;
 import io.javalin.http.UnauthorizedResponse;
 import io.javalin.router.JavalinDefaultRoutingApi;
 import java.io.IOException;
@@ -42,6 +48,7 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicReference;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
@@ -351,23 +358,57 @@ class ApplicationTest {
 
   @Test
   void exceptionsOfJavalinKeepTheirSentence() {
+    Map<HttpResponseException, List<String>> sentences =
+        Map.of(
+            new UnauthorizedResponse("Sign in again"),
+            List.of("Unauthorized", "Sign in again", "WWW-Authenticate: Bearer"),
+            new NotFoundResponse("There is no such room"),
+            List.of("Not Found", "There is no such room"),
+            new ServiceUnavailableResponse("Stripe is down"),
+            List.of("Service Unavailable", "Stripe is down", "Retry-After: 1"),
+            new HttpResponseException(413, "The avatar is over 100 kB"),
+            List.of("Payload Too Large", "The avatar is over 100 kB"),
+            new RequestTimeoutResponse("It has expired"),
+            List.of("Request Timeout", "It has expired"),
+            new BadRequestResponse(),
+            List.of("Bad Request", "Bad Request"),
+            new HttpResponseException(409),
+            List.of("Conflict", "Conflict"));
+    AtomicReference<HttpResponseException> thrown = new AtomicReference<>();
     try (TestServer server =
         serverWith(
             (ctx, database) -> {
-              throw ctx.queryParam("missing") == null
-                  ? new UnauthorizedResponse("Sign in again")
-                  : new NotFoundResponse("There is no such room");
+              throw thrown.get();
             })) {
-      RawHttp client = new RawHttp(server.port());
-      client
-          .send(request("GET", MEETINGS, bearer()))
-          .unchecked()
-          .assertError(401, "Unauthorized", "Sign in again", "WWW-Authenticate: Bearer");
-      client
-          .send(request("GET", MEETINGS + "?missing", bearer()))
-          .unchecked()
-          .assertError(404, "Not Found", "There is no such room");
-      client.close();
+      sentences.forEach(
+          (exception, error) -> {
+            thrown.set(exception);
+            String[] headers = error.subList(2, error.size()).toArray(new String[0]);
+            askUnchecked(server)
+                .assertError(exception.getStatus(), error.get(0), error.get(1), headers);
+          });
+    }
+  }
+
+  @Test
+  void redirectOfJavalinHasNoError() {
+    try (TestServer server =
+        serverWith(
+            (ctx, database) -> {
+              ctx.header("Location", "/other");
+              throw new RedirectResponse();
+            })) {
+      Answer answer = askUnchecked(server);
+
+      assertEquals(302, answer.status());
+      assertEquals(List.of("/other"), answer.header("Location"));
+      assertEquals("", answer.body());
+    }
+  }
+
+  private static Answer askUnchecked(TestServer server) {
+    try (RawHttp client = new RawHttp(server.port())) {
+      return client.send(request("GET", MEETINGS, bearer())).unchecked();
     }
   }
 

@@ -90,8 +90,7 @@ public final class Errors {
     javalin.routes.exception(Failure.class, this::failure);
     javalin.routes.exception(MethodNotAllowedResponse.class, this::methodNotAllowed);
     javalin.routes.exception(EndpointNotFound.class, (e, ctx) -> respond(ctx, 404, null));
-    javalin.routes.exception(
-        HttpResponseException.class, (e, ctx) -> respond(ctx, e.getStatus(), e.getMessage()));
+    javalin.routes.exception(HttpResponseException.class, this::thrown);
     javalin.routes.exception(
         HttpException.RuntimeException.class, (e, ctx) -> respond(ctx, e.getCode(), e.getReason()));
     javalin.routes.exception(EofException.class, (e, ctx) -> log.debug("The client has gone"));
@@ -124,6 +123,16 @@ public final class Errors {
       ctx.header("Allow", methods);
       respond(ctx, 405, null);
     }
+  }
+
+  /** Responds with the sentence of a handler's exception, by default the phrase of its status. */
+  private void thrown(HttpResponseException e, Context ctx) {
+    if (e.getStatus() < 400) { // a redirect, of which the handler has set Location
+      ctx.status(e.getStatus()).result("");
+      return;
+    }
+    String phrase = HttpStatus.getMessage(e.getStatus());
+    write(ctx, e.getStatus(), e.getMessage().isEmpty() ? phrase : e.getMessage());
   }
 
   /**
@@ -193,9 +202,6 @@ public final class Errors {
   }
 
   private void respond(Context ctx, int status, String detail) {
-    if (status == 503) {
-      ctx.header("Retry-After", "1");
-    }
     write(ctx, status, sentence(status, detail));
   }
 
@@ -206,6 +212,9 @@ public final class Errors {
     }
     if (status == 401) {
       ctx.header("WWW-Authenticate", "Bearer");
+    }
+    if (status == 503 && !ctx.res().containsHeader("Retry-After")) {
+      ctx.header("Retry-After", "1");
     }
     ctx.status(status).json(Body.of(status, message));
   }
