@@ -502,6 +502,32 @@ class ApplicationTest {
     }
   }
 
+  @ParameterizedTest
+  @ValueSource(strings = {"uuid", "int", "date"})
+  void valueThatTheDatabaseRefusesIsNotLogged(String type) {
+    try (TestServer server =
+        serverWith(
+            (ctx, database) ->
+                database.read(
+                    handle ->
+                        handle
+                            .createQuery("SELECT CAST(:value AS " + type + ")")
+                            .bind("value", ctx.queryParam("value"))
+                            .mapTo(String.class)
+                            .one()))) {
+      assertEquals(500, server.get(token, MEETINGS + "?value=private").statusCode());
+      assertEquals(1, occurrences("Unhandled exception"));
+      assertEquals(1, occurrences("SQLDataException: SQLSTATE 22"));
+      assertEquals(2, occurrences("at com.realmeet.server.ApplicationTest.lambda$valueThat"));
+      assertFalse(Log.text().contains("private"), Log::text);
+      assertError(
+          400,
+          "The request has a character that cannot be stored",
+          server.get(token, MEETINGS + "?value=%00"));
+      assertEquals(1, occurrences("Unhandled exception"));
+    }
+  }
+
   private static int occurrences(String text) {
     return (int) Log.text().lines().filter(line -> line.contains(text)).limit(10).count();
   }

@@ -18,6 +18,8 @@ import java.nio.ByteBuffer;
 import java.nio.charset.IllegalCharsetNameException;
 import java.nio.charset.StandardCharsets;
 import java.nio.charset.UnsupportedCharsetException;
+import java.sql.SQLDataException;
+import java.sql.SQLException;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.BooleanSupplier;
@@ -167,18 +169,34 @@ public final class Errors {
 
   /**
    * Responds 500 to a statement that the database rejects, for example by a constraint of the
-   * application. Every request may meet it, so the log line is rate-limited.
+   * application. Every request may meet it, so the log line is rate-limited. U+0000 in a parameter
+   * of the request is a 400.
    */
   private void refusedStatement(JdbiException e, Context ctx) {
+    String state = e.getCause() instanceof SQLException cause ? cause.getSQLState() : null;
+    if ("22021".equals(state)) { // character_not_in_repertoire
+      respond(ctx, 400, "The request has a character that cannot be stored");
+      return;
+    }
     Optional<String> reason = whyRejected.apply(e);
     if (reason.isEmpty()) {
-      bug(e, ctx);
+      bug(production ? withoutValue(e, state) : e, ctx);
       return;
     }
     if (refusals.allows(reason.get())) {
       log.error("{} (request {})", reason.get(), RequestId.of(ctx), production ? null : e);
     }
     respond(ctx, 500, production ? "Internal server error" : reason.get());
+  }
+
+  /** Returns the exception without its message if that may quote a value: data exceptions do. */
+  private static Exception withoutValue(JdbiException e, String state) {
+    if (state == null || !state.startsWith("22")) {
+      return e;
+    }
+    Exception safe = new SQLDataException("SQLSTATE " + state);
+    safe.setStackTrace(e.getStackTrace());
+    return safe;
   }
 
   private void bug(Exception e, Context ctx) {
