@@ -29,6 +29,7 @@ import io.javalin.http.RequestTimeoutResponse;
 import io.javalin.http.ServiceUnavailableResponse;
 import io.javalin.http.UnauthorizedResponse;
 import io.javalin.router.JavalinDefaultRoutingApi;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.net.Socket;
@@ -525,6 +526,26 @@ class ApplicationTest {
           "The request has a character that cannot be stored",
           server.get(token, MEETINGS + "?value=%00"));
       assertEquals(1, occurrences("Unhandled exception"));
+    }
+  }
+
+  /** Javalin's loop for the first would take the processor of the tests until its end. */
+  @ParameterizedTest
+  @ValueSource(strings = {"bytes=5000000-", "bytes=0-1", "bytes=-1", "bytes=x"})
+  void rangeIsIgnored(String range) {
+    try (TestServer server =
+        serverWith(
+            (ctx, database) ->
+                ctx.writeSeekableStream(
+                    new ByteArrayInputStream("video".getBytes(StandardCharsets.US_ASCII)),
+                    "video/mp4"))) {
+      try (RawHttp client = new RawHttp(server.port())) {
+        Answer answer =
+            client.send(request("GET", MEETINGS, bearer(), "Range: " + range)).unchecked();
+
+        assertEquals(200, answer.status());
+        assertEquals("video", answer.body());
+      }
     }
   }
 

@@ -211,7 +211,7 @@ public final class JettyServer {
           refuseLargeHead(request);
           addHeaders(cors, request.getHeaders(), headers);
           closeFaultyFraming(request, headers);
-          return JettyWorkarounds.withPlainMethod(request);
+          return JettyWorkarounds.plain(request);
         });
   }
 

@@ -23,6 +23,7 @@ import org.eclipse.jetty.ee10.servlet.SessionHandler;
 import org.eclipse.jetty.http.HttpException;
 import org.eclipse.jetty.http.HttpField;
 import org.eclipse.jetty.http.HttpFields;
+import org.eclipse.jetty.http.HttpHeader;
 import org.eclipse.jetty.http.HttpMethod;
 import org.eclipse.jetty.http.HttpVersion;
 import org.eclipse.jetty.io.Connection;
@@ -91,19 +92,26 @@ public final class JettyWorkarounds {
   }
 
   /**
-   * Returns the request with a safe method: without X-HTTP-Method-Override, which Javalin obeys;
-   * with TRACE instead of a method unknown to HTTP, which could be the name of an internal handler
-   * type of Javalin such as BEFORE_MATCHED; and with GET instead of HEAD, to which Javalin responds
-   * 200 before the token is verified (Jetty omits the body). Delete when Javalin has a setting for
-   * the first, rejects the second and runs the handler for the third.
+   * Returns the request in a form that is safe for Javalin: without X-HTTP-Method-Override, which
+   * Javalin obeys; with TRACE instead of a method unknown to HTTP, which could be the name of an
+   * internal handler type of Javalin such as BEFORE_MATCHED; and with GET instead of HEAD, to which
+   * Javalin responds 200 before the token is verified (Jetty omits the body). Delete when Javalin
+   * has a setting for the first, rejects the second and runs the handler for the third.
+   *
+   * <p>Also without Range, which a server may ignore (RFC 9110 §14.2): ctx.writeSeekableStream
+   * never ends for a range behind the end, and sends wrong parts for others. Delete when Javalin's
+   * SeekableWriter responds 416 to the first.
    */
-  static Request withPlainMethod(Request request) {
+  static Request plain(Request request) {
     String method = request.getMethod();
     String plain =
         HttpMethod.HEAD.is(method)
             ? "GET"
             : HttpMethod.CACHE.get(method) == null ? "TRACE" : method;
-    return plain.equals(method) && !request.getHeaders().contains(METHOD_OVERRIDE)
+    HttpFields headers = request.getHeaders();
+    return plain.equals(method)
+            && !headers.contains(METHOD_OVERRIDE)
+            && !headers.contains(HttpHeader.RANGE)
         ? request
         : new PlainRequest(request, plain);
   }
@@ -115,7 +123,11 @@ public final class JettyWorkarounds {
     PlainRequest(Request request, String method) {
       super(request);
       this.method = method;
-      headers = HttpFields.build(request.getHeaders()).remove(METHOD_OVERRIDE).asImmutable();
+      headers =
+          HttpFields.build(request.getHeaders())
+              .remove(METHOD_OVERRIDE)
+              .remove(HttpHeader.RANGE)
+              .asImmutable();
     }
 
     @Override
