@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import com.realmeet.server.clerk.SessionAuth;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.database.Database;
 import com.realmeet.server.database.DatabaseUrl;
@@ -545,6 +546,26 @@ class ApplicationTest {
 
         assertEquals(200, answer.status());
         assertEquals("video", answer.body());
+      }
+    }
+  }
+
+  @Test
+  void userIsKnownToBeforeMatchedOnly() {
+    try (TestServer server =
+        TestServer.start(
+            (routes, database, userSync) -> {
+              routes.get("/team/{id}", ctx -> ctx.result("ok"));
+              routes.before("/team/1", SessionAuth::userId);
+              routes.beforeMatched("/team/2", SessionAuth::userId);
+            },
+            clerk,
+            database)) {
+      try (RawHttp client = new RawHttp(server.port())) {
+        assertEquals(500, client.send(request("GET", "/team/1", bearer())).unchecked().status());
+        assertEquals(
+            1, occurrences("this is a before-handler, which must be beforeMatched"), Log::text);
+        assertEquals(200, client.send(request("GET", "/team/2", bearer())).unchecked().status());
       }
     }
   }

@@ -129,12 +129,15 @@ public final class SessionAuth implements Handler {
   /**
    * Returns the id of the user whose token was verified.
    *
-   * @throws IllegalStateException if the route is public
+   * @throws IllegalStateException if the route is public, or for a before-handler, which runs
+   *     before the token is verified
    */
   public static String userId(Context ctx) {
     String id = ctx.attribute(Access.USER_ID_ATTRIBUTE);
     if (id == null) {
-      throw new IllegalStateException("the route is not behind SessionAuth");
+      throw new IllegalStateException(
+          "no token was verified: the route is public, or this is a before-handler, which must be"
+              + " beforeMatched");
     }
     return id;
   }
