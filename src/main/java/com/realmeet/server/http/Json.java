@@ -1,5 +1,6 @@
 package com.realmeet.server.http;
 
+import com.fasterxml.jackson.core.JsonFactory;
 import com.fasterxml.jackson.core.JsonGenerator;
 import com.fasterxml.jackson.core.JsonParser;
 import com.fasterxml.jackson.core.JsonProcessingException;
@@ -54,7 +55,9 @@ import java.util.stream.Stream;
 public final class Json {
   /** Ignores unknown keys, but does not coerce values: 5 is not a text, and "5" is not a number. */
   private static final JsonMapper MAPPER =
-      JsonMapper.builder()
+      JsonMapper.builder(
+              // Jackson would keep thousands of names, which clients choose
+              JsonFactory.builder().disable(JsonFactory.Feature.CANONICALIZE_FIELD_NAMES).build())
           .addModule(
               new SimpleModule()
                   .addSerializer(Instant.class, new ToISOString())
