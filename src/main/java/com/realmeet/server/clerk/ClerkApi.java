@@ -376,10 +376,11 @@ public final class ClerkApi {
     return Optional.of(user);
   }
 
-  /** Returns true for the body with which Clerk says that it does not have a user. */
+  /** Returns true for the body of a 404 with which Clerk says that it does not have a user. */
   private static boolean isNotFound(JsonNode body) {
-    return body.path("errors").isArray()
-        && body.path("errors").findValuesAsText("code").contains("resource_not_found");
+    JsonNode errors = body.path("errors");
+    return errors.isArray()
+        && (errors.isEmpty() || errors.findValuesAsText("code").contains("resource_not_found"));
   }
 
   private static JsonNode parse(HttpResponse<byte[]> response) {
