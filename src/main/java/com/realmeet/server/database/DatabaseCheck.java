@@ -485,11 +485,6 @@ public final class DatabaseCheck implements AutoCloseable {
   }
 
   private CheckLine migrations(Handle handle) {
-    Optional<String> otherSchema =
-        handle.createQuery(Migrations.OTHER_SCHEMA).mapTo(String.class).findFirst();
-    if (otherSchema.isPresent()) {
-      return fail("migrations", otherSchema.get());
-    }
     List<String> hidden = hidden(handle, RowSecurity.OWN_TABLES);
     if (!hidden.isEmpty()) {
       return fail("migrations", String.join("; ", hidden));

@@ -129,20 +129,6 @@ public final class Migrations {
       SET LOCAL idle_in_transaction_session_timeout = 0
       """;
 
-  /**
-   * Returns what to do if the search path finds the tables of another schema than the current one,
-   * such as a schema with the name of the role that was created after them.
-   */
-  static final String OTHER_SCHEMA =
-      """
-      SELECT format('the tables are in the schema %1$s, but %2$s comes first in the search path of the role:'
-        || ' add schema=%1$s, or schema=%2$s for new tables, to DATABASE_URL, and to DIRECT_URL if it is set',
-        nspname, current_schema())
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-      WHERE c.oid = to_regclass('@HISTORY@') AND nspname != current_schema()
-      """
-          .replace("@HISTORY@", HISTORY);
-
   private static final String HAS_PRISMAS_TIMES =
       """
       SELECT EXISTS (
@@ -218,10 +204,6 @@ public final class Migrations {
       execute(connection, NO_TIMEOUTS);
       lock(connection);
       setSchema(connection, url);
-      String otherSchema = query(connection, OTHER_SCHEMA);
-      if (!otherSchema.isEmpty()) {
-        throw new StartupException("Migration of the database failed: " + otherSchema);
-      }
       List<String> hidden = RowSecurity.hiddenTables(connection, RowSecurity.OWN_TABLES);
       if (!hidden.isEmpty()) {
         throw new StartupException(
@@ -275,7 +257,7 @@ public final class Migrations {
     return migration.isChecksumMatching() || !migration.isVersioned() // a repeatable one may change
         ? Optional.empty()
         : Optional.of(
-            "migration %s has run with another text: restore its file and add another one, or, if another branch's has run, renumber yours"
+            "migration %s has run with another text (checksum mismatch): restore its file and add another one, or, if another branch's has run, renumber yours"
                 .formatted(name(migration)));
   }
 
@@ -465,9 +447,13 @@ public final class Migrations {
     return reason;
   }
 
-  /** Returns file and line of the statement that failed, or an empty text. */
+  /**
+   * Returns file and line of the statement that failed; an empty text if they are not known, or an
+   * exception was raised, which says enough.
+   */
   private static String place(Exception e) {
-    if (!(e instanceof FlywayMigrateException failed)) {
+    if (!(e instanceof FlywayMigrateException failed)
+        || "P0001".equals(SqlErrors.sqlException(e).getSQLState())) {
       return "";
     }
     String line = failed.getLineNumber() > 0 ? ", line " + failed.getLineNumber() : "";

@@ -176,12 +176,17 @@ public final class Backfill {
     CompletableFuture<List<ClerkUser>> next = fetch("");
     while (next != null) {
       List<ClerkUser> page = Threads.join(next);
+      long added = page.stream().filter(user -> !listed.contains(user.id())).count();
       boolean isShort = page.size() < PAGE_SIZE;
-      boolean isLast = isShort && listed.size() + page.size() >= total;
-      List<ClerkUser> confirmed = isShort && !isLast ? dropDeletedTail(before) : before;
-      before = confirmed == before ? page : confirmed;
-      next = isLast || before.isEmpty() ? null : fetch(cursor(before, cursors)); // meanwhile:
-      store(page);
+      boolean areAllListed = listed.size() + added >= total;
+      List<ClerkUser> confirmed = isShort && !areAllListed ? dropDeletedTail(before) : before;
+      boolean isTailDeleted = confirmed != before;
+      boolean isLast = isShort && (areAllListed || added == 0 && !isTailDeleted);
+      before = isTailDeleted ? confirmed : page;
+      next = isLast ? null : fetch(cursor(before, cursors)); // while this page is stored
+      if (added > 0) {
+        store(page);
+      }
       log.info("{} of {} users", listed.size(), total);
     }
     boolean complete = total - listed.size() <= Math.max(MIN_TOLERANCE, total * TOLERANCE);
