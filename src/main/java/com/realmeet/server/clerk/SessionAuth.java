@@ -60,13 +60,12 @@ public final class SessionAuth implements Handler {
       Set.of("null", "undefined", "[object Promise]", "[object Object]");
 
   /**
-   * Parser of tokens that nobody has verified yet. It keeps no names for the next token, and
-   * accepts no long ones: java-jwt, which parses the token afterwards, keeps thousands of them.
+   * Parser of tokens that nobody has verified yet. It accepts no long names of keys, since it and
+   * java-jwt, which parses the token afterwards, keep thousands of names for the next tokens.
    */
   private static final JsonFactory JSON =
       JsonFactory.builder()
-          .disable(JsonFactory.Feature.CANONICALIZE_FIELD_NAMES)
-          .streamReadConstraints(StreamReadConstraints.builder().maxNameLength(256).build())
+          .streamReadConstraints(StreamReadConstraints.builder().maxNameLength(128).build())
           .build();
 
   /** Well-formed token with an invalid signature, for the warm-up. */
