@@ -285,10 +285,10 @@ public final class Main implements AutoCloseable {
   }
 
   /**
-   * Declares the routes; yours stand here, too. It runs while the database is migrated, so it reads
-   * no table. A route requires a session token unless its role is PUBLIC. A handler may block,
-   * calls {@link UserSync#caller} before it writes a reference to the caller's row, and throws a
-   * {@link Failure} with a sentence.
+   * Declares the routes; yours stand here, too: with their tables they are what comments call the
+   * application. It runs while the database is migrated, so it reads no table. A route requires a
+   * session token unless its role is PUBLIC. A handler may block, calls {@link UserSync#caller}
+   * before it writes a reference to the caller's row, and throws a {@link Failure} with a sentence.
    */
   private void declareRoutes(JavalinDefaultRoutingApi routes, Config config) {
     Health health = new Health(database::ping, stopping::get);

@@ -49,8 +49,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /**
- * Client of Clerk's Backend API. A call always ends by its deadline, reads a response of limited
- * size, follows no redirect, and is not made while Clerk rate-limits us.
+ * Client of Clerk's Backend API. A call waits for Clerk no longer than its deadline, reads a
+ * response of limited size, follows no redirect, and is not made while Clerk rate-limits us.
  *
  * @see <a href="https://clerk.com/docs/reference/backend-api">Clerk's Backend API</a>
  */
@@ -112,7 +112,7 @@ public final class ClerkApi {
 
   /**
    * Maximum platform threads that wait for a permit, as in a burst of new users. Together with
-   * those that make a call, they may take all that JettyServer gives to sync, for the time below.
+   * those that make a call, they may take 112 of the 125 that JettyServer gives to sync, for 0.5 s.
    */
   private static final int MAX_WAITING_THREADS = 80;
 
@@ -206,7 +206,7 @@ public final class ClerkApi {
     }
   }
 
-  /** Returns true while Clerk is known to be down. */
+  /** Returns true if the last call that had 1 s or more of time failed, for whatever reason. */
   public boolean isDown() {
     return outage.isDown();
   }

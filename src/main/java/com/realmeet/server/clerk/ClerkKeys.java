@@ -176,7 +176,8 @@ public final class ClerkKeys implements AutoCloseable {
         return keys;
       }
       boolean joins =
-          inFlight != null && !outage.isDown(); // while Clerk is down, do not wait for it
+          inFlight != null
+              && !outage.isDown(); // while Clerk is down, only those wait whose fetch is allowed
       if (!joins && !isExtraFetchAllowed()) {
         if (outage.isDown()) {
           throw unavailable("no fetch is allowed now");

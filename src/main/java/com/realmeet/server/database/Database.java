@@ -73,12 +73,16 @@ public final class Database implements AutoCloseable {
   private static final Duration MIN_CALL_TIME = Duration.ofMillis(200);
 
   /**
-   * Time within which a failure is retried: the second try has 3 s, the time to get a connection,
-   * left of a request's 4.5 s. It includes the deadlocks that Postgres detects after 1 s.
+   * Time from the begin of a call within which a failure is retried: of a request that begins with
+   * it, 3 s are left for the second try, the time to get a connection. It includes the deadlocks
+   * that Postgres detects after 1 s.
    */
   private static final Duration RETRY_WINDOW = Duration.ofMillis(1500);
 
-  /** Time that remains for the response when a statement is cancelled or, after that, aborted. */
+  /**
+   * How long before the deadline of a call its statement is cancelled; if that does not end it,
+   * StatementCanceller closes the connection at the deadline.
+   */
   private static final Duration CANCEL_MARGIN = Duration.ofMillis(200);
 
   /** Seconds to wait for any response: more than a call takes, which StatementCanceller ends. */
@@ -275,7 +279,7 @@ public final class Database implements AutoCloseable {
    * @throws JdbiException as {@link #read}
    */
   public <T> T writeIdempotent(Deadline deadline, HandleCallback<T, RuntimeException> work) {
-    T result = read(deadline, work);
+    T result = withRetry(deadline, work);
     readOnly.succeeded();
     return result;
   }

@@ -27,9 +27,9 @@ final class StatementCanceller implements AutoCloseable {
   private static final Duration TICK = Duration.ofMillis(100);
 
   /**
-   * Time from the deadline of a call to the end of its connection, if a cancel request has not
-   * ended it: the database or the network is probably frozen. A network timeout would begin anew
-   * with each statement.
+   * Time from the cancel request to the end of the connection, if that has not ended the statement:
+   * the database or the network is probably frozen. A network timeout would begin anew with each
+   * statement.
    */
   private static final Duration ABORT_DELAY = Duration.ofMillis(200);
 
@@ -49,11 +49,9 @@ final class StatementCanceller implements AutoCloseable {
         TimeUnit.MILLISECONDS);
   }
 
-  /**
-   * Cancels the statements on a connection from a deadline on, repeatedly, until {@link Watch#end}.
-   */
-  Watch watch(Connection connection, Deadline deadline) {
-    Watch watch = new Watch(connection, deadline);
+  /** Cancels the statements on a connection from a time on, repeatedly, until {@link Watch#end}. */
+  Watch watch(Connection connection, Deadline cancelTime) {
+    Watch watch = new Watch(connection, cancelTime);
     watches.add(watch);
     return watch;
   }
@@ -61,7 +59,7 @@ final class StatementCanceller implements AutoCloseable {
   /** Use of a connection for one call. */
   final class Watch {
     private final Connection connection;
-    private final Deadline deadline;
+    private final Deadline cancelTime;
     private final Deadline abortTime;
 
     // Guarded by this:
@@ -69,10 +67,10 @@ final class StatementCanceller implements AutoCloseable {
     private boolean cancelled;
     private boolean ended;
 
-    private Watch(Connection connection, Deadline deadline) {
+    private Watch(Connection connection, Deadline cancelTime) {
       this.connection = connection;
-      this.deadline = deadline;
-      this.abortTime = new Deadline(deadline.nanoTime() + ABORT_DELAY.toNanos());
+      this.cancelTime = cancelTime;
+      this.abortTime = new Deadline(cancelTime.nanoTime() + ABORT_DELAY.toNanos());
     }
 
     /**
@@ -89,7 +87,7 @@ final class StatementCanceller implements AutoCloseable {
     }
 
     private synchronized void cancelIfOverdue() {
-      if (ended || !deadline.remaining().isZero()) {
+      if (ended || !cancelTime.remaining().isZero()) {
         return;
       }
       if (cancelled && abortTime.remaining().isZero()) { // not before the cancel request

@@ -12,7 +12,9 @@ public final class Health {
   /** Maximum time that a readiness request waits for the database. */
   private static final Duration READY_TIMEOUT = Duration.ofSeconds(1);
 
-  /** Requests that may wait for a hanging database at the same time; the others use no thread. */
+  /**
+   * Requests that may wait for a hanging database at the same time; the others get the last result.
+   */
   private static final int MAX_WAITING = 8;
 
   private record Liveness(String status, Instant timestamp, String service) {}

@@ -54,7 +54,12 @@ public final class JettyServer {
   /** TCP backlog: after a restart all clients connect at once. */
   private static final int BACKLOG = 1024;
 
-  /** Maximum number of Jetty's platform threads. */
+  /**
+   * Maximum number of Jetty's platform threads. Before Java 24 all handlers run on them: those of
+   * 125 own routes and 60 others, up to five of Jetty, eight that wait for readiness, and health.
+   * Since Java 24, own routes run on virtual threads, for which neither {@link #MAX_OWN_REQUESTS}
+   * nor the limits for platform threads of ClerkApi and SingleFlight hold.
+   */
   private static final int MAX_THREADS = 200;
 
   /**
@@ -72,14 +77,15 @@ public final class JettyServer {
 
   /**
    * Concurrency limit of the server's own routes on platform threads. While Clerk hangs, up to 32
-   * calls and 60 requests that share them take a thread for long; 80 that wait for a call take one
-   * for 0.5 s, until the outage is known (see ClerkApi, SingleFlight).
+   * calls, 32 refreshes that wait for the end of one, and 60 requests that share one take a thread
+   * for long; 80 that wait for a call take one for 0.5 s, until the outage is known (see ClerkApi,
+   * SingleFlight).
    */
   private static final int MAX_OWN_REQUESTS = 125;
 
   /**
-   * Concurrency limit of an application's routes. Of the rest of the threads, Jetty takes up to
-   * five, readiness eight while the database hangs; health needs one.
+   * Concurrency limit of all other routes but health and readiness: those of an application, the
+   * API document, and unknown paths.
    */
   private static final int MAX_APPLICATION_REQUESTS = 60;
 
@@ -157,8 +163,8 @@ public final class JettyServer {
     javalin.startup.showJavalinBanner = false;
     javalin.startup.showOldJavalinVersionWarning = false;
     javalin.startup.startupWatcherEnabled = false;
-    javalin.http.compressionStrategy = CompressionStrategy.NONE; // responses fit into one packet
-    javalin.http.responseBufferSize = 2048; // allocated anew for each response
+    javalin.http.compressionStrategy = CompressionStrategy.NONE; // a user fits into one packet
+    javalin.http.responseBufferSize = 2048; // Javalin's own, allocated anew for each response
     javalin.http.maxRequestSize = Long.MAX_VALUE; // RequestBodyLimits has the limit
     javalin.http.asyncTimeout = Deadline.REQUEST_TIMEOUT.toMillis(); // of a handler's future
     javalin.routes.after(Cors::keepVary);
@@ -223,8 +229,9 @@ public final class JettyServer {
     // delay sync.
     QoSHandler own = bulkhead(MAX_OWN_REQUESTS);
     OWN_PATHS.forEach(path -> own.includePath(path, path + "/"));
-    // Virtual threads need no limit but that of the connections. After a response that another
-    // thread has completed, Jetty runs the next requests of the connection on platform threads.
+    // Virtual threads need no limit but that of the connections. It still matters then: after a
+    // response that another thread has completed, Jetty runs the next requests of the connection on
+    // platform threads.
     own.exclude(request -> VirtualThreads.isVirtualThread());
     Handler.Singleton[] chain = {
       readinessEvenWhileStopping,
@@ -242,7 +249,7 @@ public final class JettyServer {
     return chain[0];
   }
 
-  /** Lets a handler handle only the requests to an application's routes. */
+  /** Lets a handler handle only what {@link #MAX_APPLICATION_REQUESTS} counts. */
   private static Handler.Singleton ofApplication(ConditionalHandler handler) {
     OWN_PATHS.forEach(path -> handler.excludePath(path, path + "/"));
     handler.excludePath("/api/health", "/api/health/", "/api/ready", "/api/ready/");

@@ -246,12 +246,6 @@ public final class JettyWorkarounds {
     /** Maximum memory of each kind of heads, 8 MB. */
     static final int MAX_HEAD_MEMORY = 8 << 20;
 
-    /** Memory of request heads that are not complete yet, over all connections. */
-    private final AtomicInteger incompleteHeads = new AtomicInteger();
-
-    /** Memory of large heads of requests under way, over all connections. */
-    private final AtomicInteger largeHeads = new AtomicInteger();
-
     /**
      * Maximum connections whose clients do not read their responses: each has a buffer, all
      * together 16 MB.
@@ -266,6 +260,12 @@ public final class JettyWorkarounds {
     static final int MAX_WAITING = 40;
 
     static final Duration STALL = Duration.ofSeconds(1);
+
+    /** Memory of request heads that are not complete yet, over all connections. */
+    private final AtomicInteger incompleteHeads = new AtomicInteger();
+
+    /** Memory of large heads of requests under way, over all connections. */
+    private final AtomicInteger largeHeads = new AtomicInteger();
 
     private final Set<EndPoint> stalled = ConcurrentHashMap.newKeySet();
     private final AtomicBoolean isCheckScheduled = new AtomicBoolean();

@@ -98,8 +98,11 @@ final class RequestBodyLimits extends Handler.Wrapper {
 
     private Budget budget;
     private int unaccounted;
-    private int size;
-    private int bytes;
+
+    /** Bytes that count towards the maximum size: for a chunk, at least MIN_CHUNK_COST. */
+    private int cost;
+
+    private int heldBytes;
     private boolean hasWaited;
     private Scheduler.Task timeout;
     private HttpException.RuntimeException failure;
@@ -125,7 +128,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
       }
       Content.Chunk chunk = failure == null ? super.read() : Content.Chunk.from(failure);
       if (Content.Chunk.isFailure(chunk, false)) {
-        return null; // a graceful shutdown makes Jetty find all connections idle after 1 s
+        return null; // not final: a stop makes Jetty find all connections idle after 1 s
       }
       if (Content.Chunk.isFailure(chunk)
           && !(chunk.getFailure() instanceof HttpException.RuntimeException)) {
@@ -144,8 +147,8 @@ final class RequestBodyLimits extends Handler.Wrapper {
       if (unaccounted == 0) {
         return;
       }
-      size += getLength() < 0 ? Math.max(unaccounted, MIN_CHUNK_COST) : unaccounted;
-      bytes += unaccounted;
+      cost += getLength() < 0 ? Math.max(unaccounted, MIN_CHUNK_COST) : unaccounted;
+      heldBytes += unaccounted;
       int total = budget().bytes.addAndGet(unaccounted);
       unaccounted = 0;
       if (total > budget.maxBytes) {
@@ -153,7 +156,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
       }
       if (total > budget.maxBytes + MAX_EXCESS_BYTES) {
         refuse(HttpStatus.SERVICE_UNAVAILABLE_503);
-      } else if (size > MAX_BODY_BYTES) {
+      } else if (cost > MAX_BODY_BYTES) {
         refuse(HttpStatus.PAYLOAD_TOO_LARGE_413);
       } else if (Deadline.of(this).remaining().isZero()) {
         refuse(HttpStatus.REQUEST_TIMEOUT_408);
@@ -229,7 +232,7 @@ final class RequestBodyLimits extends Handler.Wrapper {
     }
 
     private void release() {
-      budget.bytes.addAndGet(-bytes);
+      budget.bytes.addAndGet(-heldBytes);
       if (timeout != null) {
         timeout.cancel();
       }

@@ -35,7 +35,10 @@ final class BatchLoader implements AutoCloseable {
   /** Maximum ids of one statement: bounds its duration. */
   private static final int MAX_BATCH_SIZE = 100;
 
-  /** Interval at which overdue requests are failed, and so the precision of deadlines. */
+  /**
+   * Interval at which overdue requests are failed, and so the precision of deadlines. A wait with a
+   * timeout would schedule a timer for each request, which virtual threads pay dearly for.
+   */
   private static final Duration TICK = Duration.ofMillis(100);
 
   private static final class Request {

@@ -246,7 +246,7 @@ public final class ClerkWebhook {
       switch (e.kind()) {
         case USER_DELETED -> log.debug("{}: {} is a tombstone", name, id);
         case USER_NOT_AT_CLERK -> {
-          if (ClerkUser.hasEmail(user)) { // user.deleted may follow, or the user may appear
+          if (ClerkUser.hasEmail(user)) { // else it is an example of Clerk's dashboard
             if (instanceCheck.isKnownToBeWrong(deadline)) {
               throw Failure.of(Kind.WEBHOOK_OTHER_INSTANCE);
             }

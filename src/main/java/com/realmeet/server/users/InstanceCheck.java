@@ -32,10 +32,10 @@ public final class InstanceCheck {
   private volatile boolean insertsAllowed;
 
   /**
-   * Size of the last check's sample if Clerk had none of it, otherwise 0. While it is not 0, fewer
-   * users than {@link #MIN_SAMPLE} are enough for the next check.
+   * True if Clerk had nobody of the last check's sample. Then fewer users than {@link #MIN_SAMPLE}
+   * are enough for the next check.
    */
-  private volatile int missingSampleSize;
+  private volatile boolean foundWrong;
 
   /** Creates a check, which calls Clerk only when it is used. */
   public InstanceCheck(UserDao users, ClerkApi clerk) {
@@ -101,33 +101,33 @@ public final class InstanceCheck {
    * Clerk says nothing about a user. Once a minute it checks again.
    */
   boolean isKnownToBeWrong(Deadline deadline) {
-    if (missingSampleSize > 0 && limiter.allows("another check")) {
+    if (foundWrong && limiter.allows("another check")) {
       try {
         isWrong(Instant.now(), deadline);
       } catch (Failure e) {
         log.debug("The instance of CLERK_SECRET_KEY is not known now: {}", e.reason());
       }
     }
-    return missingSampleSize > 0;
+    return foundWrong;
   }
 
   /** Looks up a sample of up to {@link #SAMPLE_SIZE} users; returns true if Clerk has no one. */
   private boolean isWrong(Instant before, Deadline deadline) {
     List<String> ids = users.sample(SAMPLE_SIZE, before, deadline);
-    boolean wasWrong = missingSampleSize > 0;
+    boolean wasWrong = foundWrong;
     if (ids.size() < (wasWrong ? 1 : MIN_SAMPLE)) {
-      missingSampleSize = 0;
+      foundWrong = false;
       return false;
     }
     if (!clerk.lookup(ids, UserSync.clerkDeadline(deadline)).isEmpty()) {
       if (wasWrong) {
         log.info("CLERK_SECRET_KEY is of the same Clerk instance as the users in the table");
       }
-      missingSampleSize = 0;
+      foundWrong = false;
       insertsAllowed = true;
       return false;
     }
-    missingSampleSize = ids.size();
+    foundWrong = true;
     if (limiter.allows("error")) {
       log.error(
           "CLERK_SECRET_KEY is of another Clerk instance than the users in the table: Clerk has"

@@ -127,7 +127,7 @@ public final class Poll implements AutoCloseable {
   /** Starts a thread that polls at this interval. */
   public synchronized void start(Duration interval) {
     try { // before a request or a webhook stores a newer version
-      since = newestRow(Deadline.in(Duration.ofSeconds(1)));
+      since = firstTime(Deadline.in(Duration.ofSeconds(1)));
     } catch (Failure e) {
       log.debug("The newest row is not known yet: {}", e.reason());
     }
@@ -248,7 +248,7 @@ public final class Poll implements AutoCloseable {
 
   private void storeChanges(Map<Change, Integer> counts) {
     if (since == null) {
-      since = newestRow(Deadline.in(Deadline.REQUEST_TIMEOUT));
+      since = firstTime(Deadline.in(Deadline.REQUEST_TIMEOUT));
     }
     Changes changes = listChanges();
     // Oldest first: after a crash, the newest row tells the next start where to continue.
@@ -280,7 +280,7 @@ public final class Poll implements AutoCloseable {
    * Returns the time from which the first poll reads changes: shortly before the newest row; for an
    * empty table, the start.
    */
-  private Instant newestRow(Deadline deadline) {
+  private Instant firstTime(Deadline deadline) {
     return users
         .newestClerkUpdate(deadline)
         .map(newest -> earlier(newest, began).minus(START_OVERLAP))

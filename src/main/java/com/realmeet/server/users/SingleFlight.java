@@ -22,7 +22,8 @@ import org.eclipse.jetty.util.VirtualThreads;
 final class SingleFlight<K, V> {
   /**
    * Maximum platform threads that wait for calls until their deadlines, so that users who repeat
-   * their requests while Clerk hangs do not occupy all threads of JettyServer.
+   * their requests while Clerk hangs do not occupy all threads of JettyServer. The one that makes
+   * the next call for a key is not counted.
    */
   static final int MAX_WAITING_THREADS = 60;
 

@@ -32,7 +32,10 @@ import org.jdbi.v3.core.statement.SqlStatement;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/** Data access object of the table {@code users}, with its SQL. */
+/**
+ * Data access object of the table {@code users}, with its SQL. Methods without a deadline are those
+ * of the poll and the backfill, whose statements have 4.5 s.
+ */
 public final class UserDao {
   private static final Logger log = LoggerFactory.getLogger(UserDao.class);
 
@@ -134,10 +137,10 @@ public final class UserDao {
           .formatted(UPSERT);
 
   /**
-   * Finds the row because of which {@link #UPSERT} stores nothing: it is newer, a tombstone, or
-   * already equal, so that Postgres's {@code suppress_redundant_updates_trigger()} skips it.
+   * Finds the row that {@link #UPSERT} keeps as it is: it is newer, a tombstone, or already equal,
+   * so that Postgres's {@code suppress_redundant_updates_trigger()} skips it.
    */
-  private static final String FIND_NEWER =
+  private static final String FIND_KEPT =
       """
       SELECT id, email, name, image_url, created_at, updated_at, deleted_at
       FROM <schema>users
@@ -431,7 +434,7 @@ public final class UserDao {
    * Inserts a user, or updates the row unless it is newer.
    *
    * @return the resulting row, which may be newer than this version, or a tombstone; empty if
-   *     another row has the email address
+   *     another row has the email address, or had it until now
    * @throws RowSuppressed if a trigger of the application skips the row; the same holds for all
    *     that writes a single user
    */
@@ -594,17 +597,17 @@ public final class UserDao {
     return bind(handle.createQuery(UPSERT), user)
         .map(USER)
         .findOne()
-        .or(() -> findNewer(handle, user))
+        .or(() -> findKept(handle, user))
         .or(
             () ->
                 isTrue(bind(handle.createQuery(UPSERT_AGAIN), user))
-                    ? Optional.of(findNewer(handle, user).orElseThrow(RowSuppressed::new))
+                    ? Optional.of(findKept(handle, user).orElseThrow(RowSuppressed::new))
                     // The repeat may have succeeded; the caller tries again, and finds the row.
                     : Optional.empty());
   }
 
-  private static Optional<User> findNewer(Handle handle, ClerkUser user) {
-    return bind(handle.createQuery(FIND_NEWER), user).map(USER).findOne();
+  private static Optional<User> findKept(Handle handle, ClerkUser user) {
+    return bind(handle.createQuery(FIND_KEPT), user).map(USER).findOne();
   }
 
   /**

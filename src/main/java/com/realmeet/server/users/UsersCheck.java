@@ -49,8 +49,8 @@ public final class UsersCheck {
       """
       SELECT count(*) FILTER (WHERE deleted_at IS NULL) AS users,
         count(deleted_at) AS tombstones,
-        count(*) FILTER (WHERE deleted_at IS NULL AND email = id || '@moved.invalid') AS placeholders,
-        min(id) FILTER (WHERE deleted_at IS NULL AND email = id || '@moved.invalid') AS placeholder
+        count(*) FILTER (WHERE deleted_at IS NULL AND (email IS NULL OR email = id || '@moved.invalid')) AS placeholders,
+        min(id) FILTER (WHERE deleted_at IS NULL AND (email IS NULL OR email = id || '@moved.invalid')) AS placeholder
       FROM <schema>users
       """;
 
