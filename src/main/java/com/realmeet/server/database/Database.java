@@ -164,7 +164,7 @@ public final class Database implements AutoCloseable {
     warnings = new LogRateLimiter();
     lastUseNanos = new AtomicLong();
     applicationPermits = new Semaphore(Math.max(1, poolSize - RESERVED_CONNECTIONS), true);
-    reserved = new Database(this, url);
+    reserved = new Database(this);
   }
 
   /** Creates a Jdbi with the settings that all connections of the server share. */
@@ -192,11 +192,11 @@ public final class Database implements AutoCloseable {
         : Optional.empty();
   }
 
-  private Database(Database shared, DatabaseUrl url) {
+  private Database(Database shared) {
     source = shared.source;
     pool = shared.pool;
-    current = new ThreadLocal<>();
-    jdbi = jdbi(this::openConnection, url);
+    current = shared.current;
+    jdbi = shared.jdbi;
     canceller = shared.canceller;
     outage = shared.outage;
     readOnly = shared.readOnly;
@@ -324,8 +324,9 @@ public final class Database implements AutoCloseable {
   }
 
   private <T> T withRetry(Deadline deadline, HandleCallback<T, RuntimeException> work) {
-    if (current.get() != null) {
-      return jdbi.withHandle(handle -> nested(handle, work)); // JDBI lends the outer call's handle
+    Call outer = current.get();
+    if (outer != null && outer.isReserved == isReserved()) {
+      return nested(outer, work);
     }
     if (isReserved()) {
       return tryTwice(deadline, work);
@@ -358,11 +359,12 @@ public final class Database implements AutoCloseable {
   }
 
   /** Runs work so that, if it fails, a transaction of the outer call can go on. */
-  private <T> T nested(Handle handle, HandleCallback<T, RuntimeException> work) {
+  private <T> T nested(Call outer, HandleCallback<T, RuntimeException> work) {
+    Handle handle = outer.handle;
     if (!handle.isInTransaction()) {
       return work.withHandle(handle);
     }
-    String savepoint = "nested_" + ++current.get().savepoints;
+    String savepoint = "nested_" + ++outer.savepoints;
     handle.savepoint(savepoint);
     try {
       T result = work.withHandle(handle);
@@ -382,6 +384,10 @@ public final class Database implements AutoCloseable {
   /** A try of some work, and of the calls that are nested in it. */
   private static final class Call {
     final Deadline deadline;
+    final boolean isReserved;
+
+    /** Handle of its connection, once that is open. */
+    Handle handle;
 
     /** Becomes true when a commit begins. */
     boolean isCommitting;
@@ -394,8 +400,9 @@ public final class Database implements AutoCloseable {
     /** Number of savepoints so far, which gives each its name. */
     int savepoints;
 
-    Call(Deadline deadline) {
+    Call(Deadline deadline, boolean isReserved) {
       this.deadline = deadline;
+      this.isReserved = isReserved;
     }
 
     /** Returns true if there may be time for a second try, and it writes nothing twice. */
@@ -406,7 +413,7 @@ public final class Database implements AutoCloseable {
 
   private <T> T tryTwice(Deadline deadline, HandleCallback<T, RuntimeException> work) {
     Deadline retry = Deadline.in(RETRY_WINDOW);
-    Call call = new Call(deadline);
+    Call call = new Call(deadline, isReserved());
     try {
       return tryOnce(work, call);
     } catch (JdbiException e) {
@@ -422,7 +429,7 @@ public final class Database implements AutoCloseable {
       }
     }
     try {
-      return tryOnce(work, new Call(deadline));
+      return tryOnce(work, new Call(deadline, isReserved()));
     } catch (JdbiException e) {
       throw toException(e, sqlException(e));
     }
@@ -455,12 +462,14 @@ public final class Database implements AutoCloseable {
           down ? Failure.Kind.DATABASE_UNAVAILABLE : Failure.Kind.OVERLOADED,
           "no time is left for the database");
     }
+    Call outer = current.get();
     current.set(call);
     T result;
-    try {
-      result = jdbi.withHandle(handle -> watched(handle, work, call));
+    try (Handle handle = jdbi.open()) {
+      call.handle = handle;
+      result = watched(handle, work, call);
     } finally {
-      current.remove();
+      current.set(outer);
     }
     if (call.isCancelled) {
       throw cancelledWithSuccess();

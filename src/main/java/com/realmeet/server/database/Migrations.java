@@ -20,6 +20,10 @@ import javax.sql.DataSource;
 import org.flywaydb.core.Flyway;
 import org.flywaydb.core.api.FlywayException;
 import org.flywaydb.core.api.MigrationInfo;
+import org.flywaydb.core.api.callback.BaseCallback;
+import org.flywaydb.core.api.callback.Callback;
+import org.flywaydb.core.api.callback.Context;
+import org.flywaydb.core.api.callback.Event;
 import org.flywaydb.core.api.configuration.FluentConfiguration;
 import org.flywaydb.core.api.exception.FlywayValidateException;
 import org.flywaydb.core.api.output.MigrateResult;
@@ -213,7 +217,11 @@ public final class Migrations {
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
       RowSecurity rowSecurity = new RowSecurity(connection);
       execute(connection, NO_TIMEOUTS);
-      Flyway flyway = flyway(source, url, isPooled, locations).callbacks(rowSecurity).load();
+      Callback[] callbacks =
+          isPooled
+              ? new Callback[] {rowSecurity}
+              : new Callback[] {rowSecurity, new NoStatementTimeout()};
+      Flyway flyway = flyway(source, url, isPooled, locations).callbacks(callbacks).load();
       MigrateResult result = migrate(flyway, url);
       execute(connection, "SET LOCAL lock_timeout = '10s'");
       rowSecurity.secureRest(connection);
@@ -228,6 +236,26 @@ public final class Migrations {
               ? result.initialSchemaVersion
               : result.targetSchemaVersion,
           result.migrationsExecuted);
+    }
+  }
+
+  /**
+   * Lifts the role's limit of a statement for each migration, so that STATEMENT_TIMEOUT_SECONDS
+   * counts. A pooler would leave the setting to its other clients.
+   */
+  private static final class NoStatementTimeout extends BaseCallback {
+    @Override
+    public boolean supports(Event event, Context context) {
+      return event == Event.BEFORE_EACH_MIGRATE;
+    }
+
+    @Override
+    public void handle(Event event, Context context) {
+      try {
+        execute(context.getConnection(), "SET statement_timeout = 0");
+      } catch (SQLException e) {
+        throw new FlywayException(e.getMessage(), e);
+      }
     }
   }
 
@@ -316,8 +344,6 @@ public final class Migrations {
         .locations(locations("classpath:db/migration", locations))
         .defaultSchema(url.schema())
         .table(HISTORY)
-        // STATEMENT_TIMEOUT_SECONDS counts; a pooler would leave the setting to its other clients.
-        .initSql(isPooled ? null : "SET statement_timeout = 0")
         .installedBy("real-meet-server") // Flyway does not escape its default, the user
         .placeholderReplacement(false) // ${x} is text, also in the name of a schema
         .baselineOnMigrate(true) // the Node server's tables may be there
