@@ -226,13 +226,14 @@ public final class Main implements AutoCloseable {
       CompletableFuture<Void> keys = Threads.run(server.auth::warmUp);
       Threads.join(migrated);
       server.userDao.requireTable();
-      server.instance.atStart();
+      CompletableFuture<Void> instance = Threads.run(server.instance::atStart);
       Threads.join(keys);
       if (config.pollSeconds() > 0) {
         server.poll.start(Duration.ofSeconds(config.pollSeconds()));
       }
       JettyWorkarounds.initializeServlet(server.app);
       server.app.start();
+      Threads.join(instance);
     } catch (JavalinBindException e) {
       server.closeAll();
       throw JettyServer.cannotListen(config.host(), config.port(), "PORT", e);
