@@ -226,7 +226,7 @@ public final class Main implements AutoCloseable {
       CompletableFuture<Void> keys = Threads.run(server.auth::warmUp);
       Threads.join(migrated);
       server.userDao.requireTable();
-      CompletableFuture<Void> instance = Threads.run(server.instance::atStart);
+      CompletableFuture<Void> instance = server.instance.atStart();
       Threads.join(keys);
       if (config.pollSeconds() > 0) {
         server.poll.start(Duration.ofSeconds(config.pollSeconds()));

@@ -5,8 +5,10 @@ import com.realmeet.server.core.Deadline;
 import com.realmeet.server.core.Failure;
 import com.realmeet.server.core.Failure.Kind;
 import com.realmeet.server.core.LogRateLimiter;
+import com.realmeet.server.core.Threads;
 import java.time.Instant;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -46,10 +48,23 @@ public final class InstanceCheck {
   /**
    * Checks once at the start, and logs an error if the key is of another instance. If Clerk or the
    * database is unavailable, the server starts nevertheless.
+   *
+   * @return ends with the call to Clerk; the database is read before this method returns
    */
-  public void atStart() {
+  public CompletableFuture<Void> atStart() {
+    Deadline deadline = Deadline.in(Deadline.REQUEST_TIMEOUT);
     try {
-      insertsAllowed = !isWrong(Instant.now(), Deadline.in(Deadline.REQUEST_TIMEOUT));
+      List<String> ids = users.sample(SAMPLE_SIZE, Instant.now(), deadline);
+      return Threads.run(() -> checkAtStart(ids, deadline));
+    } catch (Failure e) {
+      log.debug("The rows are not known yet: {}", e.reason());
+      return CompletableFuture.completedFuture(null);
+    }
+  }
+
+  private void checkAtStart(List<String> ids, Deadline deadline) {
+    try {
+      insertsAllowed = !isWrong(ids, deadline);
     } catch (Failure e) {
       log.debug("The instance of CLERK_SECRET_KEY is not known yet: {}", e.reason());
     }
@@ -113,7 +128,10 @@ public final class InstanceCheck {
 
   /** Looks up a sample of up to {@link #SAMPLE_SIZE} users; returns true if Clerk has no one. */
   private boolean isWrong(Instant before, Deadline deadline) {
-    List<String> ids = users.sample(SAMPLE_SIZE, before, deadline);
+    return isWrong(users.sample(SAMPLE_SIZE, before, deadline), deadline);
+  }
+
+  private boolean isWrong(List<String> ids, Deadline deadline) {
     boolean wasWrong = foundWrong;
     if (ids.size() < (wasWrong ? 1 : MIN_SAMPLE)) {
       foundWrong = false;
