@@ -133,6 +133,9 @@ public final class Migrations {
       SET LOCAL idle_in_transaction_session_timeout = 0
       """;
 
+  /** Lifts the role's limit for a migration, so that STATEMENT_TIMEOUT_SECONDS counts. */
+  private static final String NO_STATEMENT_TIMEOUT = "SET statement_timeout = 0";
+
   private static final String HAS_PRISMAS_TIMES =
       """
       SELECT EXISTS (
@@ -217,11 +220,18 @@ public final class Migrations {
       boolean prisma = query(connection, HAS_PRISMAS_TIMES).equals("t");
       RowSecurity rowSecurity = new RowSecurity(connection);
       execute(connection, NO_TIMEOUTS);
-      Callback[] callbacks =
-          isPooled
-              ? new Callback[] {rowSecurity}
-              : new Callback[] {rowSecurity, new NoStatementTimeout()};
-      Flyway flyway = flyway(source, url, isPooled, locations).callbacks(callbacks).load();
+      Flyway flyway =
+          flyway(source, url, isPooled, locations)
+              .callbacks(
+                  on(
+                      Event.BEFORE_EACH_MIGRATE,
+                      migration -> {
+                        if (!isPooled) { // a pooler would leave the setting to its other clients
+                          execute(migration, NO_STATEMENT_TIMEOUT);
+                        }
+                      }),
+                  on(Event.AFTER_EACH_MIGRATE, rowSecurity::secureMigration))
+              .load();
       MigrateResult result = migrate(flyway, url);
       execute(connection, "SET LOCAL lock_timeout = '10s'");
       rowSecurity.secureRest(connection);
@@ -239,24 +249,28 @@ public final class Migrations {
     }
   }
 
-  /**
-   * Lifts the role's limit of a statement for each migration, so that STATEMENT_TIMEOUT_SECONDS
-   * counts. A pooler would leave the setting to its other clients.
-   */
-  private static final class NoStatementTimeout extends BaseCallback {
-    @Override
-    public boolean supports(Event event, Context context) {
-      return event == Event.BEFORE_EACH_MIGRATE;
-    }
+  /** Work on the connection of a migration. */
+  private interface ConnectionWork {
+    void run(Connection connection) throws SQLException;
+  }
 
-    @Override
-    public void handle(Event event, Context context) {
-      try {
-        execute(context.getConnection(), "SET statement_timeout = 0");
-      } catch (SQLException e) {
-        throw new FlywayException(e.getMessage(), e);
+  /** Returns a callback of Flyway that does some work at an event of each migration. */
+  private static Callback on(Event event, ConnectionWork work) {
+    return new BaseCallback() {
+      @Override
+      public boolean supports(Event each, Context context) {
+        return each == event;
       }
-    }
+
+      @Override
+      public void handle(Event each, Context context) {
+        try {
+          work.run(context.getConnection());
+        } catch (SQLException e) {
+          throw new FlywayException(e.getMessage(), e);
+        }
+      }
+    };
   }
 
   private static MigrateResult migrate(Flyway flyway, DatabaseUrl url) {
@@ -364,7 +378,7 @@ public final class Migrations {
    * @param readOnly data source whose connections are read-only
    */
   static MigrationInfo[] compare(DataSource readOnly, DatabaseUrl url) {
-    boolean isPooled = true; // no lock is taken, and no statement is long
+    boolean isPooled = true; // of no effect, since no lock is taken
     return flyway(readOnly, url, isPooled).load().info().all();
   }
 
@@ -409,7 +423,7 @@ public final class Migrations {
     return query(connection, TIME_ZONE);
   }
 
-  private static void execute(Connection connection, String sql) throws SQLException {
+  static void execute(Connection connection, String sql) throws SQLException {
     try (Statement statement = connection.createStatement()) {
       statement.execute(sql);
     }

@@ -8,21 +8,17 @@ import java.sql.SQLException;
 import java.sql.Statement;
 import java.util.ArrayList;
 import java.util.List;
-import org.flywaydb.core.api.FlywayException;
-import org.flywaydb.core.api.callback.BaseCallback;
-import org.flywaydb.core.api.callback.Context;
-import org.flywaydb.core.api.callback.Event;
 
 /**
- * Flyway callback that enables row level security on tables of migrations if the roles {@code anon}
- * or {@code authenticated} exist. Supabase's public API uses these roles, and Supabase's default
- * privileges let them read and change every new table. If a migration does not enable row level
- * security on a table itself, their privileges on it are revoked.
+ * Enables row level security on tables of migrations if the roles {@code anon} or {@code
+ * authenticated} exist. Supabase's public API uses these roles, and Supabase's default privileges
+ * let them read and change every new table. If a migration does not enable row level security on a
+ * table itself, their privileges on it are revoked.
  *
  * <p>Privileges on a table that already has row level security are not changed, so that later
  * grants and policies of an application persist.
  */
-final class RowSecurity extends BaseCallback {
+final class RowSecurity {
   /**
    * Selects relations of the current schema, and the current role's own ones in all schemas, since
    * a migration may name another one; those of extensions are left out.
@@ -172,6 +168,15 @@ final class RowSecurity extends BaseCallback {
   }
 
   /**
+   * Secures what a migration has made, in its transaction, so that no other session sees unsecured
+   * tables. The history table is secured later: Flyway writes to it on another connection
+   * meanwhile.
+   */
+  void secureMigration(Connection connection) throws SQLException {
+    secureNew(connection, USERS); // 1.0.0 made it
+  }
+
+  /**
    * Secures what scripts of Flyway such as {@code afterMigrate.sql} have made since the last
    * migration, and the server's own tables, which are open after a restore from another host's
    * dump, for example.
@@ -207,9 +212,7 @@ final class RowSecurity extends BaseCallback {
     made.removeAll(oids(connection, OWN_TABLES));
     made.addAll(oids(connection, own));
     for (String sql : texts(connection, STATEMENTS, made)) {
-      try (Statement statement = connection.createStatement()) {
-        statement.execute(sql);
-      }
+      Migrations.execute(connection, sql);
     }
     before = relations;
   }
@@ -238,23 +241,5 @@ final class RowSecurity extends BaseCallback {
       }
     }
     return texts;
-  }
-
-  @Override
-  public boolean supports(Event event, Context context) {
-    return event == Event.AFTER_EACH_MIGRATE;
-  }
-
-  /**
-   * Runs in the transaction of the migration, so that no other session sees unsecured tables. The
-   * history table is secured later: Flyway writes to it on another connection meanwhile.
-   */
-  @Override
-  public void handle(Event event, Context context) {
-    try {
-      secureNew(context.getConnection(), USERS); // 1.0.0 made it
-    } catch (SQLException e) {
-      throw new FlywayException(e.getMessage(), e);
-    }
   }
 }
