@@ -55,12 +55,6 @@ public final class Backfill {
    */
   private static final double MAX_DELETE_RATIO = 0.05;
 
-  /** Fraction of Clerk's count that a complete listing may lack, since users are being deleted. */
-  private static final double TOLERANCE = 0.05;
-
-  /** Number of users that a complete listing may lack in any case. */
-  private static final int MIN_TOLERANCE = 5;
-
   /** Ids per page when all rows are listed. */
   private static final int MAX_LISTED_IDS = 10_000;
 
@@ -189,7 +183,7 @@ public final class Backfill {
       }
       log.info("{} of {} users", listed.size(), total);
     }
-    boolean complete = total - listed.size() <= Math.max(MIN_TOLERANCE, total * TOLERANCE);
+    boolean complete = total - listed.size() <= UsersCheck.tolerance(total);
     if (!complete) {
       log.error("Clerk listed {} of {} users: start backfill again", listed.size(), total);
     }

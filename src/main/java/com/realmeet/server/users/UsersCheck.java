@@ -233,9 +233,17 @@ public final class UsersCheck {
         : ok("instance", "CLERK_SECRET_KEY is of the instance of the rows");
   }
 
+  /**
+   * Returns by how many users two counts may differ that are made while users sign up and are
+   * deleted.
+   */
+  static double tolerance(int users) {
+    return Math.max(MIN_TOLERANCE, TOLERANCE * users);
+  }
+
   private static CheckLine difference(int rows, int users) {
     String sentence = "Clerk has %d users, the table %d".formatted(users, rows);
-    double tolerated = Math.max(MIN_TOLERANCE, TOLERANCE * Math.max(rows, users));
+    double tolerated = tolerance(Math.max(rows, users));
     if (users - rows > tolerated) {
       return warn("users", sentence + ": run backfill, unless they have no email address");
     }
