@@ -362,6 +362,19 @@ class RowSecurityTest {
   }
 
   @Test
+  void tablesAreClosedThoughTheNextMigrationFails(@TempDir Path directory) throws Exception {
+    String database = supabase();
+    Files.writeString(directory.resolve("V1003__fails.sql"), "SELECT 1 / 0");
+
+    assertThrows(
+        StartupException.class,
+        () -> migrateWith(directory, database, "CREATE TABLE meetings (id int)"));
+
+    assertFalse(can(database, "anon", "SELECT FROM meetings"));
+    assertEquals(List.of("0"), TestPostgres.query(database, "SELECT count(*) FROM meetings"));
+  }
+
+  @Test
   void unqualifiedTablesOfATeamsMigrationAreInTheSchemaOfTheUrl(@TempDir Path directory)
       throws Exception {
     String database = TestPostgres.emptyDatabase();
